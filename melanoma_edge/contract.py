@@ -1,0 +1,329 @@
+"""The facts that every room shares: recipe, input contract, artifact, bundle manifest.
+
+All are frozen, validated models. Unknown keys, wrong types and contradictions are refused. The
+JSON Schemas under ``melanoma_edge/schemas`` are generated from them (``python -m
+melanoma_edge.schemas``), so there is one source of truth for each file format.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+RUN_SCHEMA_VERSION = 1
+BUNDLE_SCHEMA_VERSION = 1
+
+INPUT_NAME = "image"
+OUTPUT_NAME = "logits"
+
+Precision = Literal["float32", "float16", "dynamic", "int8"]
+Format = Literal["tflite", "onnx"]
+
+PRECISIONS: dict[Format, tuple[Precision, ...]] = {
+    "tflite": ("float32", "float16", "dynamic", "int8"),
+    "onnx": ("float32", "int8"),
+}
+"""The artifacts that exist: the one table that drives options, file names and gates."""
+
+
+class Model(BaseModel):
+    """Base: frozen, no unknown keys, no silent conversions, no NaN or infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+ClassName = Annotated[str, Field(min_length=1, max_length=200)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Operation(Model):
+    """One augmentation: applied with `probability`, its strength drawn uniformly from [low, high]."""
+
+    probability: Share
+    low: float = 0.0
+    high: float = 0.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Operation":
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) is above high ({self.high}): swap them")
+        return self
+
+
+class Augment(Model):
+    """The augmentation pipeline, Augmentor style: every operation has a probability of its own.
+
+    Geometric strengths: `rotate` degrees; `zoom` factor (1 = none); `shift` share of the side;
+    `shear` degrees; `skew` share of the side that a corner moves (perspective). Colour strengths:
+    `brightness`, `contrast`, `saturation` factors (1 = none); `hue` degrees; `illuminant` the
+    relative gain of a random channel tint; `erase` side of the erased square as a share.
+    """
+
+    flip_left_right: Operation = Operation(probability=0.0)
+    flip_top_bottom: Operation = Operation(probability=0.0)
+    quarter_turn: Operation = Operation(probability=0.0)
+    rotate: Operation = Operation(probability=0.0)
+    zoom: Operation = Operation(probability=0.0, low=1.0, high=1.0)
+    shift: Operation = Operation(probability=0.0)
+    shear: Operation = Operation(probability=0.0)
+    skew: Operation = Operation(probability=0.0)
+    brightness: Operation = Operation(probability=0.0, low=1.0, high=1.0)
+    contrast: Operation = Operation(probability=0.0, low=1.0, high=1.0)
+    saturation: Operation = Operation(probability=0.0, low=1.0, high=1.0)
+    hue: Operation = Operation(probability=0.0)
+    illuminant: Operation = Operation(probability=0.0)
+    erase: Operation = Operation(probability=0.0)
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "Augment":
+        for name in ("zoom", "brightness", "contrast", "saturation"):
+            if getattr(self, name).low <= 0 and getattr(self, name).probability > 0:
+                raise ValueError(f"{name}.low must be above 0 (1 means unchanged)")
+        return self
+
+
+class Recipe(Model):
+    """Everything that decides a run: data policy, network, training, quantization, decisions."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
+    """Name of the recipe; artifacts carry it in their file names."""
+    description: str = ""
+    """One paragraph for people: what it is for, how long it takes, what it reached."""
+
+    network: Literal["edge", "classic"] = "edge"
+    """`edge`: depthwise-separable blocks; `classic`: the three-block CNN of the usual notebooks."""
+    image_size: Annotated[int, Field(ge=32, le=1024)] = 180
+    """Side of the square network input in pixels."""
+    width: Annotated[float, Field(gt=0.0, le=4.0)] = 1.0
+    """Factor on the channel counts of `edge`."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Dropout before the last layer."""
+
+    positive_class: str = "melanoma"
+    """The class whose sensitivity counts most; empty for none."""
+    conflicts: Literal["reference", "drop", "keep"] = "reference"
+    """What decides where labels contradict: the reference diagnosis (the rest dropped), nothing (all
+    dropped), or nothing (all kept)."""
+    duplicates: Literal["one", "keep"] = "one"
+    """Whether one or all of several identical pictures of a class are used."""
+    min_lesions: Annotated[int, Field(ge=2)] = 20
+    """A class with fewer lesions is left out and named."""
+    max_bad_share: Share = 0.05
+    """Training stops when a larger share of the files cannot be read as pictures."""
+    folds: Annotated[int, Field(ge=2, le=20)] = 5
+    """The data are cut into this many lesion-grouped folds; one is the test part."""
+    fold: Annotated[int, Field(ge=0, le=19)] = 0
+    """Which fold is the test part; another one of the rest is the validation part."""
+
+    samples_per_class: Annotated[int, Field(ge=0)] = 300
+    """Rebalancing: augmented samples of each class an epoch; 0 takes every picture once instead."""
+    augment: Augment = Augment()
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 60
+    batch_size: Annotated[int, Field(ge=1, le=8192)] = 32
+    learning_rate: Positive = 0.003
+    """Peak of the one-cycle schedule (linear warm-up, cosine decay to zero)."""
+    warmup_epochs: Annotated[float, Field(ge=0.0)] = 2.0
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.02
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Decay of the moving average of the weights that is evaluated and kept; 0 for none."""
+
+    qat_epochs: Annotated[int, Field(ge=0, le=10_000)] = 8
+    """Epochs of quantization-aware training after float training; 0 for none (then no int8)."""
+    qat_learning_rate: Positive = 0.0003
+
+    deployment_prior: Literal["balanced", "data"] = "balanced"
+    """Class priors that probabilities are corrected to: uniform, or the frequencies in the data."""
+    coverage: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    """Share of validation pictures that get an answer; below that confidence the model abstains."""
+    operating_specificity: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.8
+    """Specificity on validation at which the positive class's decision threshold is set."""
+
+    mixed_precision: bool = False
+    """float16 arithmetic in training (GPUs only)."""
+    xla: bool = False
+    """Compile the training step with XLA."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if self.fold >= self.folds:
+            raise ValueError(f"fold is {self.fold} but folds is {self.folds}: expected fold in 0..{self.folds - 1}")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs ({self.warmup_epochs:g}) is not below epochs ({self.epochs}): lower it or train longer")
+        return self
+
+
+class InputContract(Model):
+    """What goes into every artifact, and how a photograph becomes that."""
+
+    width: int
+    height: int
+    channels: Literal["RGB"] = "RGB"
+    layout: Literal["NHWC"] = "NHWC"
+    batch: Literal[1] = 1
+    value_range: tuple[int, int] = (0, 255)
+    """Raw bytes; float artifacts take the same numbers as float32. No mean, no division."""
+    resize: Literal["exif, centre-square, triangle-antialiased-22bit"] = "exif, centre-square, triangle-antialiased-22bit"
+    """The algorithm of docs/input-contract.md; golden pictures carry the hash of its result."""
+
+
+class Quantization(Model):
+    scale: float
+    zero_point: int
+
+
+class Tensor(Model):
+    name: str
+    dtype: Literal["uint8", "float32"]
+    shape: tuple[int, ...]
+    quantization: Quantization | None = None
+
+
+class Threshold(Model):
+    """A decision rule for the positive class: positive when its probability is at least `probability`."""
+
+    target_specificity: float
+    probability: float
+    validation_sensitivity: float | None
+    validation_specificity: float | None
+
+
+class Abstention(Model):
+    """Below `probability` of the top class the model says that it does not know."""
+
+    method: Literal["confidence"] = "confidence"
+    coverage: float
+    probability: float
+
+
+class Decision(Model):
+    """From logits to a decision, fitted on this artifact's own logits of the validation part."""
+
+    temperature: Positive
+    thresholds: tuple[Threshold, ...]
+    operating_specificity: float
+    """Which of `thresholds` is the one in force."""
+    abstention: Abstention
+
+    def operating(self) -> Threshold | None:
+        """Return the threshold in force, or None where there is no positive class."""
+        return next((t for t in self.thresholds if t.target_specificity == self.operating_specificity), None)
+
+
+class Interval(Model):
+    """A figure with its 95 % bootstrap interval; null where it is undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Scores(Model):
+    """The figures of one model on one set of pictures (see :mod:`melanoma_edge.metrics`)."""
+
+    pictures: int
+    lesions: int
+    per_class: dict[str, int]
+    """Pictures of each class."""
+    positive_class: str | None
+    accuracy: Interval
+    balanced_accuracy: Interval
+    macro_f1: Interval
+    recall: dict[str, Interval]
+    macro_auc: Interval
+    positive_auc: Interval
+    positive_sensitivity_at_80_specificity: Interval
+    positive_sensitivity_at_90_specificity: Interval
+    ece: Interval
+    bootstrap: dict[str, int | str]
+    """Replicates, seed and the unit that was resampled."""
+
+
+class Artifact(Model):
+    """One model file of a bundle."""
+
+    name: str
+    """`<recipe>-<precision>.<format>`, which is also its path in the bundle."""
+    path: str
+    format: Format
+    precision: Precision
+    sha256: Sha256
+    bytes: int
+    input: Tensor
+    output: Tensor
+    quantum: float | None
+    """Scale of the quantized logits (int8 only): the unit in which int8 parity is measured."""
+    operators: dict[str, int]
+    """Census: how often each operator stands in the graph."""
+    weight_bytes: dict[str, int]
+    """Census: bytes of constant tensors by data type."""
+    decision: Decision
+    scores: Scores | None
+    """On the run's test part."""
+
+
+class Priors(Model):
+    training: dict[str, float]
+    deployment: dict[str, float]
+
+
+class DataFacts(Model):
+    sha256: Sha256
+    """Over the pixel hashes, labels and parts of all pictures used."""
+    pictures: dict[str, int]
+    """Pictures of each part."""
+    lesions: dict[str, int]
+    left_out_classes: tuple[str, ...]
+    calibration_sha256: Sha256
+    """Over the pixel hashes of the validation part, on which decisions were fitted."""
+
+
+class Manifest(Model):
+    """manifest.json of a bundle."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    notice: str
+    tool_versions: dict[str, str]
+    recipe: Recipe
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=2)]
+    positive_class: str | None
+    input: InputContract
+    priors: Priors
+    artifacts: Annotated[tuple[Artifact, ...], Field(min_length=1)]
+    weights: dict[str, Sha256]
+    """SHA-256 of the run's weight files (`float`, `qat`) that the artifacts were made from."""
+    data: DataFacts
+    licence: str
+    files: dict[str, Sha256]
+    """Every file of the bundle but this one and evidence/."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Manifest":
+        for path in [*self.files, *(artifact.path for artifact in self.artifacts)]:
+            if not is_plain_relative(path):
+                raise ValueError(f"path {path!r} leaves the bundle: expected a plain relative path")
+        for artifact in self.artifacts:
+            if self.files.get(artifact.path) != artifact.sha256:
+                raise ValueError(f"artifact {artifact.name} and the list of files disagree about its sha256")
+        if self.positive_class is not None and self.positive_class not in self.classes:
+            raise ValueError(f"positive_class {self.positive_class!r} is not among the classes")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("a class stands twice")
+        return self
+
+    def artifact(self, name: str) -> Artifact | None:
+        """Return the artifact called `name`, or None."""
+        return next((artifact for artifact in self.artifacts if artifact.name == name), None)
+
+
+def is_plain_relative(path: str) -> bool:
+    """Whether `path` is a relative POSIX path of ordinary names: no `..`, root, drive or backslash."""
+    parts = path.split("/")
+    return all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_. +-]*", part) is not None and not part.endswith((" ", ".")) for part in parts)

@@ -1,0 +1,137 @@
+"""Writing files so that each is whole or absent, and hashing them.
+
+Every file or folder that melanoma-edge leaves behind is first written beside its target under a
+temporary name and then renamed over it, so an interruption leaves the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from melanoma_edge.errors import BadInput, Missing
+
+TEMPORARY_PREFIX = ".partial-"
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of the file's bytes as 64 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def to_json(value: Any) -> str:
+    """Return `value` as JSON with a stable layout; NaN and infinity are refused, not written."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` atomically, replacing what was there.
+
+    Raises Missing when the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = None
+    with explained(path):
+        try:
+            descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+            temporary = None
+        finally:
+            if temporary is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write `content` to `path` as UTF-8, atomically. Raises as :func:`write_bytes` does."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` as JSON, atomically. Raises as :func:`write_bytes` does."""
+    write_text(path, to_json(value))
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Read the JSON file `path`, called `what` in messages.
+
+    Raises BadInput when it is missing or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path} is missing: expected {what}; make it again or give another folder") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path} cannot be read as {what}: {error}; make it again") from None
+
+
+@contextlib.contextmanager
+def new_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yield an empty temporary folder that becomes `target` when the block ends without an error.
+
+    An existing `target` is refused (BadInput) unless `force`, and then replaced only at the very
+    end, so what was there stays when the block fails. Nothing half-written is left behind.
+    """
+    target = Path(target)
+    refuse_existing(target, force=force)
+    temporary = None
+    with explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=target.parent))
+        try:
+            yield temporary
+            os.chmod(temporary, 0o777 & ~_umask())
+            if target.exists():
+                old = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=target.parent)) / "old"
+                os.replace(target, old)
+                os.replace(temporary, target)
+                shutil.rmtree(old.parent)
+            else:
+                os.replace(temporary, target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def refuse_existing(target: Path, *, force: bool = False) -> None:
+    """Raise BadInput when `target` exists and `force` was not asked for (an empty folder passes)."""
+    target = Path(target)
+    if force or not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    raise BadInput(f"{target} exists already: expected a new path; choose another or give --force to replace it")
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn operating-system errors about writing `path` into one clear line (Missing or BadInput)."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Missing(f"the disk is full while writing {path}: free some space and run the command again") from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise Missing(f"{error.filename or path} cannot be written ({error.strerror}): choose a folder that you may write to") from None
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
+            raise BadInput(f"{error.filename or path} cannot be written ({error.strerror}): choose another path") from None
+        raise
+
+
+def _umask() -> int:
+    """Return the process's umask (there is no call that reads it without setting it)."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

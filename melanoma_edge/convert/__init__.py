@@ -1,0 +1,1 @@
+"""Weights to artifacts: TFLite, ONNX, and the sealed bundle that holds them."""

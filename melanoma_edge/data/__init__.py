@@ -1,0 +1,1 @@
+"""Photographs to arrays: index, data check, split, rebalancing, augmentation, drawn samples."""

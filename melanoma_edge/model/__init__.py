@@ -1,0 +1,1 @@
+"""The network, its training, its quantization, and the run directory that keeps what came of it."""

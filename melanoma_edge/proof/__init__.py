@@ -1,0 +1,1 @@
+"""Measuring and showing: evaluation, parity gates, latency, predictions, the report."""

@@ -1,0 +1,99 @@
+"""The networks, built from a recipe, as layers that quantization-aware training can take.
+
+In: a recipe and the number of classes. Out: an uncompiled ``tf_keras`` model that maps raw RGB
+0..255, float32 [batch, size, size, 3], to logits, float32 [batch, classes].
+
+Convolution, BatchNormalization and ReLU6 stand as separate layers because
+tensorflow-model-optimization folds exactly that pattern; every ReLU6 output has the known range
+[0, 6], which quantization pins.
+"""
+
+from __future__ import annotations
+
+import tf_keras as keras  # tensorflow-model-optimization takes tf_keras models only, never tf.keras
+
+from melanoma_edge.contract import INPUT_NAME, OUTPUT_NAME, Recipe
+
+EDGE_STEM = 32
+EDGE_BLOCKS = ((48, 2), (48, 1), (96, 2), (96, 1), (192, 2), (192, 1), (192, 1), (256, 2), (256, 1))
+"""(output channels, stride) of each depthwise-separable block: channel counts in multiples of 16,
+because int8 kernels work on vectors of 16 or more."""
+
+CLASSIC_BLOCKS = (32, 64, 128)
+CLASSIC_DENSE = 128
+
+
+def build(recipe: Recipe, classes: int, *, batch: int | None = None, rescale: bool = False) -> keras.Model:
+    """Return the recipe's network with fresh weights.
+
+    `batch` fixes the batch size (artifacts are exported with 1). With `rescale`, `classic` divides
+    its input by 255 first: without BatchNormalization its first layer does not train on 0..255.
+    :func:`fold_rescaling` then moves that division into the weights. `edge` needs no such thing: the
+    BatchNormalization behind its first convolution makes it indifferent to the input's scale.
+    """
+    image = keras.Input(batch_shape=(batch, recipe.image_size, recipe.image_size, 3), name=INPUT_NAME)
+    if recipe.network == "edge":
+        features = _edge(image, recipe)
+    else:
+        features = _classic(keras.layers.Rescaling(1 / 255, name="rescale")(image) if rescale else image)
+    if recipe.dropout:
+        features = keras.layers.Dropout(recipe.dropout, seed=recipe.seed, name="dropout")(features)
+    logits = keras.layers.Dense(classes, name=OUTPUT_NAME)(features)
+    return keras.Model(image, logits, name=recipe.network)
+
+
+def fold_rescaling(trained: keras.Model, recipe: Recipe, classes: int) -> keras.Model:
+    """Return the network on raw 0..255 that computes what `trained` (built with `rescale`) computes."""
+    plain = build(recipe, classes)
+    plain.set_weights(trained.get_weights())
+    if any(layer.name == "rescale" for layer in trained.layers):
+        first = next(layer for layer in plain.layers if layer.weights)
+        kernel, bias = first.get_weights()
+        first.set_weights([kernel / 255, bias])
+    return plain
+
+
+def multiply_accumulates(model: keras.Model) -> int:
+    """Return the multiply-accumulate operations of one inference (convolutions and dense layers)."""
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.DepthwiseConv2D):
+            total += int(layer.depthwise_kernel.shape.num_elements()) * layer.output_shape[1] * layer.output_shape[2]
+        elif isinstance(layer, keras.layers.Conv2D):
+            total += int(layer.kernel.shape.num_elements()) * layer.output_shape[1] * layer.output_shape[2]
+        elif isinstance(layer, keras.layers.Dense):
+            total += int(layer.kernel.shape.num_elements())
+    return total
+
+
+def _edge(image, recipe: Recipe):
+    x = keras.layers.Conv2D(_channels(EDGE_STEM, recipe), 3, strides=2, padding="same", use_bias=False, name="stem")(image)
+    x = _normalize(x, "stem")
+    for index, (channels, stride) in enumerate(EDGE_BLOCKS, 1):
+        name = f"block{index}_depthwise"
+        x = keras.layers.DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False, name=name)(x)
+        x = _normalize(x, name)
+        name = f"block{index}_pointwise"
+        x = keras.layers.Conv2D(_channels(channels, recipe), 1, use_bias=False, name=name)(x)
+        x = _normalize(x, name)
+    return keras.layers.GlobalAveragePooling2D(name="pool")(x)
+
+
+def _classic(x):
+    for index, channels in enumerate(CLASSIC_BLOCKS, 1):
+        x = keras.layers.Conv2D(channels, 3, padding="same", name=f"conv{index}")(x)
+        x = keras.layers.ReLU(name=f"conv{index}_relu")(x)
+        x = keras.layers.MaxPooling2D(name=f"pool{index}")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    x = keras.layers.Dense(CLASSIC_DENSE, name="dense")(x)
+    return keras.layers.ReLU(name="dense_relu")(x)
+
+
+def _normalize(x, name: str):
+    x = keras.layers.BatchNormalization(momentum=0.98, epsilon=1e-3, name=f"{name}_bn")(x)
+    return keras.layers.ReLU(6.0, name=f"{name}_relu6")(x)
+
+
+def _channels(base: int, recipe: Recipe) -> int:
+    """Return `base` channels scaled by the recipe's width, rounded to a multiple of 8, at least 8."""
+    return max(8, int(base * recipe.width / 8 + 0.5) * 8)

@@ -1,0 +1,145 @@
+"""Quantization-aware training: a float network to one that trains through its own int8 rounding.
+
+In: a float network (:mod:`melanoma_edge.model.network`). Out: the same network under
+tensorflow-model-optimization, with the ranges that are known pinned and the others calibrated.
+
+Why pin. tensorflow-model-optimization starts every range at [-6, 6] and moves it by 0.1 % a step,
+so after a thousand steps most of the int8 range is still wasted. The input is [0, 255] by contract
+(hence scale 1 and zero point 0) and a ReLU6 ends in [0, 6] by construction; the ranges of the other
+layers (pooling, logits) are measured on training pictures before the first step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import tf_keras as keras
+from tensorflow_model_optimization.python.core.quantization.keras import quantize, quantize_layer
+from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_scheme
+from tensorflow_model_optimization.python.core.quantization.keras.default_8bit.default_8bit_quantize_configs import (
+    NoOpQuantizeConfig,
+)
+from tensorflow_model_optimization.python.core.quantization.keras.default_8bit.default_8bit_quantize_registry import (
+    Default8BitConvQuantizeConfig,
+    Default8BitQuantizeConfig,
+)
+from tensorflow_model_optimization.python.core.quantization.keras.default_8bit.default_8bit_transforms import (
+    InputLayerQuantize,
+)
+from tensorflow_model_optimization.python.core.quantization.keras.graph_transformations.model_transformer import (
+    ModelTransformer,
+)
+from tensorflow_model_optimization.python.core.quantization.keras.quantizers import FixedQuantizer
+
+WRAPPER_PREFIX = "quant_"
+
+
+class PinnedOutput(NoOpQuantizeConfig):
+    """Quantize a layer's output to 8 bits over a range that is known and never moves."""
+
+    def __init__(self, low: float, high: float):
+        self.low, self.high = low, high
+
+    def get_output_quantizers(self, layer):
+        return [FixedQuantizer(num_bits=8, init_min=self.low, init_max=self.high, narrow_range=False)]
+
+    def get_config(self):
+        return {"low": self.low, "high": self.high}
+
+
+class _InputOnly:
+    """Layout transform that adds the input's quantization and nothing else."""
+
+    def apply(self, model, layer_quantize_map):
+        return ModelTransformer(model, [InputLayerQuantize()], set(layer_quantize_map), layer_quantize_map).transform()
+
+
+class _Scheme(default_8bit_quantize_scheme.Default8BitQuantizeScheme):
+    """The library's 8-bit scheme without its pattern rewrites: every layer's configuration is explicit.
+
+    The library's own rewrite of a convolution or dense layer followed by a ReLU drops the
+    quantization of the weights with that of the output; so the patterns are not left to it.
+    """
+
+    def get_layout_transformer(self):
+        return _InputOnly()
+
+
+def quantization_aware(network: keras.Model) -> keras.Model:
+    """Return `network` made quantization-aware, with its weights, input and ReLU6 ranges pinned.
+
+    The ranges that are not known stand at the library's start values until :func:`calibrate` or
+    loaded weights set them. Weights: per-channel in convolutions, per-tensor in dense layers.
+    """
+
+    def annotate(layer):
+        if isinstance(layer, keras.layers.InputLayer):
+            return layer
+        return quantize.quantize_annotate_layer(layer, _configuration(layer))
+
+    annotated = keras.models.clone_model(network, clone_function=annotate)
+    annotated.set_weights(network.get_weights())
+    with quantize.quantize_scope({"PinnedOutput": PinnedOutput}):
+        quantized = quantize.quantize_apply(annotated, _Scheme())
+    for layer in quantized.layers:
+        if isinstance(layer, quantize_layer.QuantizeLayer):
+            layer.quantizer = FixedQuantizer(num_bits=8, init_min=0.0, init_max=255.0, narrow_range=False)
+    return quantized
+
+
+def _configuration(layer: keras.layers.Layer):
+    """Return what to quantize of `layer` (of the float network), or None for the library's default.
+
+    What a BatchNormalization or a ReLU follows is fused with it in every runtime, so nothing may be
+    rounded between them.
+    """
+    followers = [node.outbound_layer for node in layer.outbound_nodes]
+    fused = any(isinstance(follower, (keras.layers.BatchNormalization, keras.layers.ReLU)) for follower in followers)
+    if isinstance(layer, keras.layers.BatchNormalization) and fused:
+        return NoOpQuantizeConfig()
+    if isinstance(layer, keras.layers.ReLU) and layer.max_value is not None:
+        return PinnedOutput(0.0, float(layer.max_value))
+    if isinstance(layer, keras.layers.DepthwiseConv2D) and fused:
+        return Default8BitConvQuantizeConfig(["depthwise_kernel"], [], False)
+    if isinstance(layer, keras.layers.Conv2D) and fused:
+        return Default8BitConvQuantizeConfig(["kernel"], [], False)
+    if isinstance(layer, keras.layers.Dense) and fused:
+        return Default8BitQuantizeConfig(["kernel"], [], False)
+    return None
+
+
+def calibrate(quantized: keras.Model, network: keras.Model, batches: Iterable[np.ndarray]) -> dict[str, tuple[float, float]]:
+    """Set every moving range of `quantized` to what `network` produces on `batches`.
+
+    `network` is the float network that `quantized` was made from, with the same weights; `batches`
+    yields float32 or uint8 [n, size, size, 3]. Returns {layer name: (min, max)}. During training the
+    ranges go on following the batches slowly, as the library does.
+    """
+    names = [layer.name for layer in network.layers if _range_variables(quantized, layer.name)]
+    probe = keras.Model(network.input, [network.get_layer(name).output for name in names])
+    low = np.full(len(names), np.inf)
+    high = np.full(len(names), -np.inf)
+    for batch in batches:
+        outputs = probe(np.asarray(batch, np.float32), training=False)
+        for index, output in enumerate(outputs if len(names) > 1 else [outputs]):
+            low[index] = min(low[index], float(np.min(output)))
+            high[index] = max(high[index], float(np.max(output)))
+    for index, name in enumerate(names):
+        minimum, maximum = _range_variables(quantized, name)
+        minimum.assign(min(low[index], 0.0))  # a quantized range must contain zero
+        maximum.assign(max(high[index], 0.0))
+    return {name: (float(min(low[index], 0.0)), float(max(high[index], 0.0))) for index, name in enumerate(names)}
+
+
+def _range_variables(quantized: keras.Model, name: str):
+    """Return the (min, max) variables of the moving output range of the layer once called `name`, or None."""
+    try:
+        wrapper = quantized.get_layer(WRAPPER_PREFIX + name)
+    except ValueError:
+        return None
+    by_suffix = {variable.name.split("/")[-1].split(":")[0]: variable for variable in wrapper.non_trainable_variables}
+    for prefix in ("output", "post_activation"):
+        if f"{prefix}_min" in by_suffix:
+            return by_suffix[f"{prefix}_min"], by_suffix[f"{prefix}_max"]
+    return None

@@ -8,7 +8,7 @@ melanoma_edge.schemas``), so there is one source of truth for each file format.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -127,12 +127,10 @@ class Recipe(Model):
     batch_size: Annotated[int, Field(ge=1, le=8192)] = 32
     learning_rate: Positive = 0.003
     """Peak of the one-cycle schedule (linear warm-up, cosine decay to zero)."""
-    warmup_epochs: Annotated[float, Field(ge=0.0)] = 2.0
+    warmup_share: Annotated[float, Field(ge=0.0, le=0.5)] = 0.04
+    """Share of the steps over which the learning rate rises to its peak."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.02
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Decay of the moving average of the weights that is evaluated and kept; 0 for none."""
-
     qat_epochs: Annotated[int, Field(ge=0, le=10_000)] = 8
     """Epochs of quantization-aware training after float training; 0 for none (then no int8)."""
     qat_learning_rate: Positive = 0.0003
@@ -144,18 +142,12 @@ class Recipe(Model):
     operating_specificity: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.8
     """Specificity on validation at which the positive class's decision threshold is set."""
 
-    mixed_precision: bool = False
-    """float16 arithmetic in training (GPUs only)."""
-    xla: bool = False
-    """Compile the training step with XLA."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         if self.fold >= self.folds:
             raise ValueError(f"fold is {self.fold} but folds is {self.folds}: expected fold in 0..{self.folds - 1}")
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs ({self.warmup_epochs:g}) is not below epochs ({self.epochs}): lower it or train longer")
         return self
 
 
@@ -321,6 +313,49 @@ class Manifest(Model):
     def artifact(self, name: str) -> Artifact | None:
         """Return the artifact called `name`, or None."""
         return next((artifact for artifact in self.artifacts if artifact.name == name), None)
+
+
+class EpochRow(Model):
+    """One line of a run's history."""
+
+    phase: Literal["float", "qat"]
+    epoch: int
+    loss: float
+    accuracy: float
+    """On the augmented training batches."""
+    validation_loss: float
+    validation_accuracy: float
+    validation_balanced_accuracy: float
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+    """Training pictures a second, feed and step together, validation apart."""
+
+
+class RunFacts(Model):
+    """run.json: what a run is, was made from and has come to."""
+
+    schema_version: Literal[1] = 1
+    state: Literal["training", "complete"]
+    command: str
+    data: str
+    """The data folder, absolute."""
+    metadata: str | None
+    """The metadata CSV, absolute."""
+    data_sha256: Sha256
+    classes: tuple[ClassName, ...]
+    training_priors: dict[str, float]
+    data_priors: dict[str, float]
+    """Class frequencies among all pictures used."""
+    parameters: int
+    multiply_accumulates: int
+    weights: dict[str, Sha256]
+    """SHA-256 of each weight file that is finished: `float`, `qat`."""
+    seconds: dict[str, float]
+    """Wall time of each phase so far."""
+    peak_memory_bytes: int
+    conditions: dict[str, Any]
+    """Versions, CPU and so on of the machine (see :mod:`melanoma_edge.host`)."""
 
 
 def is_plain_relative(path: str) -> bool:

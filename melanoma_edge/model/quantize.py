@@ -143,3 +143,18 @@ def _range_variables(quantized: keras.Model, name: str):
         if f"{prefix}_min" in by_suffix:
             return by_suffix[f"{prefix}_min"], by_suffix[f"{prefix}_max"]
     return None
+
+
+def freeze(quantized: keras.Model, recipe) -> None:
+    """Hold still what must not move during quantization-aware training.
+
+    BatchNormalization keeps the statistics and the affine map of the float network, so that what
+    the converter folds is what was trained. In `classic` the first convolution, into which the input's
+    scaling is folded, has weights so small that a training step would destroy them.
+    """
+    for layer in quantized.layers:
+        inner = getattr(layer, "layer", None)
+        if isinstance(inner, keras.layers.BatchNormalization):
+            layer.trainable = False
+    if recipe.network == "classic":
+        quantized.get_layer(WRAPPER_PREFIX + "conv1").trainable = False

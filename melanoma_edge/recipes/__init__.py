@@ -1,1 +1,144 @@
-"""The shipped recipes, one TOML file each, and the reading of anyone's recipe."""
+"""The shipped recipes, one TOML file each, and the reading of anyone's recipe.
+
+In: a shipped name or a path to a TOML file, and ``key=value`` overrides. Out: a validated
+:class:`~melanoma_edge.contract.Recipe`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from melanoma_edge.contract import Recipe
+from melanoma_edge.errors import BadInput
+
+DEFAULT = "default"
+
+
+def names() -> list[str]:
+    """Return the names of the shipped recipes."""
+    return sorted(file.name.removesuffix(".toml") for file in resources.files(__name__).iterdir() if file.name.endswith(".toml"))
+
+
+def text(name: str) -> str:
+    """Return the TOML text of the shipped recipe `name`; raises BadInput that lists what there is."""
+    if name not in names():
+        raise BadInput(f"there is no recipe {name!r}: expected one of {', '.join(names())}, or a path that ends with .toml")
+    return resources.files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
+
+
+def load(name_or_file: str | Path = DEFAULT, overrides: Iterable[str] = ()) -> Recipe:
+    """Return the recipe `name_or_file` with `overrides` ("key=value", dots for tables) applied.
+
+    Raises BadInput in one line for an unknown key, a wrong type or a contradiction.
+    """
+    source = str(name_or_file)
+    if source.endswith(".toml"):
+        try:
+            content = Path(source).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise BadInput(f"the recipe {source} cannot be read: {error}; give a TOML file or one of {', '.join(names())}") from None
+    else:
+        content = text(source)
+    try:
+        values = tomllib.loads(content)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadInput(f"the recipe {source} is not TOML: {error}; correct that line") from None
+    for override in overrides:
+        _apply(values, override)
+    return parse(values, source)
+
+
+def parse(values: Mapping[str, Any], source: str) -> Recipe:
+    """Return the validated recipe with `values`; `source` names it in messages. Raises BadInput."""
+    try:
+        return Recipe.model_validate(dict(values))
+    except ValidationError as error:
+        raise BadInput(f"recipe {source}: {explain(error)}") from None
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Return `recipe`, every key written out, as TOML that :func:`load` reads back to an equal recipe."""
+    values = recipe.model_dump()
+    augment = values.pop("augment")
+    lines = [f"{key} = {_toml(value)}" for key, value in values.items()]
+    for operation, settings in augment.items():
+        lines += ["", f"[augment.{operation}]", *(f"{key} = {_toml(value)}" for key, value in settings.items())]
+    return "\n".join(lines) + "\n"
+
+
+def explain(error: ValidationError) -> str:
+    """Return the first problem of a recipe as one line: found, expected, and the corrected line."""
+    problem = error.errors(include_url=False)[0]
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(path[:-1])
+        close = difflib.get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
+        return f"unknown key {key!r}; {hint}"
+    if problem["type"] == "missing":
+        return f"the key {key!r} is missing: add it"
+    if not path:
+        return problem["msg"].removeprefix("Value error, ")
+    found = problem["input"]
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    line = f"; write for example {key} = {_toml(_default_at(path))}" if _default_at(path) is not None else ""
+    return f"{key} is {found!r}: {message}{line}"
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set one ``key=value``; the value is read as TOML, and as plain text where it is not."""
+    key, equals, raw = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise BadInput(f"--set {override!r} is not of the form key=value: write for example --set epochs=20")
+    try:
+        value = tomllib.loads(f"value = {raw.strip()}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        value = raw.strip()
+    table = values
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise BadInput(f"--set {override!r}: {part!r} is not a table of the recipe; see `melanoma-edge recipes default`")
+    table[parts[-1]] = value
+
+
+def _toml(value: Any) -> str:
+    """Return a scalar as TOML; JSON's escapes are TOML's."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _model_at(path: list[str]) -> type[BaseModel] | None:
+    """Return the model that the table at `path` is read with."""
+    model: Any = Recipe
+    for part in path:
+        field = model.model_fields.get(part)
+        if field is None:
+            return None
+        model = field.annotation
+        if isinstance(model, types.UnionType) or typing.get_origin(model) or not issubclass(model, BaseModel):
+            return None
+    return model
+
+
+def _keys_at(path: list[str]) -> list[str]:
+    model = _model_at(path)
+    return list(model.model_fields) if model else []
+
+
+def _default_at(path: list[str]) -> Any:
+    model = _model_at(path[:-1])
+    field = model.model_fields.get(path[-1]) if model else None
+    return None if field is None or field.is_required() or isinstance(field.default, BaseModel) else field.default

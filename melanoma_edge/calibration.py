@@ -1,0 +1,232 @@
+"""From logits to decisions: temperature, priors, thresholds, abstention.
+
+Everything is fitted on one artifact's own logits of the validation part and applied by
+:func:`decide`, the one implementation of a decision in Python. All arithmetic is float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from melanoma_edge.contract import Abstention, Decision, Threshold
+from melanoma_edge.errors import BadInput
+
+TEMPERATURES = (0.05, 20.0)
+"""The range in which the temperature is sought."""
+SPECIFICITIES = (0.8, 0.9)
+"""The specificities that every decision has a threshold for."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the model says about one picture."""
+
+    probabilities: dict[str, float]
+    """Of each class, calibrated and corrected to the deployment priors; in the model's class order."""
+    top: str
+    """The most probable class, the first of them on a tie."""
+    positive: bool | None
+    """Whether the positive class reaches its threshold; None where there is no positive class."""
+    abstains: bool
+    """Whether the model says that it does not know; the other fields hold what it would have said."""
+
+
+def log_softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Return the log-probabilities of `logits` [..., K] divided by `temperature`, in float64.
+
+    Raises BadInput for NaN, infinity and a temperature that is not above zero.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    if not np.isfinite(logits).all():
+        raise BadInput("found NaN or infinity among the logits: expected finite numbers; check the picture and the model file")
+    if not temperature > 0:
+        raise BadInput(f"found temperature {temperature}: expected a number above 0; fit the decision again")
+    shifted = (logits - logits.max(axis=-1, keepdims=True)) / temperature
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Return the probabilities of `logits` [..., K] divided by `temperature`. Raises as `log_softmax` does."""
+    return np.exp(log_softmax(logits, temperature))
+
+
+def correct_priors(probabilities: np.ndarray, training: np.ndarray, deployment: np.ndarray) -> np.ndarray:
+    """Return `probabilities` [..., K] moved from the `training` to the `deployment` class priors [K].
+
+    The formula is p * deployment / training, renormalized (Saerens, Latinne and Decaestecker 2002,
+    "Adjusting the outputs of a classifier to new a priori probabilities", equation 2.4).
+
+    Raises BadInput for NaN and for priors that are not K numbers above zero.
+    """
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    if not np.isfinite(probabilities).all():
+        raise BadInput("found NaN or infinity among the probabilities: expected finite numbers; check the model's outputs")
+    weighted = probabilities * np.exp(_log_ratio(training, deployment, probabilities.shape[-1]))
+    return weighted / weighted.sum(axis=-1, keepdims=True)
+
+
+def probabilities(logits: np.ndarray, temperature: float, training: np.ndarray, deployment: np.ndarray) -> np.ndarray:
+    """Return the probabilities that decisions rest on: softmax at `temperature`, then the priors corrected."""
+    return correct_priors(softmax(logits, temperature), training, deployment)
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray, training: np.ndarray, deployment: np.ndarray) -> float:
+    """Return the temperature that gives `labels` [N] the highest likelihood under :func:`probabilities`.
+
+    Temperature scaling after Guo et al. 2017, "On Calibration of Modern Neural Networks". The mean
+    log-loss is convex in 1/temperature, so it has one minimum, which is sought between 0.05 and 20;
+    logits that are always right end at the lower end. Where nothing beats 1, it is 1.
+
+    Raises BadInput for NaN, wrong shapes and an empty validation part.
+    """
+    from scipy.optimize import minimize_scalar
+
+    logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    if logits.ndim != 2 or 0 in logits.shape or labels.shape != logits.shape[:1] or labels.dtype.kind not in "iu":
+        raise BadInput(
+            f"found logits of shape {logits.shape} and labels of shape {labels.shape} and type {labels.dtype}: "
+            "expected [N, K] and [N] whole numbers, N at least 1; check the validation part"
+        )
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise BadInput(f"found labels from {labels.min()} to {labels.max()}: expected 0 to {logits.shape[1] - 1}; check the order of the classes")
+    log_ratio = _log_ratio(training, deployment, logits.shape[1])
+
+    def loss(log_temperature: float) -> float:
+        corrected = log_softmax(log_softmax(logits, np.exp(log_temperature)) + log_ratio)
+        return -float(corrected[np.arange(len(labels)), labels].mean())
+
+    best = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(best.x)) if best.fun < loss(0.0) else 1.0
+
+
+def fit_thresholds(
+    probs_positive: np.ndarray, is_positive: np.ndarray, specificities: Sequence[float] = SPECIFICITIES
+) -> tuple[Threshold, ...]:
+    """Return, for each of `specificities`, the lowest threshold that keeps it on the validation part.
+
+    The candidates are the probabilities found there; when even the highest of them is shared by too
+    many negatives, the threshold is the next number above it, and nothing there is positive. Without
+    negatives a specificity means nothing: the threshold is 0.5 and its specificity None. Without
+    positives the threshold stands and its sensitivity is None.
+
+    Raises BadInput for NaN, shapes that differ and specificities outside 0..1.
+    """
+    probs_positive, is_positive = np.asarray(probs_positive, dtype=np.float64), np.asarray(is_positive, dtype=bool)
+    if probs_positive.ndim != 1 or probs_positive.shape != is_positive.shape or not np.isfinite(probs_positive).all():
+        raise BadInput(
+            f"found probabilities of shape {probs_positive.shape} for truths of shape {is_positive.shape}, or NaN among them: "
+            "expected [N] finite numbers and [N]; check the model's outputs"
+        )
+    candidates, negatives = np.unique(probs_positive), np.sort(probs_positive[~is_positive])
+    thresholds = []
+    for target in specificities:
+        if not 0 <= target <= 1:
+            raise BadInput(f"found specificity {target}: expected a share from 0 to 1; correct it in the recipe")
+        probability = 0.5
+        if len(negatives):
+            kept = candidates[np.searchsorted(negatives, candidates, side="left") / len(negatives) >= target]
+            probability = float(kept[0]) if len(kept) else float(np.nextafter(candidates[-1], np.inf))
+        called = probs_positive >= probability
+        threshold = Threshold(
+            target_specificity=float(target),
+            probability=probability,
+            validation_sensitivity=float(called[is_positive].mean()) if is_positive.any() else None,
+            validation_specificity=float((~called[~is_positive]).mean()) if len(negatives) else None,
+        )
+        thresholds.append(threshold)
+    return tuple(thresholds)
+
+
+def fit_abstention(top_probabilities: np.ndarray, coverage: float) -> Abstention:
+    """Return the highest threshold at which at least `coverage` of the pictures get an answer.
+
+    It is one of `top_probabilities` [N], those of each picture's top class on the validation part;
+    on ties more than `coverage` are answered. `coverage` is recorded as it was asked for.
+
+    Raises BadInput for NaN, no pictures and a coverage outside (0, 1].
+    """
+    falling = -np.sort(-np.asarray(top_probabilities, dtype=np.float64))
+    if falling.ndim != 1 or len(falling) == 0 or not np.isfinite(falling).all():
+        raise BadInput(f"found top probabilities of shape {falling.shape}, or NaN among them: expected [N] finite numbers; check the model's outputs")
+    if not 0 < coverage <= 1:
+        raise BadInput(f"found coverage {coverage}: expected a share above 0 and at most 1; correct it in the recipe")
+    answered = np.arange(1, len(falling) + 1) / len(falling)
+    return Abstention(coverage=float(coverage), probability=float(falling[np.argmax(answered >= coverage)]))
+
+
+def fit_decision(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[str],
+    positive_class: str | None,
+    training: np.ndarray,
+    deployment: np.ndarray,
+    *,
+    coverage: float,
+    operating_specificity: float,
+) -> Decision:
+    """Fit temperature, thresholds and abstention on an artifact's `logits` [N, K] of the validation part.
+
+    There is a threshold for each of 0.8, 0.9 and `operating_specificity`, and none at all without a
+    positive class. Raises BadInput as the parts do.
+    """
+    _check_classes(logits, classes, positive_class)
+    temperature = fit_temperature(logits, labels, training, deployment)
+    fitted = probabilities(logits, temperature, training, deployment)
+    thresholds: tuple[Threshold, ...] = ()
+    if positive_class is not None:
+        positive = list(classes).index(positive_class)
+        targets = sorted({*SPECIFICITIES, operating_specificity})
+        thresholds = fit_thresholds(fitted[:, positive], np.asarray(labels) == positive, targets)
+    return Decision(
+        temperature=temperature,
+        thresholds=thresholds,
+        operating_specificity=float(operating_specificity),
+        abstention=fit_abstention(fitted.max(axis=1), coverage),
+    )
+
+
+def decide(
+    logits: np.ndarray,
+    decision: Decision,
+    classes: Sequence[str],
+    positive_class: str | None,
+    training: np.ndarray,
+    deployment: np.ndarray,
+) -> list[Verdict]:
+    """Return the verdict on each row of `logits` [N, K].
+
+    Raises BadInput for NaN, wrong shapes, and a positive class for which `decision` has no threshold.
+    """
+    _check_classes(logits, classes, positive_class)
+    threshold = decision.operating()
+    if positive_class is not None and threshold is None:
+        raise BadInput(f"the decision has no threshold for specificity {decision.operating_specificity}: expected one; fit the decision again")
+    verdicts = []
+    for row in probabilities(logits, decision.temperature, training, deployment):
+        named = dict(zip(classes, row.tolist(), strict=True))
+        top = max(named, key=named.__getitem__)
+        positive = None if positive_class is None else named[positive_class] >= threshold.probability
+        verdicts.append(Verdict(named, top, positive, named[top] < decision.abstention.probability))
+    return verdicts
+
+
+def _log_ratio(training: np.ndarray, deployment: np.ndarray, k: int) -> np.ndarray:
+    """Return log(deployment / training) [K] of priors that are K finite numbers above zero."""
+    for name, priors in (("training", training), ("deployment", deployment)):
+        priors = np.asarray(priors, dtype=np.float64)
+        if priors.shape != (k,) or not np.isfinite(priors).all() or (priors <= 0).any():
+            raise BadInput(f"found {name} priors {priors.tolist()}: expected {k} numbers above 0; give every class a share")
+    return np.log(np.asarray(deployment, dtype=np.float64)) - np.log(np.asarray(training, dtype=np.float64))
+
+
+def _check_classes(logits: np.ndarray, classes: Sequence[str], positive_class: str | None) -> None:
+    """Refuse logits that are not [N, K] for K different classes, and a positive class not among them."""
+    shape = np.shape(logits)
+    if len(shape) != 2 or shape[1] != len(classes) or len(set(classes)) != len(classes):
+        raise BadInput(f"found logits of shape {shape}: expected a column for each of {len(classes)} different classes; check the model's outputs")
+    if positive_class is not None and positive_class not in classes:
+        raise BadInput(f"found positive class {positive_class!r}: expected one of {', '.join(classes)}; correct its name")

@@ -1,0 +1,153 @@
+"""The index: one row for each picture of a folder, after every file was opened once.
+
+In: a folder of class folders (with or without Train/ and Test/ above them) and, optionally, a CSV
+with lesion ids and reference diagnoses. Out: rows for the pictures, and a list of the files that
+could not be read as pictures.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from melanoma_edge.data import image
+from melanoma_edge.errors import BadInput
+
+PARTS = ("train", "test", "val", "validation")
+"""Folder names (in any case) that hold parts of a set rather than a class."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One readable picture."""
+
+    path: str
+    """Relative to the data folder, with forward slashes."""
+    label: str
+    """Its class: the name of its folder."""
+    sha256: str
+    """Hash of the decoded pixels: equal for equal pictures, whatever the file's container."""
+    lesion: str
+    """Lesion id from the metadata; empty where unknown."""
+    reference: str
+    """Reference diagnosis from the metadata; empty where unknown."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """All pictures of a folder, sorted by path."""
+
+    root: Path
+    rows: tuple[Row, ...]
+    bad: tuple[tuple[str, str], ...]
+    """(path, what is wrong) of the files that look like pictures and cannot be read."""
+    thumbnails: np.ndarray
+    """uint8 [rows, 16, 16]: small grey versions, for finding copies that were re-encoded."""
+    pixels: np.ndarray | None
+    """uint8 [rows, size, size, 3], by the input contract, where a size was asked for."""
+
+
+def read_index(
+    root: Path, *, metadata: Path | None = None, size: int | None = None, progress: Progress | None = None
+) -> Index:
+    """Open every picture below `root` and return the index; with `size`, the network's inputs too.
+
+    Raises BadInput when the folder is missing, holds no class folders or no picture.
+    """
+    root = Path(root)
+    files = list_pictures(root)
+    references = read_metadata(metadata) if metadata is not None else {}
+    rows, bad, thumbnails, pixels = [], [], [], []
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for done, (relative, label, read) in enumerate(
+            zip((f for f, _ in files), (c for _, c in files), pool.map(lambda f: _read(root / f[0], size), files)), 1
+        ):
+            if isinstance(read, image.UnreadableImage):
+                bad.append((relative, str(read).removeprefix(f"{root / relative}: ")))
+            else:
+                sha256, thumbnail, resized = read
+                lesion, reference = references.get(Path(relative).stem, ("", ""))
+                rows.append(Row(relative, label, sha256, lesion, reference))
+                thumbnails.append(thumbnail)
+                if resized is not None:
+                    pixels.append(resized)
+            if progress:
+                progress(done, len(files))
+    if not rows:
+        raise BadInput(f"{root} holds no readable picture ({len(bad)} unreadable files): expected class folders with pictures")
+    return Index(root, tuple(rows), tuple(bad), np.stack(thumbnails), np.stack(pixels) if pixels else None)
+
+
+def list_pictures(root: Path) -> list[tuple[str, str]]:
+    """Return (relative path, class) of every picture file below `root`, sorted by path.
+
+    The class is the folder directly below `root`, or below its Train/ or Test/. Raises BadInput
+    when there is none.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise BadInput(f"{root} is missing: expected a folder with one folder a class")
+    if not root.is_dir():
+        raise BadInput(f"{root} is a file: expected a folder with one folder a class")
+    found = []
+    for folder in sorted(_folders(root)):
+        is_part = folder.name.lower() in PARTS
+        for class_folder in sorted(_folders(folder)) if is_part else [folder]:
+            for file in sorted(class_folder.rglob("*")):
+                if file.suffix.lower() in image.SUFFIXES and not file.is_dir():
+                    found.append((file.relative_to(root).as_posix(), class_folder.name.strip()))
+    if not found:
+        suffixes = " ".join(sorted(image.SUFFIXES))
+        raise BadInput(f"{root} holds no pictures in class folders: expected {root}/<class>/*.jpg (any of {suffixes})")
+    return found
+
+
+def read_metadata(path: Path) -> dict[str, tuple[str, str]]:
+    """Return {image id: (lesion id, reference diagnosis)} from the CSV `path`.
+
+    It needs the column `image_id` (or `isic_id`, `image`); `lesion_id` and `reference_diagnosis` (or
+    `diagnosis`) are used where there. Raises BadInput for a missing file or column, or an id with
+    two different rows.
+    """
+    path = Path(path)
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            key = next((name for name in ("image_id", "isic_id", "image") if name in columns), None)
+            if key is None:
+                raise BadInput(f"{path} has the columns {', '.join(columns) or '(none)'}: expected image_id (or isic_id, image)")
+            diagnosis = "reference_diagnosis" if "reference_diagnosis" in columns else "diagnosis"
+            rows: dict[str, tuple[str, str]] = {}
+            for row in reader:
+                name = Path((row[key] or "").strip()).stem if (row[key] or "").lower().endswith(tuple(image.SUFFIXES)) else (row[key] or "").strip()
+                value = ((row.get("lesion_id") or "").strip(), (row.get(diagnosis) or "").strip())
+                if rows.setdefault(name, value) != value:
+                    raise BadInput(f"{path} line {reader.line_num}: {name} stands twice with different facts; keep one row an image")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{path} cannot be read as CSV: {error}; expected UTF-8 with a header line") from None
+    return rows
+
+
+def _folders(root: Path) -> list[Path]:
+    try:
+        return [entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError as error:
+        raise BadInput(f"{root} cannot be listed ({error.strerror}): expected a readable folder") from None
+
+
+def _read(path: Path, size: int | None):
+    """Return (pixel hash, thumbnail, network input or None) of one file, or why it cannot be read."""
+    try:
+        pixels = image.decode(path)
+    except image.UnreadableImage as error:
+        return error
+    grey = image.to_input(pixels, 16).mean(axis=2)
+    return image.pixel_hash(pixels), grey.round().astype(np.uint8), image.to_input(pixels, size) if size else None

@@ -1,0 +1,193 @@
+"""The data policy: which pictures are used, under which class, and why the others are not.
+
+In: an index and a recipe. Out: a :class:`Selection`. The policy is the same everywhere: where labels
+contradict, the reference diagnosis decides and the rest are dropped; of identical copies one is
+kept; a class with too few lesions is left out and named.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
+
+from melanoma_edge.contract import Recipe
+from melanoma_edge.data.copies import near_copies
+from melanoma_edge.data.index import Index, Row
+from melanoma_edge.errors import BadInput
+
+PARENT_DIAGNOSES = {"benign keratosis": ("pigmented benign keratosis", "seborrheic keratosis")}
+"""Reference diagnoses that cover several classes (HAM10000 and ISIC 2019 publish this one)."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The pictures that are used, and what was done to get there."""
+
+    rows: tuple[Row, ...]
+    """Used pictures, with the class that the policy decided on."""
+    positions: tuple[int, ...]
+    """Where each used picture stands in the index."""
+    groups: tuple[int, ...]
+    """Group of each used picture: same lesion, same pixels or near copy; never split."""
+    classes: tuple[str, ...]
+    """Sorted; their order is that of the logits."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """{path: why} of the pictures that are not used."""
+    report: dict = field(default_factory=dict)
+    """Counts for the run directory and for people."""
+
+
+def select(index: Index, recipe: Recipe) -> Selection:
+    """Apply the recipe's data policy to `index`.
+
+    Raises BadInput when too many files are unreadable or fewer than two classes are left.
+    """
+    _refuse_bad(index, recipe)
+    folders = sorted({row.label for row in index.rows})
+    labels: dict[int, str] = {}
+    left_out: dict[str, str] = {}
+    counts = Counter()
+    identical = defaultdict(list)
+    for position, row in enumerate(index.rows):
+        identical[row.sha256].append(position)
+    duplicates = conflicts = 0
+    for positions in identical.values():
+        found = {index.rows[position].label for position in positions}
+        duplicates += len(positions) > 1
+        conflicts += len(found) > 1
+        decided, why = _decide([index.rows[position] for position in positions], folders, recipe.conflicts)
+        for position in positions:
+            row = index.rows[position]
+            label = row.label if decided is None and why is None else decided
+            if label is None:
+                left_out[row.path] = why
+                counts["conflict dropped"] += 1
+            else:
+                labels[position] = label
+                counts["relabelled by reference"] += label != row.label
+    if recipe.duplicates == "one":
+        _drop_duplicates(index, identical, labels, left_out, counts)
+    groups = _groups(index, sorted(labels))
+    lesions = Counter(label for label, _ in {(labels[position], groups[position]) for position in labels})
+    classes = tuple(sorted(name for name, count in lesions.items() if count >= recipe.min_lesions))
+    small = {name: count for name, count in sorted(lesions.items()) if name not in classes}
+    gone = {name: 0 for name in folders if name not in lesions}
+    for position, label in labels.items():
+        if label not in classes:
+            left_out[index.rows[position].path] = f"class left out: {lesions[label]} lesions, min_lesions is {recipe.min_lesions}"
+    kept = [position for position in sorted(labels) if labels[position] in classes]
+    _refuse_few_classes(classes, {**small, **gone}, recipe, index)
+    return Selection(
+        rows=tuple(replace(index.rows[position], label=labels[position]) for position in kept),
+        positions=tuple(kept),
+        groups=tuple(groups[position] for position in kept),
+        classes=classes,
+        left_out=left_out,
+        report={
+            "readable": len(index.rows),
+            "unreadable": len(index.bad),
+            "identical_groups": duplicates,
+            "conflicting_groups": conflicts,
+            "conflicts_dropped": counts["conflict dropped"],
+            "relabelled_by_reference": counts["relabelled by reference"],
+            "duplicates_dropped": counts["duplicate dropped"],
+            "left_out_classes": {**small, **gone},
+            "used": len(kept),
+            "used_groups": len({groups[position] for position in kept}),
+            "per_class": {name: sum(labels[position] == name for position in kept) for name in classes},
+            "lesions_per_class": {name: lesions[name] for name in classes},
+        },
+    )
+
+
+def _decide(copies: list[Row], folders: list[str], policy: str) -> tuple[str | None, str | None]:
+    """Return (class, None) for identical `copies`, (None, why) to drop them, (None, None) to keep labels."""
+    labels = {row.label for row in copies}
+    if policy == "keep":
+        return None, None
+    if policy == "reference":
+        understood = {row.reference: _classes_of(row.reference, folders) for row in copies if row.reference}
+        understood = {name: classes for name, classes in understood.items() if classes}
+        if understood:
+            allowed = set.intersection(*understood.values())
+            if len(allowed) > 1:
+                allowed &= labels
+            if len(allowed) == 1:
+                return next(iter(allowed)), None
+            named = ", ".join(sorted(understood))
+            return None, f"labels {', '.join(sorted(labels))} against the reference {named}: not resolved"
+    if len(labels) > 1:
+        return None, f"identical pictures under {', '.join(sorted(labels))}, no reference decides"
+    return None, None
+
+
+def _classes_of(reference: str, folders: list[str]) -> set[str]:
+    """Return the classes (among `folders`) that a reference diagnosis can mean; empty if not understood."""
+    name = reference.strip().lower()
+    meant = PARENT_DIAGNOSES.get(name, (name,))
+    return {folder for folder in folders if folder.lower() in meant}
+
+
+def _drop_duplicates(index: Index, identical, labels: dict[int, str], left_out: dict[str, str], counts: Counter) -> None:
+    """Keep one of the identical pictures of a class: one that stands in that class's folder if any."""
+    for positions in identical.values():
+        by_label = defaultdict(list)
+        for position in positions:
+            if position in labels:
+                by_label[labels[position]].append(position)
+        for label, copies in by_label.items():
+            copies.sort(key=lambda position: (index.rows[position].label != label, index.rows[position].path))
+            for position in copies[1:]:
+                del labels[position]
+                left_out[index.rows[position].path] = f"identical to {index.rows[copies[0]].path}"
+                counts["duplicate dropped"] += 1
+
+
+def _groups(index: Index, positions: list[int]) -> dict[int, int]:
+    """Return {position: group}: connected by lesion id, by identical pixels or as near copies."""
+    parent = {position: position for position in positions}
+
+    def find(position: int) -> int:
+        while parent[position] != position:
+            parent[position] = parent[parent[position]]
+            position = parent[position]
+        return position
+
+    def join(a: int, b: int) -> None:
+        a, b = find(a), find(b)
+        parent[max(a, b)] = min(a, b)
+
+    first: dict[tuple[str, str], int] = {}
+    for position in positions:
+        row = index.rows[position]
+        for key in (("lesion", row.lesion), ("pixels", row.sha256)):
+            if key[1]:
+                join(position, first.setdefault(key, position))
+    for a, b in near_copies(index.thumbnails[positions]):
+        join(positions[a], positions[b])
+    return {position: find(position) for position in positions}
+
+
+def _refuse_bad(index: Index, recipe: Recipe) -> None:
+    total = len(index.rows) + len(index.bad)
+    if len(index.bad) > recipe.max_bad_share * total:
+        path, why = index.bad[0]
+        raise BadInput(
+            f"{len(index.bad)} of {total} files are unreadable (first: {path}: {why}): expected at most "
+            f"{recipe.max_bad_share:.0%}; remove them or raise max_bad_share"
+        )
+
+
+def _refuse_few_classes(classes, small: dict[str, int], recipe: Recipe, index: Index) -> None:
+    if len(classes) < 2:
+        have = ", ".join(f"{name} ({count} lesions)" for name, count in small.items()) or "none"
+        raise BadInput(
+            f"{index.root} leaves {len(classes)} usable {'class' if len(classes) == 1 else 'classes'}"
+            f"{' (' + classes[0] + ')' if classes else ''}; too small or unresolved: {have}; expected at least 2 classes of "
+            f"{recipe.min_lesions} lesions; add pictures or lower min_lesions"
+        )
+    if recipe.positive_class and recipe.positive_class not in classes:
+        raise BadInput(
+            f"the positive class {recipe.positive_class!r} is not among the usable classes ({', '.join(classes)}): "
+            "name one with --set positive_class=NAME, or none with --set positive_class="
+        )

@@ -1,0 +1,228 @@
+"""The run directory: everything that a training run leaves, each file whole or absent.
+
+::
+
+    RUN/
+      run.json               what it is, from what, on what machine, how far it got
+      recipe.toml            the resolved recipe
+      split.csv              every picture: path, pixel hash, class, lesion, group, part
+      data.json              what the data policy did, unreadable files, pictures left out
+      history.json           one row an epoch
+      checkpoint.safetensors where to go on after an interruption (gone when complete)
+      weights/               float.safetensors, qat.safetensors
+      logits.safetensors     Keras logits of the validation and test parts
+      evaluation.json        scores of the float and the int8-simulated network on the test part
+      augmented.png          one augmented batch
+
+Weights are loaded by name and shape into a network that is built from the recipe; no code is ever
+read from a run.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import ValidationError
+
+from melanoma_edge import recipes
+from melanoma_edge.contract import RUN_SCHEMA_VERSION, EpochRow, Recipe, RunFacts
+from melanoma_edge.errors import BadInput
+from melanoma_edge.files import read_json, sha256_file, write_bytes, write_text
+
+RUN_FILE = "run.json"
+RECIPE_FILE = "recipe.toml"
+SPLIT_FILE = "split.csv"
+DATA_FILE = "data.json"
+HISTORY_FILE = "history.json"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+LOGITS_FILE = "logits.safetensors"
+EVALUATION_FILE = "evaluation.json"
+AUGMENTED_FILE = "augmented.png"
+
+Which = Literal["float", "qat"]
+
+
+@dataclass(frozen=True)
+class SplitRow:
+    """One used picture of a run."""
+
+    path: str
+    sha256: str
+    label: str
+    lesion: str
+    group: int
+    part: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run directory."""
+
+    path: Path
+    facts: RunFacts
+    recipe: Recipe
+    split: tuple[SplitRow, ...]
+
+    def part(self, name: str) -> list[SplitRow]:
+        """Return the pictures of one part, in the order of the files of logits."""
+        return [row for row in self.split if row.part == name]
+
+    def history(self) -> list[EpochRow]:
+        """Return the rows of the training history."""
+        return [EpochRow.model_validate(row) for row in read_json(self.path / HISTORY_FILE, "a training history")]
+
+    def weights_file(self, which: Which) -> Path:
+        """Return the path of a weight file."""
+        return weights_file(self.path, which)
+
+    def logits(self) -> dict[str, np.ndarray]:
+        """Return {"float/validation", "float/test", "qat/...": float32 [pictures, classes]}."""
+        return read_tensors(self.path / LOGITS_FILE)
+
+    def priors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the class priors in training and those that probabilities are corrected to (float64 [classes])."""
+        training = np.array([self.facts.training_priors[name] for name in self.facts.classes])
+        if self.recipe.deployment_prior == "balanced":
+            return training, np.full(len(training), 1 / len(training))
+        return training, np.array([self.facts.data_priors[name] for name in self.facts.classes])
+
+
+def open_run(path: Path, *, complete: bool = True) -> Run:
+    """Open the run directory `path`.
+
+    Raises BadInput when it is missing, incomplete (unless `complete` is False), altered or of a newer
+    schema version.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise BadInput(f"{path} is not a run: expected a folder that `melanoma-edge train` made")
+    raw = read_json(path / RUN_FILE, "a run's facts")
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if isinstance(version, int) and version > RUN_SCHEMA_VERSION:
+        raise BadInput(
+            f"{path / RUN_FILE} has schema version {version}: this melanoma-edge reads up to {RUN_SCHEMA_VERSION}; "
+            "upgrade with `pip install --upgrade melanoma-edge`"
+        )
+    try:
+        facts = RunFacts.model_validate_json((path / RUN_FILE).read_bytes())
+    except ValidationError as error:
+        raise BadInput(f"{path / RUN_FILE} is not valid: {recipes.explain(error)}; train again") from None
+    if complete and facts.state != "complete":
+        raise BadInput(f"the run {path} is incomplete: finish it with `melanoma-edge train --resume --out {path}`")
+    recipe = recipes.load(path / RECIPE_FILE)
+    for which, expected in facts.weights.items():
+        file = weights_file(path, which)
+        if not file.is_file() or sha256_file(file) != expected:
+            raise BadInput(f"{file} is missing or was altered: expected sha256 {expected[:12]}...; train again")
+    return Run(path, facts, recipe, tuple(_read_split(path / SPLIT_FILE)))
+
+
+def newest_run(folder: Path = Path("runs")) -> Path:
+    """Return the most recently finished run below `folder`; raises BadInput when there is none."""
+    found = [file for file in Path(folder).glob(f"*/{RUN_FILE}")]
+    finished = [file for file in found if '"state": "complete"' in file.read_text(encoding="utf-8", errors="replace")]
+    if not finished:
+        raise BadInput(f"there is no finished run below {folder}/: train one with `melanoma-edge train` or name its folder")
+    return max(finished, key=lambda file: file.stat().st_mtime).parent
+
+
+def weights_file(run: Path, which: Which) -> Path:
+    """Return where a run keeps its `float` or `qat` weights."""
+    return Path(run) / "weights" / f"{which}.safetensors"
+
+
+def write_split(path: Path, rows: list[SplitRow]) -> None:
+    """Write split.csv atomically."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["path", "sha256", "label", "lesion", "group", "part"])
+    writer.writerows([row.path, row.sha256, row.label, row.lesion, row.group, row.part] for row in rows)
+    write_text(path, buffer.getvalue())
+
+
+def load_keras(run: Path, which: Which, batch: int | None = None):
+    """Return the run's network with its weights: ``tf_keras.Model``, raw RGB 0..255 to logits.
+
+    `which` is `float` or `qat` (fake-quantized). `batch` fixes the batch size. Raises BadInput when the
+    run has no such weights, Missing when TensorFlow is not installed.
+    """
+    from melanoma_edge.model.tensorflow import require
+
+    require()
+    from melanoma_edge.model import network, quantize
+
+    opened = open_run(run, complete=False)
+    if which not in opened.facts.weights:
+        raise BadInput(f"the run {run} has no {which} weights (qat_epochs was {opened.recipe.qat_epochs}): train with qat_epochs above 0")
+    model = network.build(opened.recipe, len(opened.facts.classes), batch=batch)
+    if which == "qat":
+        model = quantize.quantization_aware(model)
+    assign(model.weights, read_tensors(opened.weights_file(which)), str(opened.weights_file(which)))
+    return model
+
+
+def named(variables) -> dict[str, np.ndarray]:
+    """Return {position and name: value} of Keras variables, names independent of earlier models."""
+    return {_key(position, variable.name): variable.numpy() for position, variable in enumerate(variables)}
+
+
+def assign(variables, values: dict[str, np.ndarray], source: str) -> None:
+    """Set Keras variables from `values` by name and shape; raises BadInput on the first that does not fit."""
+    if len(variables) != len(values):
+        raise BadInput(f"{source} holds {len(values)} tensors: this recipe's network has {len(variables)}; it belongs to another run")
+    for position, variable in enumerate(variables):
+        key = _key(position, variable.name)
+        value = values.get(key)
+        if value is None or tuple(value.shape) != tuple(variable.shape):
+            found = "missing" if value is None else f"of shape {tuple(value.shape)}"
+            raise BadInput(f"{source}: {key} is {found}, expected shape {tuple(variable.shape)}; it belongs to another run")
+        variable.assign(value)
+
+
+def read_tensors(path: Path, what: str = "tensors") -> dict[str, np.ndarray]:
+    """Return the arrays of a safetensors file; raises BadInput when it cannot be read."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return load(Path(path).read_bytes())
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise BadInput(f"{path} cannot be read as {what}: {error}; train again") from None
+
+
+def write_tensors(path: Path, values: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
+    """Write arrays to a safetensors file atomically."""
+    from safetensors.numpy import save
+
+    os.makedirs(Path(path).parent, exist_ok=True)
+    write_bytes(path, save({key: np.asarray(value, order="C") for key, value in values.items()}, metadata))
+
+
+def read_tensor_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file."""
+    from safetensors import safe_open
+
+    with safe_open(str(path), "np") as file:
+        return file.metadata() or {}
+
+
+def _key(position: int, name: str) -> str:
+    """Keras numbers some layers by how many were made before in the process: drop those numbers."""
+    plain = re.sub(r"quantize_layer(_\d+)?", "quantize_layer", name.removesuffix(":0"))
+    return f"{position:04d}/{plain}"
+
+
+def _read_split(path: Path):
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                yield SplitRow(row["path"], row["sha256"], row["label"], row["lesion"], int(row["group"]), row["part"])
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
+        raise BadInput(f"{path} is not a run's split: {error}; train again") from None

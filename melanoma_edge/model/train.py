@@ -1,0 +1,216 @@
+"""Training, from a folder of photographs to a complete run directory.
+
+In: a data folder and a recipe. Out: a run (:mod:`melanoma_edge.model.run`). Order matters and is fixed:
+index, data policy, split, and only then rebalancing and augmentation, on the training part alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from melanoma_edge import calibration, host, metrics, recipes
+from melanoma_edge.contract import EpochRow, Recipe, RunFacts
+from melanoma_edge.data import policy, rebalance
+from melanoma_edge.data.index import read_index
+from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION, data_hash, split
+from melanoma_edge.errors import BadInput
+from melanoma_edge.files import explained, read_json, refuse_existing, sha256_file, write_json, write_text
+from melanoma_edge.model import run as runs
+from melanoma_edge.model.tensorflow import require, seed_everything
+
+
+def train(
+    data: Path,
+    recipe: Recipe,
+    out: Path,
+    *,
+    metadata: Path | None = None,
+    resume: bool = False,
+    command: str = "melanoma_edge.model.train.train",
+    report=lambda event, facts: None,
+) -> runs.Run:
+    """Train `recipe` on the pictures below `data` and return the complete run at `out`.
+
+    With `resume`, an interrupted run at `out` goes on (its own recipe counts); a complete one is
+    returned as it is. `report(event, facts)` is called with "index", "data", "phase", "step", "epoch"
+    and "evaluation" events. Raises BadInput for bad data, Missing for a missing package or full disk.
+    """
+    started = time.perf_counter()
+    out = Path(out)
+    if resume:
+        run = runs.open_run(out, complete=False)
+        if run.facts.state == "complete":
+            return run
+        data, recipe = Path(run.facts.data), run.recipe
+        metadata = Path(run.facts.metadata) if run.facts.metadata else None
+    else:
+        refuse_existing(out)
+    require()
+    index = read_index(data, metadata=metadata, size=recipe.image_size, progress=lambda done, total: report("index", {"done": done, "total": total}))
+    selection = policy.select(index, recipe)
+    parts = split(selection, recipe)
+    report("data", {**selection.report, "parts": {part: int((parts == part).sum()) for part in PARTS}})
+    sha256 = data_hash(selection, parts)
+    labels = np.array([selection.classes.index(row.label) for row in selection.rows])
+    if resume:
+        if sha256 != run.facts.data_sha256:
+            raise BadInput(f"{data} changed since the run {out} began (data hash {sha256[:12]}..., was {run.facts.data_sha256[:12]}...): start a new run")
+        facts = run.facts
+    else:
+        facts = _begin(out, data, metadata, recipe, index, selection, parts, sha256, labels, command)
+    pictures = index.pixels[list(selection.positions)]
+    del index
+    with explained(out):
+        return _phases(out, facts, recipe, pictures, labels, parts, selection.groups, started, report)
+
+
+def _begin(out: Path, data: Path, metadata, recipe: Recipe, index, selection, parts, sha256: str, labels, command: str) -> RunFacts:
+    """Write a new run directory up to the point where training starts."""
+    from melanoma_edge.model import network
+
+    model = network.build(recipe, len(selection.classes))
+    training = rebalance.training_priors(labels[parts == TRAIN], len(selection.classes), recipe)
+    counts = Counter(row.label for row in selection.rows)
+    facts = RunFacts(
+        state="training",
+        command=command,
+        data=str(Path(data).resolve()),
+        metadata=str(Path(metadata).resolve()) if metadata else None,
+        data_sha256=sha256,
+        classes=selection.classes,
+        training_priors=dict(zip(selection.classes, training.tolist())),
+        data_priors={name: counts[name] / len(labels) for name in selection.classes},
+        parameters=int(model.count_params()),
+        multiply_accumulates=network.multiply_accumulates(model),
+        weights={},
+        seconds={},
+        peak_memory_bytes=0,
+        conditions=host.conditions(),
+    )
+    with explained(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / runs.RECIPE_FILE, recipes.to_toml(recipe))
+        rows = [
+            runs.SplitRow(row.path, row.sha256, row.label, row.lesion, group, str(part))
+            for row, group, part in zip(selection.rows, selection.groups, parts)
+        ]
+        runs.write_split(out / runs.SPLIT_FILE, rows)
+        write_json(
+            out / runs.DATA_FILE,
+            {"counts": selection.report, "unreadable": [list(bad) for bad in index.bad], "left_out": selection.left_out},
+        )
+        write_json(out / runs.HISTORY_FILE, [])
+        _write_facts(out, facts)
+    return facts
+
+
+def _phases(out, facts: RunFacts, recipe: Recipe, pictures, labels, parts, groups, started: float, report) -> runs.Run:
+    """Float training, quantization-aware training, evaluation; each step's result is on disk before the next."""
+    import tf_keras as keras
+
+    from melanoma_edge.model import network, quantize
+    from melanoma_edge.model.fit import Part, Phase, fit, predict
+    from melanoma_edge.data import feed
+
+    by_part = {part: Part(pictures[parts == part], labels[parts == part]) for part in PARTS}
+    history = [EpochRow.model_validate(row) for row in read_json(out / runs.HISTORY_FILE, "a training history")]
+    classes = len(facts.classes)
+
+    def fit_phase(model, phase: Phase) -> None:
+        report("phase", {"phase": phase.name, "epochs": phase.epochs})
+        fit(
+            model,
+            phase,
+            recipe,
+            by_part[TRAIN],
+            by_part[VALIDATION],
+            checkpoint=out / runs.CHECKPOINT_FILE,
+            history=history,
+            on_epoch=lambda rows: write_json(out / runs.HISTORY_FILE, [row.model_dump() for row in rows]),
+            report=report,
+        )
+
+    def keep(model, which: runs.Which, facts: RunFacts) -> RunFacts:
+        nonlocal started
+        runs.write_tensors(runs.weights_file(out, which), runs.named(model.weights))
+        now = time.perf_counter()
+        spent = facts.seconds.get(which, 0.0) + now - started
+        started = now
+        return _write_facts(out, facts, weights={**facts.weights, which: sha256_file(runs.weights_file(out, which))}, seconds={**facts.seconds, which: spent})
+
+    _write_preview(out / runs.AUGMENTED_FILE, next(feed.batches(by_part[TRAIN].pictures, by_part[TRAIN].labels, recipe, 0))[0])
+    seed_everything(recipe.seed)
+    if "float" not in facts.weights:
+        model = network.build(recipe, classes, rescale=True)
+        fit_phase(model, Phase("float", recipe.epochs, recipe.learning_rate, recipe.warmup_share))
+        facts = keep(network.fold_rescaling(model, recipe, classes), "float", facts)
+        keras.backend.clear_session()
+    models = {"float": runs.load_keras(out, "float")}
+    if recipe.qat_epochs:
+        if "qat" not in facts.weights:
+            seed_everything(recipe.seed + 1)
+            model = quantize.quantization_aware(models["float"])
+            quantize.calibrate(model, models["float"], _calibration_batches(by_part[TRAIN], recipe))
+            quantize.freeze(model, recipe)
+            fit_phase(model, Phase("qat", recipe.qat_epochs, recipe.qat_learning_rate, 0.1))
+            facts = keep(model, "qat", facts)
+        models["qat"] = runs.load_keras(out, "qat")
+    logits = {f"{which}/{part}": predict(model, by_part[part].pictures) for which, model in models.items() for part in (VALIDATION, TEST)}
+    runs.write_tensors(out / runs.LOGITS_FILE, logits)
+    facts = _write_facts(out, facts, peak_memory_bytes=host.peak_memory_bytes())
+    evaluation = _evaluate(runs.open_run(out, complete=False), logits, by_part, {part: np.array(groups)[parts == part] for part in PARTS})
+    write_json(out / runs.EVALUATION_FILE, evaluation)
+    _write_facts(out, facts, state="complete")
+    (out / runs.CHECKPOINT_FILE).unlink(missing_ok=True)
+    report("evaluation", evaluation)
+    return runs.open_run(out)
+
+
+def _evaluate(run: runs.Run, logits: dict[str, np.ndarray], by_part, groups) -> dict:
+    """Return {which: {decision, scores}}: decisions fitted on validation, scores on the test part."""
+    training, deployment = run.priors()
+    positive = run.recipe.positive_class or None
+    result = {}
+    for which in run.facts.weights:
+        decision = calibration.fit_decision(
+            logits[f"{which}/{VALIDATION}"],
+            by_part[VALIDATION].labels,
+            run.facts.classes,
+            positive,
+            training,
+            deployment,
+            coverage=run.recipe.coverage,
+            operating_specificity=run.recipe.operating_specificity,
+        )
+        probabilities = calibration.probabilities(logits[f"{which}/{TEST}"], decision.temperature, training, deployment)
+        scores = metrics.scores(probabilities, by_part[TEST].labels, run.facts.classes, positive, groups=groups[TEST])
+        result[which] = {"decision": decision.model_dump(), "scores": scores.model_dump()}
+    return result
+
+
+def _calibration_batches(part, recipe: Recipe, count: int = 16):
+    """Yield training batches as QAT will see them, to measure ranges on."""
+    from itertools import islice
+
+    from melanoma_edge.data import feed
+
+    for pictures, _ in islice(feed.batches(part.pictures, part.labels, recipe, 0), count):
+        yield pictures
+
+
+def _write_facts(out: Path, facts: RunFacts, **changes) -> RunFacts:
+    """Write run.json with `changes` applied and return the new facts."""
+    facts = facts.model_copy(update=changes)
+    write_json(out / runs.RUN_FILE, facts.model_dump(mode="json"))
+    return facts
+
+
+def _write_preview(path: Path, batch: np.ndarray) -> None:
+    """Write the first pictures of an augmented batch (uint8 [n, size, size, 3]) as one PNG."""
+    from melanoma_edge.data.sheet import contact_sheet
+
+    contact_sheet(batch[:32], columns=8).save(path)

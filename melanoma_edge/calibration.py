@@ -59,12 +59,12 @@ def correct_priors(probabilities: np.ndarray, training: np.ndarray, deployment: 
     The formula is p * deployment / training, renormalized (Saerens, Latinne and Decaestecker 2002,
     "Adjusting the outputs of a classifier to new a priori probabilities", equation 2.4).
 
-    Raises BadInput for NaN and for priors that are not K numbers above zero.
+    Raises BadInput for NaN, rows that are no distribution, and priors that are not K numbers above zero.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
-    if not np.isfinite(probabilities).all():
-        raise BadInput("found NaN or infinity among the probabilities: expected finite numbers; check the model's outputs")
-    weighted = probabilities * np.exp(_log_ratio(training, deployment, probabilities.shape[-1]))
+    if not (np.isfinite(probabilities) & (probabilities >= 0)).all() or not probabilities.any(axis=-1).all():
+        raise BadInput("found NaN, infinite or negative probabilities or a row of zeros: expected distributions; check the model's outputs")
+    weighted = probabilities * _prior_ratio(training, deployment, probabilities.shape[-1])
     return weighted / weighted.sum(axis=-1, keepdims=True)
 
 
@@ -78,7 +78,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, training: np.ndarray
 
     Temperature scaling after Guo et al. 2017, "On Calibration of Modern Neural Networks". The mean
     log-loss is convex in 1/temperature, so it has one minimum, which is sought between 0.05 and 20;
-    logits that are always right end at the lower end. Where nothing beats 1, it is 1.
+    logits that are always right end at the lower end, or where their loss is already zero. Where
+    nothing beats 1, it is 1.
 
     Raises BadInput for NaN, wrong shapes and an empty validation part.
     """
@@ -92,7 +93,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, training: np.ndarray
         )
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise BadInput(f"found labels from {labels.min()} to {labels.max()}: expected 0 to {logits.shape[1] - 1}; check the order of the classes")
-    log_ratio = _log_ratio(training, deployment, logits.shape[1])
+    log_ratio = np.log(_prior_ratio(training, deployment, logits.shape[1]))
 
     def loss(log_temperature: float) -> float:
         corrected = log_softmax(log_softmax(logits, np.exp(log_temperature)) + log_ratio)
@@ -214,13 +215,15 @@ def decide(
     return verdicts
 
 
-def _log_ratio(training: np.ndarray, deployment: np.ndarray, k: int) -> np.ndarray:
-    """Return log(deployment / training) [K] of priors that are K finite numbers above zero."""
-    for name, priors in (("training", training), ("deployment", deployment)):
-        priors = np.asarray(priors, dtype=np.float64)
+def _prior_ratio(training: np.ndarray, deployment: np.ndarray, k: int) -> np.ndarray:
+    """Return deployment / training [k] of priors that are k finite numbers above zero."""
+    checked = []
+    for name, given in (("training", training), ("deployment", deployment)):
+        priors = np.asarray(given, dtype=np.float64)
         if priors.shape != (k,) or not np.isfinite(priors).all() or (priors <= 0).any():
             raise BadInput(f"found {name} priors {priors.tolist()}: expected {k} numbers above 0; give every class a share")
-    return np.log(np.asarray(deployment, dtype=np.float64)) - np.log(np.asarray(training, dtype=np.float64))
+        checked.append(priors)
+    return checked[1] / checked[0]
 
 
 def _check_classes(logits: np.ndarray, classes: Sequence[str], positive_class: str | None) -> None:

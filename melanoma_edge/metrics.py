@@ -104,6 +104,7 @@ def recall_change(reference: np.ndarray, candidate: np.ndarray, labels: np.ndarr
 
     Below zero the candidate is worse; None where the class has no pictures. Raises as `scores` does.
     """
+    _position(None, classes)
     truth, hits = _truth_and_hits(*_checked(candidate, labels, len(classes), "the candidate's probabilities"))
     _, reference_hits = _truth_and_hits(*_checked(reference, labels, len(classes), "the reference's probabilities"))
     change = _ratio((hits - reference_hits).sum(axis=0), truth.sum(axis=0))

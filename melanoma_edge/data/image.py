@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from melanoma_edge.errors import BadInput
 
@@ -89,7 +89,8 @@ def decode(path: Path) -> np.ndarray:
         raise
     # Damaged files make Pillow raise almost anything: OSError, SyntaxError, struct.error, zlib.error...
     except Exception as error:
-        raise _unreadable(path, f"a damaged {format_} file ({_line(error)})", "a whole one; copy it again or remove it") from None
+        found = f"a damaged or unsupported {format_} file ({_line(error)})"
+        raise _unreadable(path, found, "a whole, ordinary one; copy or convert it again, or remove it") from None
 
 
 def to_input(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -235,4 +236,7 @@ def _unreadable(path: Path, found: str, expected: str) -> UnreadableImage:
 
 def _line(error: Exception) -> str:
     """Return what `error` says as one short line."""
+    if isinstance(error, UnidentifiedImageError):
+        # Pillow's own text names an object in memory.
+        return "its header is not understood"
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -8,6 +8,7 @@ kept; a class with too few lesions is left out and named.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from melanoma_edge.contract import Recipe
@@ -37,46 +38,64 @@ class Selection:
     """Counts for the run directory and for people."""
 
 
+@dataclass(frozen=True)
+class Resolution:
+    """What the policy decided about every picture of an index, before classes are left out."""
+
+    labels: dict[int, str]
+    """{position in the index: class} of the pictures that are kept."""
+    left_out: dict[str, str]
+    """{path: why} of the others."""
+    counts: dict[str, int]
+
+
+def resolve(index: Index, recipe: Recipe, classes: Sequence[str] = ()) -> Resolution:
+    """Resolve contradicting labels and identical copies of `index` as the recipe says.
+
+    References can mean any folder of the index, or one of `classes`.
+    """
+    names = sorted({row.label for row in index.rows} | set(classes))
+    labels: dict[int, str] = {}
+    left_out: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    identical = defaultdict(list)
+    for position, row in enumerate(index.rows):
+        identical[row.sha256].append(position)
+    for positions in identical.values():
+        counts["identical_groups"] += len(positions) > 1
+        counts["conflicting_groups"] += len({index.rows[position].label for position in positions}) > 1
+        decided, why = _decide([index.rows[position] for position in positions], names, recipe.conflicts)
+        for position in positions:
+            row = index.rows[position]
+            if why is not None:
+                left_out[row.path] = why
+                counts["conflicts_dropped"] += 1
+            else:
+                labels[position] = decided or row.label
+                counts["relabelled_by_reference"] += labels[position] != row.label
+    if recipe.duplicates == "one":
+        counts["duplicates_dropped"] = _drop_duplicates(index, identical.values(), labels, left_out)
+    keys = ("identical_groups", "conflicting_groups", "conflicts_dropped", "relabelled_by_reference", "duplicates_dropped")
+    return Resolution(labels, left_out, {key: counts[key] for key in keys})
+
+
 def select(index: Index, recipe: Recipe) -> Selection:
     """Apply the recipe's data policy to `index`.
 
     Raises BadInput when too many files are unreadable or fewer than two classes are left.
     """
     _refuse_bad(index, recipe)
-    folders = sorted({row.label for row in index.rows})
-    labels: dict[int, str] = {}
-    left_out: dict[str, str] = {}
-    counts = Counter()
-    identical = defaultdict(list)
-    for position, row in enumerate(index.rows):
-        identical[row.sha256].append(position)
-    duplicates = conflicts = 0
-    for positions in identical.values():
-        found = {index.rows[position].label for position in positions}
-        duplicates += len(positions) > 1
-        conflicts += len(found) > 1
-        decided, why = _decide([index.rows[position] for position in positions], folders, recipe.conflicts)
-        for position in positions:
-            row = index.rows[position]
-            label = row.label if decided is None and why is None else decided
-            if label is None:
-                left_out[row.path] = why
-                counts["conflict dropped"] += 1
-            else:
-                labels[position] = label
-                counts["relabelled by reference"] += label != row.label
-    if recipe.duplicates == "one":
-        _drop_duplicates(index, identical, labels, left_out, counts)
-    groups = _groups(index, sorted(labels))
+    resolution = resolve(index, recipe)
+    labels, left_out = resolution.labels, dict(resolution.left_out)
+    groups = connect(index, sorted(labels))
     lesions = Counter(label for label, _ in {(labels[position], groups[position]) for position in labels})
     classes = tuple(sorted(name for name, count in lesions.items() if count >= recipe.min_lesions))
-    small = {name: count for name, count in sorted(lesions.items()) if name not in classes}
-    gone = {name: 0 for name in folders if name not in lesions}
+    small = {name: lesions[name] for name in sorted({row.label for row in index.rows}) if name not in classes}
+    _refuse_few_classes(classes, small, recipe, index)
     for position, label in labels.items():
         if label not in classes:
             left_out[index.rows[position].path] = f"class left out: {lesions[label]} lesions, min_lesions is {recipe.min_lesions}"
     kept = [position for position in sorted(labels) if labels[position] in classes]
-    _refuse_few_classes(classes, {**small, **gone}, recipe, index)
     return Selection(
         rows=tuple(replace(index.rows[position], label=labels[position]) for position in kept),
         positions=tuple(kept),
@@ -86,12 +105,8 @@ def select(index: Index, recipe: Recipe) -> Selection:
         report={
             "readable": len(index.rows),
             "unreadable": len(index.bad),
-            "identical_groups": duplicates,
-            "conflicting_groups": conflicts,
-            "conflicts_dropped": counts["conflict dropped"],
-            "relabelled_by_reference": counts["relabelled by reference"],
-            "duplicates_dropped": counts["duplicate dropped"],
-            "left_out_classes": {**small, **gone},
+            **resolution.counts,
+            "left_out_classes": small,
             "used": len(kept),
             "used_groups": len({groups[position] for position in kept}),
             "per_class": {name: sum(labels[position] == name for position in kept) for name in classes},
@@ -128,9 +143,11 @@ def _classes_of(reference: str, folders: list[str]) -> set[str]:
     return {folder for folder in folders if folder.lower() in meant}
 
 
-def _drop_duplicates(index: Index, identical, labels: dict[int, str], left_out: dict[str, str], counts: Counter) -> None:
-    """Keep one of the identical pictures of a class: one that stands in that class's folder if any."""
-    for positions in identical.values():
+def _drop_duplicates(index: Index, identical: Iterable[list[int]], labels: dict[int, str], left_out: dict[str, str]) -> int:
+    """Keep one of the identical pictures of a class, one that stands in that class's folder if any;
+    return how many were dropped."""
+    dropped = 0
+    for positions in identical:
         by_label = defaultdict(list)
         for position in positions:
             if position in labels:
@@ -140,11 +157,12 @@ def _drop_duplicates(index: Index, identical, labels: dict[int, str], left_out: 
             for position in copies[1:]:
                 del labels[position]
                 left_out[index.rows[position].path] = f"identical to {index.rows[copies[0]].path}"
-                counts["duplicate dropped"] += 1
+                dropped += 1
+    return dropped
 
 
-def _groups(index: Index, positions: list[int]) -> dict[int, int]:
-    """Return {position: group}: connected by lesion id, by identical pixels or as near copies."""
+def connect(index: Index, positions: list[int]) -> dict[int, int]:
+    """Return {position in the index: group}: connected by lesion id, by identical pixels or as near copies."""
     parent = {position: position for position in positions}
 
     def find(position: int) -> int:

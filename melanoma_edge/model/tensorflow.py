@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
 
 from melanoma_edge.errors import Missing
 
@@ -13,14 +19,44 @@ def require() -> None:
     Raises Missing with the command that installs them.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     try:
-        import tensorflow as tf
-        import tensorflow_model_optimization  # noqa: F401
-        import tf_keras  # noqa: F401
+        with quiet():
+            import tensorflow as tf
+            import tensorflow_model_optimization  # noqa: F401
+            import tf_keras  # noqa: F401
     except ImportError as error:
         raise Missing(f"training and export need TensorFlow ({error.name} is missing): pip install 'melanoma-edge[train]'") from None
     tf.get_logger().setLevel("ERROR")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back what TensorFlow's C++ and converters write to standard error, unless the block fails.
+
+    TensorFlow logs before its log level applies, straight to file descriptor 2.
+    """
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    sys.stderr.flush()
+    try:
+        saved = os.dup(2)
+    except OSError:  # no standard error at all: nothing to hold back
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        except Exception:
+            sys.stderr.flush()
+            held.seek(0)
+            os.write(saved, held.read()[-4000:])
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
 
 
 def seed_everything(seed: int) -> None:
@@ -30,10 +66,3 @@ def seed_everything(seed: int) -> None:
 
     tf_keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
-
-
-def gpus() -> int:
-    """Return the number of GPUs that TensorFlow sees."""
-    import tensorflow as tf
-
-    return len(tf.config.list_physical_devices("GPU"))

@@ -1,0 +1,129 @@
+"""Keras to TFLite, with the names and the census that the bundle promises.
+
+In: a network with fixed batch 1 (float, or fake-quantized for int8). Out: the bytes of a ``.tflite`` file
+with input `image` and output `logits`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from melanoma_edge.contract import INPUT_NAME, OUTPUT_NAME, Precision, Quantization, Tensor
+from melanoma_edge.errors import BadInput
+
+IDENTIFIER = b"TFL3"
+
+
+def convert(model, precision: Precision) -> bytes:
+    """Return `model` (``tf_keras.Model``, batch 1) as TFLite of the given precision.
+
+    int8 wants a fake-quantized model; its input becomes uint8 with scale 1 and zero point 0, its
+    output stays float32. float16 keeps weights as float16, dynamic as int8 with float activations.
+    """
+    import tensorflow as tf
+
+    from melanoma_edge.model.tensorflow import quiet
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if precision == "int8":
+        converter.inference_input_type = tf.uint8
+        converter.inference_output_type = tf.float32
+    with quiet():
+        content = converter.convert()
+    return _rename(content)
+
+
+def tensors(content: bytes) -> tuple[Tensor, Tensor, float | None]:
+    """Return the input, the output and the quantum of the logits (None for float models) of a TFLite file.
+
+    Raises BadInput when it is not one model with one input and one output.
+    """
+    graph, _ = _graph(content)
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        raise BadInput(f"the TFLite model has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs: expected one of each")
+    return _tensor(graph, graph.inputs[0]), _tensor(graph, graph.outputs[0]), _quantum(graph)
+
+
+def census(content: bytes) -> tuple[dict[str, int], dict[str, int]]:
+    """Return ({operator: count}, {data type: bytes of constant tensors}) of a TFLite file."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph, model = _graph(content)
+    operator_names = _names(schema.BuiltinOperator)
+    type_names = _names(schema.TensorType)
+    operators: Counter[str] = Counter()
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        operators[operator_names[max(code.builtinCode, code.deprecatedBuiltinCode)]] += 1
+    weights: Counter[str] = Counter()
+    for tensor in graph.tensors:
+        data = model.buffers[tensor.buffer].data
+        if data is not None and len(data):
+            weights[type_names[tensor.type].lower()] += len(data)
+    return dict(sorted(operators.items())), dict(sorted(weights.items()))
+
+
+def _rename(content: bytes) -> bytes:
+    """Return the file with input and output tensors, and its signature, named as the contract says."""
+    import flatbuffers
+
+    graph, model = _graph(content)
+    graph.tensors[graph.inputs[0]].name = INPUT_NAME.encode()
+    graph.tensors[graph.outputs[0]].name = OUTPUT_NAME.encode()
+    for signature in model.signatureDefs or []:
+        signature.inputs[0].name = INPUT_NAME.encode()
+        signature.outputs[0].name = OUTPUT_NAME.encode()
+    builder = flatbuffers.Builder(len(content) + 1024)
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _graph(content: bytes):
+    """Return (the only subgraph, the model) of a TFLite file, unpacked; raises BadInput for other files."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    if content[4:8] != IDENTIFIER:
+        raise BadInput("the file is not a TFLite model (its identifier is missing): export it again")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    if len(model.subgraphs) != 1:
+        raise BadInput(f"the TFLite model has {len(model.subgraphs)} subgraphs: expected 1")
+    return model.subgraphs[0], model
+
+
+def _tensor(graph, position: int) -> Tensor:
+    from ai_edge_litert import schema_py_generated as schema
+
+    tensor = graph.tensors[position]
+    dtype = {schema.TensorType.UINT8: "uint8", schema.TensorType.FLOAT32: "float32"}.get(tensor.type)
+    if dtype is None:
+        raise BadInput(f"tensor {tensor.name.decode()} has type {_names(schema.TensorType)[tensor.type]}: expected UINT8 or FLOAT32")
+    return Tensor(
+        name=tensor.name.decode(), dtype=dtype, shape=tuple(int(size) for size in tensor.shape), quantization=_quantization(tensor)
+    )
+
+
+def _quantum(graph) -> float | None:
+    """Return the scale of the quantized logits: what the final DEQUANTIZE reads."""
+    for operator in graph.operators:
+        if list(operator.outputs) == list(graph.outputs):
+            quantization = _quantization(graph.tensors[operator.inputs[0]])
+            if len(operator.inputs) == 1 and quantization is not None:
+                return quantization.scale
+    return None
+
+
+def _quantization(tensor) -> Quantization | None:
+    found = tensor.quantization
+    if found is None or found.scale is None or len(found.scale) != 1:
+        return None
+    return Quantization(scale=float(np.float32(found.scale[0])), zero_point=int(found.zeroPoint[0]))
+
+
+def _names(enumeration) -> dict[int, str]:
+    return {value: name for name, value in vars(enumeration).items() if not name.startswith("_")}

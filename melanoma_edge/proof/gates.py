@@ -1,0 +1,214 @@
+"""The gates: logits in, outcome out. Nothing here runs a model.
+
+Float gates compare logits; int8 gates compare in quanta, the scale of the quantized logits; the task
+gate compares what counts for people, with a paired bootstrap. The bounds are the project's contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from melanoma_edge import calibration, metrics
+from melanoma_edge.contract import Artifact, Manifest
+from melanoma_edge.proof.parity_model import Flip, Gate
+
+FLOAT_TOLERANCE = 1e-3
+"""Largest difference of a float32 logit, as a share of the range of the reference's logits."""
+AGREEMENT = 0.99
+"""Least top-1 agreement of float16 and dynamic-range artifacts."""
+INT8_P999 = 2
+"""Largest 99.9th percentile of int8 differences to the fake-quantized network, in quanta."""
+INT8_FLIP_MARGIN = 2
+"""A top-1 flip is excused where the reference's margin is at most this many quanta."""
+ONNX_QUANTA = 1
+"""Largest difference of int8 ONNX to int8 TFLite, in quanta."""
+TASK_LOSS = 0.01
+"""A loss of one point; the gate fails when the whole interval lies beyond it."""
+MAX_FLIPS = 200
+"""Flips that are listed; the count is always whole."""
+
+Logits = np.ndarray
+
+
+def float_gate(artifact: Artifact, runtime: str, reference: str, found: Logits, expected: Logits, pictures: Sequence[str], classes) -> Gate:
+    """Compare a float artifact with the Keras network: float32 by difference, the others by agreement."""
+    difference = np.abs(found.astype(np.float64) - expected)
+    span = float(expected.max() - expected.min())
+    agreement = float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    figures = {
+        "max_difference": float(difference.max()),
+        "logit_range": span,
+        "share_of_range": float(difference.max()) / span if span else 0.0,
+        "top1_agreement": agreement,
+    }
+    if artifact.precision == "float32":
+        requirement = f"max difference <= {FLOAT_TOLERANCE:g} of the logit range, top-1 agreement 100 %"
+        holds = difference.max() <= FLOAT_TOLERANCE * span and agreement == 1.0
+    else:
+        requirement = f"top-1 agreement >= {AGREEMENT:.0%}"
+        holds = agreement >= AGREEMENT
+    return Gate(
+        name=artifact.precision,
+        artifact=artifact.name,
+        runtime=runtime,
+        reference=reference,
+        requirement=requirement,
+        outcome="passed" if holds else "failed",
+        reason=None if holds else f"difference {figures['share_of_range']:.2g} of the range, agreement {agreement:.2%}",
+        pictures=len(found),
+        figures=figures,
+        **_flips(found, expected, pictures, classes),
+    )
+
+
+def int8_gate(artifact: Artifact, runtime: str, found: Logits, expected: Logits, pictures: Sequence[str], classes) -> Gate:
+    """Compare int8 TFLite with the fake-quantized Keras network, in quanta."""
+    quanta = to_quanta(found, expected, artifact.quantum)
+    flips = _flips(found, expected, pictures, classes)
+    margins = _margins(found, expected)
+    beyond = int((margins > INT8_FLIP_MARGIN * artifact.quantum * (1 + 1e-6)).sum())
+    p999 = float(np.percentile(quanta, 99.9))
+    holds = p999 <= INT8_P999 and beyond == 0
+    return Gate(
+        name="int8",
+        artifact=artifact.name,
+        runtime=runtime,
+        reference="keras-qat",
+        requirement=f"99.9th percentile <= {INT8_P999} quanta; flips only where the margin is <= {INT8_FLIP_MARGIN} quanta",
+        outcome="passed" if holds else "failed",
+        reason=None if holds else f"99.9th percentile {p999:g} quanta, {beyond} flips beyond the margin",
+        pictures=len(found),
+        figures=_quanta_figures(quanta, found, expected) | {"p99.9_quanta": p999, "flips_beyond_margin": beyond},
+        **flips,
+    )
+
+
+def onnx_gate(artifact: Artifact, runtime: str, found: Logits, expected: Logits, quantum: float, pictures: Sequence[str], classes) -> Gate:
+    """Compare int8 ONNX with int8 TFLite, in quanta."""
+    quanta = to_quanta(found, expected, quantum)
+    holds = quanta.max() <= ONNX_QUANTA
+    return Gate(
+        name="int8-onnx",
+        artifact=artifact.name,
+        runtime=runtime,
+        reference="int8 TFLite",
+        requirement=f"max <= {ONNX_QUANTA} quantum",
+        outcome="passed" if holds else "failed",
+        reason=None if holds else f"max {int(quanta.max())} quanta",
+        pictures=len(found),
+        figures=_quanta_figures(quanta, found, expected),
+        **_flips(found, expected, pictures, classes),
+    )
+
+
+def golden_gate(artifact: Artifact, runtime: str, found: Logits, expected: Logits, pictures: Sequence[str], classes) -> Gate:
+    """Compare this machine's logits of the golden pictures with those that stand in the bundle."""
+    if artifact.precision == "int8":
+        quanta = to_quanta(found, expected, artifact.quantum)
+        holds, figures = quanta.max() == 0, _quanta_figures(quanta, found, expected)
+        requirement = "0 quanta"
+    else:
+        difference = float(np.abs(found.astype(np.float64) - expected).max())
+        span = float(expected.max() - expected.min())
+        holds = difference <= FLOAT_TOLERANCE * span
+        figures = {"max_difference": difference, "logit_range": span}
+        requirement = f"max difference <= {FLOAT_TOLERANCE:g} of the logit range"
+    return Gate(
+        name="golden",
+        artifact=artifact.name,
+        runtime=runtime,
+        reference="logits in the bundle",
+        requirement=requirement,
+        outcome="passed" if holds else "failed",
+        reason=None if holds else "this machine computes something else than the machine that exported",
+        pictures=len(found),
+        measured_on="golden pictures",
+        figures=figures,
+        **_flips(found, expected, pictures, classes),
+    )
+
+
+def task_gate(
+    manifest: Manifest, artifact: Artifact, baseline: Artifact, runtime: str, found: Logits, expected: Logits, labels, groups, pictures: Sequence[str]
+) -> Gate:
+    """Compare an int8 artifact with the float32 one on what counts, by a paired bootstrap over lesions."""
+    classes = manifest.classes
+    training, deployment = (np.array([priors[name] for name in classes]) for priors in (manifest.priors.training, manifest.priors.deployment))
+    reference = calibration.probabilities(expected, baseline.decision.temperature, training, deployment)
+    candidate = calibration.probabilities(found, artifact.decision.temperature, training, deployment)
+    thresholds = [model.decision.operating() for model in (baseline, artifact)]
+    losses = metrics.paired_losses(
+        reference,
+        candidate,
+        labels,
+        classes,
+        manifest.positive_class,
+        reference_threshold=thresholds[0].probability if thresholds[0] else None,
+        candidate_threshold=thresholds[1].probability if thresholds[1] else None,
+        groups=groups,
+    )
+    outcome, reason = task_outcome(losses)
+    return Gate(
+        name="task",
+        artifact=artifact.name,
+        runtime=runtime,
+        reference=baseline.name,
+        requirement=f"no figure's whole 95 % interval of the loss lies beyond {TASK_LOSS * 100:g} point",
+        outcome=outcome,
+        reason=reason,
+        pictures=len(labels),
+        losses=losses,
+        recall_change=metrics.recall_change(reference, candidate, labels, classes),
+        **_flips(found, expected, pictures, classes),
+    )
+
+
+def task_outcome(losses: dict) -> tuple[str, str | None]:
+    """Return (outcome, reason): failed when a whole interval lies beyond the bound, inconclusive when one
+    reaches beyond it or nothing is defined, passed when all end within it."""
+    defined = {name: loss for name, loss in losses.items() if loss.low is not None}
+    beyond = [name for name, loss in defined.items() if loss.low > TASK_LOSS]
+    unsure = [name for name, loss in defined.items() if loss.high > TASK_LOSS]
+    if beyond:
+        return "failed", f"the loss of {', '.join(beyond)} lies wholly beyond {TASK_LOSS * 100:g} point"
+    if unsure or not defined:
+        what = f"the interval of {', '.join(unsure)} reaches beyond {TASK_LOSS * 100:g} point" if unsure else "no figure is defined"
+        return "inconclusive", f"{what}: the set is too small to tell; give more labelled pictures with --data"
+    return "passed", None
+
+
+def not_run(name: str, artifact: str, runtime: str, reference: str, requirement: str, reason: str) -> Gate:
+    """Return a gate that could not be carried out, with the reason and what would make it run."""
+    return Gate(name=name, artifact=artifact, runtime=runtime, reference=reference, requirement=requirement, outcome="not run", reason=reason)
+
+
+def to_quanta(found: Logits, expected: Logits, quantum: float) -> np.ndarray:
+    """Return absolute differences as whole quanta (int64, the shape of the logits)."""
+    return np.rint(np.abs(found.astype(np.float64) - expected.astype(np.float64)) / quantum).astype(np.int64)
+
+
+def _quanta_figures(quanta: np.ndarray, found: Logits, expected: Logits) -> dict[str, float | int]:
+    return {
+        "max_quanta": int(quanta.max()),
+        "share_of_logits_off": float((quanta > 0).mean()),
+        "top1_agreement": float((found.argmax(axis=1) == expected.argmax(axis=1)).mean()),
+    }
+
+
+def _margins(found: Logits, expected: Logits) -> np.ndarray:
+    """Return for each flipped picture the reference's lead of its own first choice over the candidate's."""
+    rows = np.flatnonzero(found.argmax(axis=1) != expected.argmax(axis=1))
+    return expected[rows].max(axis=1) - expected[rows, found[rows].argmax(axis=1)]
+
+
+def _flips(found: Logits, expected: Logits, pictures: Sequence[str], classes) -> dict:
+    """Return the gate's `flips` (largest margin first, at most MAX_FLIPS) and their whole count."""
+    rows = np.flatnonzero(found.argmax(axis=1) != expected.argmax(axis=1))
+    flips = [
+        Flip(picture=pictures[row], reference=classes[int(expected[row].argmax())], candidate=classes[int(found[row].argmax())], margin=float(margin))
+        for row, margin in zip(rows, _margins(found, expected))
+    ]
+    flips.sort(key=lambda flip: (-flip.margin, flip.picture))
+    return {"flips": tuple(flips[:MAX_FLIPS]), "flip_count": len(flips)}

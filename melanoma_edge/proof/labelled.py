@@ -1,0 +1,91 @@
+"""A labelled folder as arrays, with the pictures that a model was trained on told apart.
+
+In: a folder of class folders, the classes and input size of a model, and what its training used. Out:
+pictures, class numbers, groups, and an account of what could not be used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from melanoma_edge.contract import Recipe
+from melanoma_edge.data import policy
+from melanoma_edge.data.index import Progress, read_index
+from melanoma_edge.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures of a folder whose class the model knows."""
+
+    pictures: np.ndarray
+    """uint8 [n, size, size, 3]."""
+    labels: np.ndarray
+    """int [n], positions in the model's classes."""
+    groups: np.ndarray
+    """int [n]: same lesion or copy, same number."""
+    paths: tuple[str, ...]
+    seen: np.ndarray
+    """bool [n]: the picture, or its lesion, was used for training or calibration."""
+    account: dict
+    """Counts: used, seen_in_training, unknown_classes, unreadable, left_out (conflicts and copies)."""
+
+    def unseen(self) -> "Labelled":
+        """Return the pictures that training did not use."""
+        keep = ~self.seen
+        paths = tuple(path for path, kept in zip(self.paths, keep) if kept)
+        return Labelled(self.pictures[keep], self.labels[keep], self.groups[keep], paths, self.seen[keep], self.account)
+
+
+def load_labelled(
+    data: Path,
+    classes: tuple[str, ...],
+    recipe: Recipe,
+    seen: frozenset[str],
+    *,
+    metadata: Path | None = None,
+    progress: Progress | None = None,
+) -> Labelled:
+    """Read the pictures below `data` under the recipe's data policy (conflicts, copies).
+
+    `seen` holds the keys (:func:`seen_keys`) of what training used. Raises BadInput when nothing is
+    left that the model knows.
+    """
+    index = read_index(data, metadata=metadata, size=recipe.image_size, progress=progress)
+    resolution = policy.resolve(index, recipe, classes)
+    known = [position for position in sorted(resolution.labels) if resolution.labels[position] in classes]
+    unknown = Counter(label for label in resolution.labels.values() if label not in classes)
+    if not known:
+        raise BadInput(
+            f"{data} holds no picture of a class that the model knows (found {', '.join(sorted(unknown)) or 'none'}): "
+            f"expected folders named {', '.join(classes)}"
+        )
+    groups = policy.connect(index, known)
+    rows = [index.rows[position] for position in known]
+    was_seen = np.array([bool(seen & seen_keys(row.sha256, row.lesion)) for row in rows])
+    account = {
+        "used": len(known),
+        "seen_in_training": int(was_seen.sum()),
+        "unknown_classes": dict(sorted(unknown.items())),
+        "unreadable": [list(bad) for bad in index.bad],
+        "left_out": len(resolution.left_out),
+        **{key: value for key, value in resolution.counts.items() if key in ("conflicting_groups", "relabelled_by_reference")},
+    }
+    return Labelled(
+        pictures=index.pixels[known],
+        labels=np.array([classes.index(resolution.labels[position]) for position in known]),
+        groups=np.array([groups[position] for position in known]),
+        paths=tuple(row.path for row in rows),
+        seen=was_seen,
+        account=account,
+    )
+
+
+def seen_keys(pixels: str, lesion: str) -> set[str]:
+    """Return the keys under which a picture counts as seen: its pixel hash and, hashed, its lesion id."""
+    return {pixels} | ({hashlib.sha256(f"lesion:{lesion}".encode()).hexdigest()} if lesion else set())

@@ -1,0 +1,115 @@
+"""What is measured: a run's network or a bundle's artifact, behind one face.
+
+In: a path that the user gave. Out: classes, recipe, decision, what training saw, and a way to get
+logits. Evaluation and prediction need nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from melanoma_edge.contract import Artifact, Decision, Recipe
+from melanoma_edge.convert.bundle import MANIFEST, Bundle, open_bundle
+from melanoma_edge.data.split import TEST
+from melanoma_edge.errors import BadInput
+from melanoma_edge.files import read_json
+from melanoma_edge.model import run as runs
+from melanoma_edge.proof.labelled import seen_keys
+from melanoma_edge.runtimes import process
+
+RUNTIME_OF = {"tflite": "litert", "onnx": "onnxruntime"}
+"""The runtime that stands for a format when one is needed."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model with everything that turns its logits into a decision."""
+
+    name: str
+    recipe: Recipe
+    classes: tuple[str, ...]
+    positive_class: str | None
+    decision: Decision
+    training_priors: np.ndarray
+    deployment_priors: np.ndarray
+    seen: frozenset[str]
+    runtime: str
+    model: Path
+    which: runs.Which | None = None
+
+    def logits(self, pictures: np.ndarray) -> np.ndarray:
+        """Return float32 [n, classes] for uint8 [n, size, size, 3], computed in a process of its own."""
+        return process.run_logits(self.runtime, self.model, pictures, which=self.which)
+
+
+def open_subject(path: Path, artifact: str | None = None) -> Subject:
+    """Open `path` as a bundle or a run.
+
+    `artifact` names an artifact of a bundle, or `float` / `qat` of a run; left out it is the int8 TFLite
+    artifact, or the last network that the run trained. Raises BadInput when there is no such thing.
+    """
+    path = Path(path)
+    if (path / MANIFEST).is_file():
+        bundle = open_bundle(path)
+        return of_artifact(bundle, bundle.artifact(artifact) if artifact else bundle.default_artifact())
+    if (path / runs.RUN_FILE).is_file():
+        return of_run(runs.open_run(path), artifact)
+    raise BadInput(f"{path} is neither a run nor a bundle: expected a folder with {runs.RUN_FILE} or {MANIFEST}")
+
+
+def of_artifact(bundle: Bundle, artifact: Artifact) -> Subject:
+    """Return one artifact of an opened bundle."""
+    manifest = bundle.manifest
+    return Subject(
+        name=artifact.name,
+        recipe=manifest.recipe,
+        classes=manifest.classes,
+        positive_class=manifest.positive_class,
+        decision=artifact.decision,
+        training_priors=_vector(manifest.priors.training, manifest.classes),
+        deployment_priors=_vector(manifest.priors.deployment, manifest.classes),
+        seen=bundle.seen_hashes(),
+        runtime=RUNTIME_OF[artifact.format],
+        model=bundle.file(artifact),
+    )
+
+
+def of_run(run: runs.Run, which: str | None = None) -> Subject:
+    """Return the `float` or `qat` network of an opened run (the last one trained when left out)."""
+    if which is None:
+        which = "qat" if "qat" in run.facts.weights else "float"
+    if which not in run.facts.weights:
+        raise BadInput(f"the run {run.path} has no network {which!r}: expected one of {', '.join(run.facts.weights)}")
+    evaluation = read_json(run.path / runs.EVALUATION_FILE, "a run's evaluation")
+    training, deployment = run.priors()
+    return Subject(
+        name=f"keras-{which}",
+        recipe=run.recipe,
+        classes=run.facts.classes,
+        positive_class=run.recipe.positive_class or None,
+        decision=decision_from(evaluation[which]["decision"]),
+        training_priors=training,
+        deployment_priors=deployment,
+        seen=seen_of(run),
+        runtime="keras",
+        model=run.path,
+        which=which,
+    )
+
+
+def seen_of(run: runs.Run) -> frozenset[str]:
+    """Return the keys of every picture and lesion that training or calibration of `run` used."""
+    return frozenset(key for row in run.split if row.part != TEST for key in seen_keys(row.sha256, row.lesion))
+
+
+def decision_from(values: dict) -> Decision:
+    """Return the decision that a JSON file holds."""
+    return Decision.model_validate_json(json.dumps(values))
+
+
+def _vector(priors: dict[str, float], classes: tuple[str, ...]) -> np.ndarray:
+    return np.array([priors[name] for name in classes])

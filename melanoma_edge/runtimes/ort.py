@@ -1,0 +1,103 @@
+"""ONNX Runtime on the CPU and on CUDA.
+
+In: an `.onnx` file. Imports onnxruntime, so only a worker process loads this module.
+
+All graph optimizations are on, operators run one after another, and `threads` counts the threads
+inside an operator. `session.intra_op.allow_spinning` keeps its default (on): with more than one
+thread the pool's threads spin for a moment after a run, which is what an application gets too.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from melanoma_edge.errors import Error, Missing
+from melanoma_edge.runtimes.protocol import RUNTIMES, Runtime, read_signature
+
+CUDA = "CUDAExecutionProvider"
+_QUIET = 3
+"""onnxruntime's severity from which on it logs: errors. It raises what it logs there."""
+
+_PREAMBLE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : (\w+) : (?:Load model from .*? failed:)?(?:/onnxruntime_src/.*\) )?")
+"""What its messages begin with: a code, the file's path and a place in its own source."""
+_NAMES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+
+
+class OnnxRuntime(Runtime):
+    """ONNX Runtime's CPU provider."""
+
+    name = "onnxruntime"
+
+    def _session(self, model: str | bytes, threads: int) -> onnxruntime.InferenceSession:
+        return onnxruntime.InferenceSession(model, _options(threads), providers=["CPUExecutionProvider"])
+
+    def load(self, model: Path, threads: int) -> None:
+        try:
+            self._loaded = self._session(str(model), threads)
+        except Error:
+            raise
+        except Exception as error:
+            raise ValueError(_PREAMBLE.sub(r"\1: ", str(error), count=1)) from None
+        inputs, outputs = self._loaded.get_inputs(), self._loaded.get_outputs()
+        self.signature = read_signature(model, _described(inputs), _described(outputs))
+        self._input = inputs[0].name
+        self._binding = self._loaded.io_binding()
+        self._binding.bind_output(outputs[0].name)
+
+    def prepare(self, image: np.ndarray) -> None:
+        self._bound = image[np.newaxis].astype(self.signature.dtype)
+        self._binding.bind_cpu_input(self._input, self._bound)
+
+    def invoke(self) -> None:
+        self._loaded.run_with_iobinding(self._binding)
+
+    def output(self) -> np.ndarray:
+        return self._binding.copy_outputs_to_cpu()[0][0]
+
+
+class OnnxRuntimeCuda(OnnxRuntime):
+    """ONNX Runtime's CUDA provider, in full float32 (TF32 off); refuses to fall back to the CPU.
+
+    Binding a picture copies it to the GPU, so `invoke` times the inference and the logits' way back.
+    """
+
+    name = "onnxruntime-cuda"
+
+    def _session(self, model: str | bytes, threads: int) -> onnxruntime.InferenceSession:
+        install = RUNTIMES[self.name].install
+        if CUDA not in onnxruntime.get_available_providers():
+            raise Missing(f"this onnxruntime {onnxruntime.__version__} was built without CUDA: {install}")
+        onnxruntime.preload_dlls()
+        session = onnxruntime.InferenceSession(model, _options(threads), providers=[(CUDA, {"use_tf32": "0"}), "CPUExecutionProvider"])
+        if CUDA not in session.get_providers():
+            raise Missing(f"onnxruntime {onnxruntime.__version__} fell back to the CPU, its CUDA libraries or the GPU driver are missing: {install}")
+        return session
+
+    def probe(self) -> dict[str, list[str]]:
+        """Return the providers of a session on a model of one operator; raises Missing without CUDA."""
+        from onnx import TensorProto, helper
+
+        value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "probe", value[:1], value[1:])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        return {"providers": self._session(model.SerializeToString(), 1).get_providers()}
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    """Return the session options that every measurement uses."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _QUIET
+    return options
+
+
+def _described(arguments: list[onnxruntime.NodeArg]) -> list[tuple[list[int | str | None], str]]:
+    """Return (shape, data type) of each argument, the type by numpy's name."""
+    return [(argument.shape, _NAMES.get(argument.type, argument.type)) for argument in arguments]

@@ -1,0 +1,215 @@
+"""Runtimes in processes of their own: the parent's side.
+
+In: a runtime's name, model files and pictures. Out: logits or timings. A child that crashes, hangs
+or fails becomes one clear error; none outlives its parent. TensorFlow, LiteRT and ONNX Runtime
+therefore never meet in one process, and a damaged model cannot take the command down with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import selectors
+import signal
+import site
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import melanoma_edge
+from melanoma_edge.errors import BadInput, Error, Missing
+from melanoma_edge.files import explained, read_json, write_json
+from melanoma_edge.host import nvidia_driver, version
+from melanoma_edge.runtimes.protocol import RUNTIMES, Entry, RuntimeFailed, entry, one_line
+from melanoma_edge.runtimes.timing import Plan
+
+WORKER = "melanoma_edge.runtimes.worker"
+_ERRORS: dict[str, type[Error]] = {kind.__name__: kind for kind in (BadInput, Missing, RuntimeFailed)}
+_NOISE = ("INFO:", "WARNING:", "I0000", "W0000")
+"""What lines of standard error begin with that say nothing about a failure."""
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a runtime can be used here; if not, why and the command that changes it."""
+
+    available: bool
+    version: str | None
+    reason: str | None
+    install: str | None
+
+
+def run_logits(
+    runtime: str, model: Path, images: np.ndarray, *, which: str | None = None, threads: int = 1, timeout: float = 600
+) -> np.ndarray:
+    """Return the logits, float32 [N, K], that `runtime` gives for `images`, uint8 [N, H, W, 3].
+
+    `model` is a model file, or for `keras` a run directory of which `which` (`float` or `qat`) is
+    used. Raises Missing when the runtime is not installed, BadInput for a model of another form and
+    RuntimeFailed when the model cannot be run, the child crashes, or `timeout` seconds pass.
+    """
+    model = _existing(model)
+    with tempfile.TemporaryDirectory(prefix="melanoma-edge-") as folder:
+        job = {
+            "kind": "logits",
+            "runtime": runtime,
+            "model": str(model),
+            "options": {} if which is None else {"which": which},
+            "threads": threads,
+            "logits": str(Path(folder, "logits.npy")),
+        }
+        _work(job, Path(folder), images, timeout, f" on {model.name}")
+        return np.load(job["logits"])
+
+
+def run_times(
+    runtime: str,
+    models: dict[str, Path],
+    images: np.ndarray,
+    *,
+    plan: Plan,
+    threads: int = 1,
+    timeout: float = 600,
+    progress: Callable[[str], None] | None = None,
+) -> dict:
+    """Return what :func:`melanoma_edge.runtimes.timing.measure` finds in a child pinned to `threads` cores.
+
+    `timeout` is the longest silence between two progress lines. Raises as :func:`run_logits` does.
+    """
+    paths = {name: str(_existing(path)) for name, path in models.items()}
+    with tempfile.TemporaryDirectory(prefix="melanoma-edge-") as folder:
+        job = {"kind": "times", "runtime": runtime, "models": paths, "threads": threads, "plan": plan.model_dump()}
+        return _work(job, Path(folder), images, timeout, "", progress)
+
+
+def probe(runtime: str, *, timeout: float = 120) -> dict:
+    """Return what `runtime` finds out about its hardware; raises as :func:`run_logits` does."""
+    with tempfile.TemporaryDirectory(prefix="melanoma-edge-") as folder:
+        return _work({"kind": "probe", "runtime": runtime}, Path(folder), None, timeout, "")
+
+
+def available() -> dict[str, Availability]:
+    """Return for each runtime whether it can be used here, importing none of them.
+
+    Where the packages and a driver are there, a child tries whether CUDA really works.
+    """
+    return {name: _availability(name, row) for name, row in RUNTIMES.items()}
+
+
+def _availability(name: str, row: Entry) -> Availability:
+    """Return whether the runtime `name` can be used here."""
+    found = next((found for package in row.packages if (found := version(package)) is not None), None)
+    try:
+        _require(name, row)
+        if row.gpu and not nvidia_driver():
+            return Availability(False, found, "no NVIDIA driver is loaded", None)
+        if row.gpu:
+            probe(name)
+    except Error as error:
+        return Availability(False, found, str(error).removesuffix(f": {row.install}"), row.install)
+    return Availability(True, found, None, None)
+
+
+def _require(name: str, row: Entry) -> None:
+    """Raise Missing when a package that the runtime `name` imports is not installed."""
+    for package in row.imports:
+        if importlib.util.find_spec(package) is None:
+            raise Missing(f"{name} needs the package {package}, which is not installed: {row.install}")
+
+
+def _existing(model: Path) -> Path:
+    """Return the absolute path of a model file or run directory; raises BadInput when it is not there."""
+    if not Path(model).exists():
+        raise BadInput(f"{model} is missing: expected a model; give another path")
+    return Path(model).absolute()
+
+
+def _work(
+    job: dict, folder: Path, images: np.ndarray | None, timeout: float, what: str, progress: Callable[[str], None] | None = None
+) -> dict:
+    """Have a child do `job` in the temporary `folder`; return its result or raise its error."""
+    row = entry(job["runtime"])
+    _require(job["runtime"], row)
+    report = folder / "report.json"
+    with explained(folder):
+        if images is not None:
+            np.save(folder / "images.npy", images)
+        write_json(folder / "job.json", job | {"images": str(folder / "images.npy"), "report": str(report)})
+    with open(folder / "stderr.txt", "wb") as noise:
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", WORKER, str(folder / "job.json")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=noise,
+            env=_environment(gpu=row.gpu or job["kind"] == "probe"),
+            start_new_session=True,
+        )
+        try:
+            ended = _follow(child, timeout, progress)
+        finally:
+            _kill(child)
+    if report.exists():
+        answer = read_json(report, "a worker's report")
+        if "error" in answer:
+            raise _ERRORS.get(answer["error"], Error)(answer["message"])
+        return answer["result"]
+    name, last = job["runtime"], _last_line(folder / "stderr.txt")
+    if not ended:
+        raise RuntimeFailed(f"{name} gave no result{what} within {timeout:g} s and was stopped: give another model or allow more time")
+    how = signal.Signals(-child.returncode).name if child.returncode < 0 else f"exit code {child.returncode}"
+    raise RuntimeFailed(f"{name} crashed{what} ({how}{last}): the file is damaged or needs what this machine lacks; export it again")
+
+
+def _environment(*, gpu: bool) -> dict[str, str]:
+    """Return the child's environment: quiet packages, GPUs only where asked for, this package importable."""
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_CPP_MIN_VLOG_LEVEL": "0", "PYTHONUNBUFFERED": "1"}
+    if not gpu:
+        environment["CUDA_VISIBLE_DEVICES"] = "-1"
+    root = str(Path(melanoma_edge.__file__).parents[1])
+    if root not in (*site.getsitepackages(), site.getusersitepackages()):
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (environment.get("PYTHONPATH"), root)))
+    return environment
+
+
+def _follow(child: subprocess.Popen, timeout: float, progress: Callable[[str], None] | None) -> bool:
+    """Pass the child's progress lines on until it ends; return False after `timeout` seconds of silence."""
+    rest = b""
+    deadline = time.monotonic() + timeout
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        while selector.select(max(0.0, deadline - time.monotonic())):
+            chunk = os.read(child.stdout.fileno(), 65536)
+            if not chunk:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(max(0.0, deadline - time.monotonic()))
+                return child.returncode is not None
+            deadline = time.monotonic() + timeout
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                if progress is not None:
+                    progress(line.decode("utf-8", "replace"))
+    return False
+
+
+def _kill(child: subprocess.Popen) -> None:
+    """Kill the child's process group unless it has ended, and close its pipes."""
+    if child.poll() is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    child.stdin.close()
+    child.stdout.close()
+
+
+def _last_line(path: Path) -> str:
+    """Return the last telling line of what the child printed, as an addition to a message."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    telling = [line for line in lines if line.strip() and not line.startswith(_NOISE)]
+    return f"; {one_line(Exception(telling[-1]))}" if telling else ""

@@ -1,0 +1,192 @@
+"""What a runtime is, and the one table of the runtimes that there are.
+
+In: a model file and uint8 pictures of the input contract. Out: float32 logits. Everything here is
+light: the module that a table entry names imports the heavy package, and only a worker process
+(:mod:`melanoma_edge.runtimes.worker`) loads that module.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from melanoma_edge.errors import BadInput, Error, Missing
+
+
+class RuntimeFailed(Error):
+    """A runtime that is there could not run a model: it refused it, crashed or hung."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a loaded model takes and gives: pictures [1, height, width, 3] to logits [1, classes]."""
+
+    height: int
+    width: int
+    dtype: str
+    classes: int
+
+    def check(self, images: np.ndarray) -> None:
+        """Raise BadInput unless `images` is uint8 [N, height, width, 3]."""
+        if images.dtype != np.uint8 or images.shape[1:] != (self.height, self.width, 3):
+            raise BadInput(
+                f"the model takes pictures of {self.height} x {self.width} x 3 uint8, got "
+                f"{' x '.join(map(str, images.shape[1:]))} {images.dtype}: resize them to the model's input"
+            )
+
+
+class Runtime(Protocol):
+    """One inference engine with one model loaded.
+
+    `prepare` binds a picture and `output` reads the logits, so that timing `invoke` alone times the
+    inference alone. Float models get the bytes' numbers as float32, uint8 models the bytes.
+    """
+
+    name: str
+    signature: Signature
+
+    def load(self, model: Path, threads: int) -> None:
+        """Load `model` for `threads` threads and set :attr:`signature`; raises BadInput for a foreign one."""
+        ...
+
+    def prepare(self, image: np.ndarray) -> None:
+        """Bind the picture, uint8 [height, width, 3], as the next input."""
+        ...
+
+    def invoke(self) -> None:
+        """Run the model on the bound picture."""
+        ...
+
+    def output(self) -> np.ndarray:
+        """Return the logits, float32 [classes], of the last :meth:`invoke`."""
+        ...
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Return float32 [N, classes] for uint8 [N, height, width, 3], one picture at a time."""
+        self.signature.check(images)
+        result = np.empty((len(images), self.signature.classes), np.float32)
+        for row, image in zip(result, images, strict=True):
+            self.prepare(image)
+            self.invoke()
+            row[:] = self.output()
+        return result
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the table: where a runtime's class is, what it needs and what it runs."""
+
+    module: str
+    class_name: str
+    formats: tuple[str, ...]
+    """`tflite` and `onnx` are artifacts of a bundle; `run` is a run directory."""
+    imports: tuple[str, ...]
+    """Top-level packages that must be importable."""
+    packages: tuple[str, ...]
+    """Distributions that bring them; the first one that is installed gives the version."""
+    requirement: str
+    """What pip installs to get it."""
+    gpu: bool = False
+    """Whether it computes on a GPU. The others never see one, so that they give the same numbers everywhere."""
+
+    @property
+    def install(self) -> str:
+        """The command that gets what is missing."""
+        return f'pip install "{self.requirement}"'
+
+
+RUNTIMES: dict[str, Entry] = {
+    "litert": Entry(
+        module="melanoma_edge.runtimes.litert",
+        class_name="LiteRT",
+        formats=("tflite",),
+        imports=("ai_edge_litert",),
+        packages=("ai-edge-litert",),
+        requirement="ai-edge-litert>=2.3,<2.4",
+    ),
+    "onnxruntime": Entry(
+        module="melanoma_edge.runtimes.ort",
+        class_name="OnnxRuntime",
+        formats=("onnx",),
+        imports=("onnxruntime",),
+        packages=("onnxruntime-gpu", "onnxruntime"),
+        requirement="onnxruntime==1.26.*",
+    ),
+    "onnxruntime-cuda": Entry(
+        module="melanoma_edge.runtimes.ort",
+        class_name="OnnxRuntimeCuda",
+        formats=("onnx",),
+        imports=("onnxruntime",),
+        packages=("onnxruntime-gpu",),
+        requirement="onnxruntime-gpu[cuda,cudnn]==1.26.*",
+        gpu=True,
+    ),
+    "keras": Entry(
+        module="melanoma_edge.runtimes.keras",
+        class_name="Keras",
+        formats=("run",),
+        imports=("tensorflow", "tf_keras", "tensorflow_model_optimization"),
+        packages=("tensorflow",),
+        requirement="melanoma-edge[train]",
+    ),
+}
+
+
+def entry(name: str) -> Entry:
+    """Return the table's row for the runtime `name`; raises BadInput that lists what there is."""
+    if name not in RUNTIMES:
+        raise BadInput(f"there is no runtime {name!r}: expected one of {', '.join(RUNTIMES)}")
+    return RUNTIMES[name]
+
+
+def create(name: str, options: dict[str, str]) -> Runtime:
+    """Import the runtime `name` and return it without a model (heavy: for worker processes)."""
+    row = entry(name)
+    try:
+        return getattr(importlib.import_module(row.module), row.class_name)(**options)
+    except ImportError as error:
+        raise Missing(f"{name} cannot be imported ({one_line(error)}): {row.install}") from None
+
+
+def load(runtime: Runtime, model: Path, threads: int) -> None:
+    """Load `model` into `runtime`; whatever its package raises becomes a RuntimeFailed of one line."""
+    try:
+        runtime.load(model, threads)
+    except Error:
+        raise
+    except Exception as error:
+        raise RuntimeFailed(f"{runtime.name} cannot load {model.name}: {one_line(error)}; export it again or give another file") from None
+
+
+def read_signature(
+    model: Path, inputs: Sequence[tuple[Sequence[int | str | None], str]], outputs: Sequence[tuple[Sequence[int | str | None], str]]
+) -> Signature:
+    """Return the signature of a model with these (shape, data type) pairs.
+
+    Raises BadInput unless there is one input [1, H, W, 3] of uint8 or float32 and one output [1, K]
+    of float32, all sizes fixed.
+    """
+    if len(inputs) == 1 and len(outputs) == 1:
+        (taken, dtype), (given, kind) = inputs[0], outputs[0]
+        fixed = all(isinstance(size, int) and size > 0 for size in (*taken, *given))
+        if fixed and len(taken) == 4 and len(given) == 2 and (taken[0], taken[3], given[0]) == (1, 3, 1):
+            if dtype in ("uint8", "float32") and kind == "float32":
+                return Signature(height=taken[1], width=taken[2], dtype=dtype, classes=given[1])
+    found = " to ".join("; ".join(f"{list(shape)} {dtype}" for shape, dtype in side) or "nothing" for side in (inputs, outputs))
+    raise BadInput(
+        f"{model.name} maps {found}: expected one input [1, height, width, 3] uint8 or float32 and one output "
+        "[1, classes] float32; convert it to that form"
+    )
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """Return an exception's message as one line of at most `limit` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."

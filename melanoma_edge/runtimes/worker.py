@@ -1,0 +1,76 @@
+"""The child process: `python -m melanoma_edge.runtimes.worker JOB.json`.
+
+In: a job that :mod:`melanoma_edge.runtimes.process` wrote, with its pictures in a `.npy` file beside
+it. Out: a report (JSON), written last, that says what came out or which error it was. Standard
+output carries progress lines only; what the packages print goes to standard error. Standard input
+is a lifeline: when the parent closes it, or dies, this process ends at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from melanoma_edge.errors import Error
+from melanoma_edge.files import explained, write_json
+from melanoma_edge.runtimes.protocol import RuntimeFailed, create, load, one_line
+from melanoma_edge.runtimes.timing import Plan, measure
+
+Progress = Callable[[str], None]
+
+
+def logits(job: dict, _: Progress) -> dict:
+    """Write the model's logits of the pictures to the file that the job names."""
+    runtime = create(job["runtime"], job["options"])
+    load(runtime, Path(job["model"]), job["threads"])
+    result = runtime.logits(np.load(job["images"], mmap_mode="r"))
+    with explained(Path(job["logits"])):
+        np.save(job["logits"], result)
+    return {}
+
+
+def times(job: dict, progress: Progress) -> dict:
+    """Return what :func:`melanoma_edge.runtimes.timing.measure` finds."""
+    models = {name: Path(path) for name, path in job["models"].items()}
+    return measure(job["runtime"], models, np.load(job["images"]), job["threads"], Plan(**job["plan"]), progress)
+
+
+def probe(job: dict, _: Progress) -> dict:
+    """Return what the runtime finds out about its hardware."""
+    return create(job["runtime"], {}).probe()
+
+
+KINDS = {"logits": logits, "times": times, "probe": probe}
+
+
+def main(path: str) -> None:
+    """Do the job in the file `path` and write its report."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    job = json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        report = {"result": KINDS[job["kind"]](job, lambda line: print(line, file=lines, flush=True))}
+    except Error as error:
+        report = {"error": type(error).__name__, "message": str(error)}
+    except Exception as error:
+        message = f"{job['runtime']} failed: {one_line(error)}; export the model again or give another file"
+        report = {"error": RuntimeFailed.__name__, "message": message}
+    write_json(Path(job["report"]), report)
+
+
+def _end_with_parent() -> None:
+    """Wait until standard input ends and stop the process without any cleaning up."""
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

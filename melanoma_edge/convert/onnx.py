@@ -65,6 +65,18 @@ def tensors(content: bytes) -> tuple[Tensor, Tensor]:
     return _tensor(inputs[0]), _tensor(graph.output[0])
 
 
+def quantum(content: bytes) -> float | None:
+    """Return the scale of the quantized logits: that of the DequantizeLinear which gives the output."""
+    import onnx
+
+    graph = onnx.load_from_string(content).graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    last = next((node for node in graph.node if graph.output[0].name in node.output), None)
+    if last is None or last.op_type != "DequantizeLinear" or last.input[1] not in constants:
+        return None
+    return float(onnx.numpy_helper.to_array(constants[last.input[1]]))
+
+
 def census(content: bytes) -> tuple[dict[str, int], dict[str, int]]:
     """Return ({operator: count}, {data type: bytes of initializers}) of an ONNX file."""
     import onnx

@@ -232,7 +232,7 @@ def _basal_cell_carcinoma(layer: Layer) -> None:
     body = step(depth, between(0.1, 0.5))
     layer.paint(PINK, body * between(0.5, 0.9))
     layer.paint(WHITE, body * layer.blotch(0.6, 0.35, 1.0) * between(0.2, 0.6))
-    if chance(0.8):  # ovoid nests
+    if chance(0.88):  # ovoid nests
         nests = layer.spots(layer.scatter(layer.count(2, 9), 0.15, 0.85), 0.07, 0.22)
         layer.paint(BLUE_GREY if chance(0.75) else BROWN, nests * between(0.5, 0.9))
     if chance(0.25):
@@ -287,12 +287,12 @@ def _nevus(layer: Layer) -> None:
     body = step(depth, between(0.12, 0.6))
     layer.paint(layer.either((BROWN, 0.7), (LIGHT_BROWN, 0.15), (DARK_BROWN, 0.15)), body * between(0.65, 0.95))
     layer.paint(DARK_BROWN if chance(0.75) else PINK, step(depth - between(0.3, 0.6), 0.7) * between(0.2, 0.6))
-    if chance(0.6):
-        layer.paint(DARK_BROWN, layer.network(between(0.13, 0.22), between(0.05, 0.25)) * body * between(0.35, 0.75))
-    elif chance(0.7):
+    if chance(0.65):
+        layer.paint(DARK_BROWN, layer.network(between(0.13, 0.22), between(0.05, 0.25)) * body * between(0.4, 0.8))
+    elif chance(0.8):
         globules = layer.spots(layer.scatter(layer.count(30, 70), 0.0, 0.92), 0.03, 0.06)
         layer.paint(DARK_BROWN, globules * body * between(0.4, 0.8))
-    if chance(0.2):  # atypical
+    if chance(0.12):  # atypical
         layer.paint(BLACK if chance(0.5) else BLUE_GREY, body * layer.blotch(0.7, 0.25, 0.7) * between(0.3, 0.6))
 
 
@@ -337,8 +337,8 @@ def _squamous_cell_carcinoma(layer: Layer) -> None:
     masses = layer.blotch(between(0.35, 0.7), between(0.2, 0.45), between(0.6, 1.2))
     layer.paint(WHITE, masses * body * between(0.4, 0.8))
     if chance(0.75):
-        layer.paint(RED if chance(0.4) else BLOOD, layer.coils(layer.count(12, 30), 0.45, 0.95) * between(0.5, 0.9))
-    if chance(0.8):  # keratin
+        layer.paint(RED if chance(0.4) else BLOOD, layer.coils(layer.count(16, 34), 0.45, 0.95) * between(0.5, 0.9))
+    if chance(0.88):  # keratin
         plug = step(layer.outline(between(0.1, 0.25), between(1.0, 1.5), 0.05) - between(0.4, 0.65), between(0.1, 0.3))
         layer.paint(YELLOW, plug * between(0.6, 0.95))
         layer.shade(plug * 0.07 * layer.noise(0.12))
@@ -365,15 +365,15 @@ def _chance_findings(layer: Layer) -> None:
     """Add what any lesion may show, whatever its class: the reason why no single sign decides."""
     between, chance = layer.between, layer.chance
     inside = step(0.85 - np.hypot(layer.x, layer.y), 0.5)
-    if chance(0.12):
+    if chance(0.08):
         layer.paint(DARK_BROWN, layer.spots(layer.scatter(layer.count(3, 12)), 0.02, 0.07) * between(0.4, 0.8))
-    if chance(0.12):
+    if chance(0.08):
         layer.paint(WHITE, layer.spots(layer.scatter(layer.count(3, 10)), 0.02, 0.06) * between(0.4, 0.8))
-    if chance(0.12):
+    if chance(0.08):
         layer.paint(RED, layer.vessels(layer.count(1, 4), 0.025, 1) * between(0.3, 0.6))
-    if chance(0.12):
+    if chance(0.08):
         layer.paint(BROWN, layer.network(between(0.13, 0.24), between(0.1, 0.4)) * inside * between(0.2, 0.5))
-    if chance(0.2):
+    if chance(0.14):
         colour = layer.either((RED, 0.25), (WHITE, 0.25), (BROWN, 0.25), (BLUE_GREY, 0.25))
         layer.paint(colour, inside * layer.blotch(0.8, 0.3, 1.2) * between(0.2, 0.5))
 

@@ -1,0 +1,89 @@
+"""MODEL_CARD.md: what the model is, was trained on, reaches, and must not be used for.
+
+In: a manifest. Out: Markdown. Every figure comes from the manifest.
+"""
+
+from __future__ import annotations
+
+from melanoma_edge.contract import Interval, Manifest
+
+
+def model_card(manifest: Manifest) -> str:
+    """Return the model card of a bundle as Markdown."""
+    recipe, data = manifest.recipe, manifest.data
+    per_part = "; ".join(f"{part}: {count} pictures of {data.lesions[part]} lesions" for part, count in data.pictures.items())
+    left_out = f"Left out for too few lesions: {', '.join(data.left_out_classes)}." if data.left_out_classes else ""
+    lines = [
+        f"# {manifest.name}",
+        "",
+        f"**{manifest.notice}**",
+        "",
+        "## What it is",
+        "",
+        f"A convolutional network (`{recipe.network}`, recipe `{recipe.name}`) that sorts dermoscopic pictures of skin lesions into "
+        f"{len(manifest.classes)} classes: {', '.join(manifest.classes)}. Input: {manifest.input.width} x {manifest.input.height} RGB bytes.",
+        "",
+        "## Intended use and limits",
+        "",
+        "- For research and for the development of software. It has not been clinically validated.",
+        "- It has seen dermoscopic pictures only: plain phone photographs are outside of what it knows.",
+        "- It knows its classes only: anything else is sorted into one of them. Abstention catches part of that, not all.",
+        "- Performance by skin tone, age, sex and site was not evaluated.",
+        "",
+        "## Data",
+        "",
+        f"{per_part}. Split by lesion and by content: no lesion and no copy stands in two parts. {left_out}".rstrip(),
+        f"Data hash: `{data.sha256}`.",
+        "",
+        "## Figures on the test part",
+        "",
+        "Value and 95 % bootstrap interval over lesions; the test part took no part in training or calibration.",
+        "",
+        *_table(manifest),
+        "",
+        "## Probabilities and decisions",
+        "",
+        "Temperature, thresholds and abstention were fitted for each artifact on its own logits of the validation part; they stand in `manifest.json`.",
+        f"Class priors: training {_priors(manifest.priors.training)}; probabilities are corrected to {_priors(manifest.priors.deployment)}.",
+        "",
+        "## Licence",
+        "",
+        manifest.licence,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(manifest: Manifest) -> list[str]:
+    positive = manifest.positive_class or "positive class"
+    rows = [
+        f"| artifact | accuracy | balanced accuracy | macro AUC | {positive} AUC | {positive} sensitivity at 90 % specificity | ECE |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for artifact in manifest.artifacts:
+        scores = artifact.scores
+        if scores is not None:
+            figures = (
+                scores.accuracy,
+                scores.balanced_accuracy,
+                scores.macro_auc,
+                scores.positive_auc,
+                scores.positive_sensitivity_at_90_specificity,
+                scores.ece,
+            )
+            rows.append(f"| {artifact.name} | " + " | ".join(interval_text(figure) for figure in figures) + " |")
+    return rows
+
+
+def interval_text(interval: Interval) -> str:
+    """Return a figure and its interval as text, or "undefined"."""
+    if interval.value is None:
+        return "undefined"
+    if interval.low is None:
+        return f"{interval.value:.3f}"
+    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+
+
+def _priors(priors: dict[str, float]) -> str:
+    if len({round(share, 6) for share in priors.values()}) == 1:
+        return "uniform"
+    return ", ".join(f"{name} {share:.3f}" for name, share in priors.items())

@@ -1,0 +1,247 @@
+"""Export: a run to a sealed bundle, ending with the gates.
+
+In: a complete run and the pictures that it names. Out: a bundle folder, whole or absent. Each artifact
+is run on the validation part to fit its own temperature and thresholds, and on the test part for its
+scores; then the finished bundle is verified as anybody would.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from melanoma_edge import NOTICE, calibration, host, metrics
+from melanoma_edge.contract import PRECISIONS, Artifact, DataFacts, Format, InputContract, Manifest, Precision, Priors
+from melanoma_edge.convert.bundle import EVIDENCE, GOLDEN, MANIFEST, SEEN, Golden
+from melanoma_edge.convert.card import model_card
+from melanoma_edge.convert.golden import write_golden
+from melanoma_edge.data import image
+from melanoma_edge.data.split import PARTS, TEST, VALIDATION
+from melanoma_edge.errors import BadInput
+from melanoma_edge.files import new_folder, read_json, refuse_existing, sha256_file, to_json
+from melanoma_edge.model import run as runs
+from melanoma_edge.proof.parity_model import Parity
+from melanoma_edge.proof.subject import RUNTIME_OF, seen_of
+from melanoma_edge.proof.verify import ORIGIN_FILE, Pictures, verify
+from melanoma_edge.runtimes import process
+
+LICENCE = "Not stated. Weights may be bound by the terms of the pictures that they were trained on."
+VERSIONED = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "tf2onnx", "onnx", "ai-edge-litert", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
+
+Progress = Callable[[str], None]
+
+
+def export(
+    run: Path,
+    out: Path,
+    *,
+    formats: Sequence[Format] = (),
+    precisions: Sequence[Precision] = (),
+    data: Path | None = None,
+    licence: str = LICENCE,
+    force: bool = False,
+    command: str = "melanoma_edge.proof.export.export",
+    progress: Progress = lambda line: None,
+) -> Parity:
+    """Export `run` as the bundle `out` and return the outcome of its gates.
+
+    Without `formats` and `precisions`, everything that the run can give. `data` is where the run's pictures
+    are now, if they moved. Raises BadInput for an existing `out` (unless `force`), an int8 asked of a run
+    without QAT, pictures that changed; nothing is left behind then.
+    """
+    refuse_existing(out, force=force)
+    opened = runs.open_run(run)
+    wanted = plan(opened, formats, precisions)
+    progress("reading the validation and test pictures")
+    pictures = _held_out(opened, Path(data) if data else Path(opened.facts.data))
+    with new_folder(out, force=force) as folder:
+        golden, golden_inputs = write_golden(folder, opened.recipe.image_size)
+        contents, keras_logits = _convert(opened, wanted, golden_inputs, progress)
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
+        artifacts, logits = [], {}
+        for fmt, precision in wanted:
+            name = artifact_name(opened, fmt, precision)
+            progress(f"running {name}")
+            found = process.run_logits(RUNTIME_OF[fmt], folder / name, np.concatenate([golden_inputs, pictures.inputs]))
+            logits[name] = found[: len(golden_inputs)]
+            artifacts.append(_artifact(opened, folder / name, fmt, precision, contents, found[len(golden_inputs) :], pictures))
+        rows = {name: tuple(map(tuple, values.astype(float).tolist())) for name, values in (keras_logits | logits).items()}
+        (folder / GOLDEN).write_text(to_json(Golden(schema_version=1, pictures=tuple(golden), logits=rows).model_dump(mode="json")), encoding="utf-8")
+        (folder / SEEN).write_text("\n".join(sorted(seen_of(opened))) + "\n", encoding="utf-8")
+        (folder / "labels.txt").write_text("\n".join(opened.facts.classes) + "\n", encoding="utf-8")
+        _seal(opened, folder, Path(out), artifacts, licence)
+    origin = Path(out) / EVIDENCE
+    origin.mkdir(exist_ok=True)
+    (origin / ORIGIN_FILE).write_text(to_json({"run": str(opened.path.resolve())}), encoding="utf-8")
+    return verify(out, pictures=pictures, run=opened.path, command=command, progress=progress)
+
+
+def plan(run: runs.Run, formats: Sequence[Format], precisions: Sequence[Precision]) -> list[tuple[Format, Precision]]:
+    """Return the artifacts to make, in the order of the contract's table; raises BadInput for what cannot be."""
+    can_int8 = "qat" in run.facts.weights
+    if "int8" in precisions and not can_int8:
+        raise BadInput(f"int8 needs quantization-aware training, and the run {run.path} had none (qat_epochs = 0): train with --set qat_epochs=8")
+    made = [
+        (fmt, precision)
+        for fmt, possible in PRECISIONS.items()
+        for precision in possible
+        if (not formats or fmt in formats) and (precision in precisions if precisions else precision != "int8" or can_int8)
+    ]
+    if not made:
+        table = "; ".join(f"{fmt}: {', '.join(possible)}" for fmt, possible in PRECISIONS.items())
+        raise BadInput(f"there is no {'/'.join(formats)} artifact of precision {', '.join(precisions)}: expected one of {table}")
+    return made
+
+
+def artifact_name(run: runs.Run, fmt: Format, precision: Precision) -> str:
+    """Return the file name of an artifact."""
+    return f"{run.recipe.name}-{precision}.{fmt}"
+
+
+def _convert(run: runs.Run, wanted, golden_inputs: np.ndarray, progress: Progress) -> tuple[dict[str, bytes], dict[str, np.ndarray]]:
+    """Return ({file name: bytes}, {Keras network: logits of the golden pictures})."""
+    import tf_keras as keras
+
+    from melanoma_edge.convert import onnx, tflite
+    from melanoma_edge.model.fit import predict
+
+    contents: dict[str, bytes] = {}
+    keras_logits = {}
+    size = run.recipe.image_size
+    keras.backend.clear_session()  # names in the files must not depend on what the process did before
+    properties = _properties(run)
+    int8 = None
+    for which in run.facts.weights:
+        precisions = [(fmt, precision) for fmt, precision in wanted if (precision == "int8") == (which == "qat")]
+        if not precisions:
+            continue
+        model = runs.load_keras(run.path, which, batch=1)
+        keras_logits[f"keras-{which}"] = predict(model, golden_inputs, batch=1)
+        for fmt, precision in precisions:
+            name = artifact_name(run, fmt, precision)
+            progress(f"converting {name}")
+            if fmt == "tflite":
+                contents[name] = tflite.convert(model, precision)
+                int8 = contents[name] if precision == "int8" else int8
+            elif precision == "int8":
+                int8 = int8 or tflite.convert(model, "int8")
+                contents[name] = onnx.with_properties(onnx.from_tflite(int8), properties)
+            else:
+                contents[name] = onnx.with_properties(onnx.from_keras(model, size), properties)
+    return contents, keras_logits
+
+
+def _artifact(run: runs.Run, file: Path, fmt: Format, precision: Precision, contents, found: np.ndarray, pictures: Pictures) -> Artifact:
+    """Return the manifest's entry of one artifact: facts of the file, decision, scores."""
+    from melanoma_edge.convert import onnx, tflite
+
+    content = contents[file.name]
+    if fmt == "tflite":
+        tensor_in, tensor_out, quantum = tflite.tensors(content)
+        operators, weights = tflite.census(content)
+    else:
+        (tensor_in, tensor_out), quantum = onnx.tensors(content), None
+        operators, weights = onnx.census(content)
+        if precision == "int8":
+            quantum = onnx.quantum(content)
+    training, deployment = run.priors()
+    positive = run.recipe.positive_class or None
+    test = pictures.unseen
+    decision = calibration.fit_decision(
+        found[~test],
+        pictures.labels[~test],
+        run.facts.classes,
+        positive,
+        training,
+        deployment,
+        coverage=run.recipe.coverage,
+        operating_specificity=run.recipe.operating_specificity,
+    )
+    probabilities = calibration.probabilities(found[test], decision.temperature, training, deployment)
+    return Artifact(
+        name=file.name,
+        path=file.name,
+        format=fmt,
+        precision=precision,
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+        input=tensor_in,
+        output=tensor_out,
+        quantum=quantum,
+        operators=operators,
+        weight_bytes=weights,
+        decision=decision,
+        scores=metrics.scores(probabilities, pictures.labels[test], run.facts.classes, positive, groups=pictures.groups[test]),
+    )
+
+
+def _seal(run: runs.Run, folder: Path, out: Path, artifacts: list[Artifact], licence: str) -> None:
+    """Write the model card and, last, the manifest with the hash of every file."""
+    training, deployment = run.priors()
+    counts = read_json(run.path / runs.DATA_FILE, "a run's data report")["counts"]
+    used = {"qat" if artifact.precision == "int8" else "float" for artifact in artifacts}
+    size = run.recipe.image_size
+    manifest = Manifest(
+        name=out.name.removesuffix(".bundle"),
+        notice=NOTICE,
+        tool_versions={name: found for name, found in host.versions().items() if name in (*VERSIONED, "melanoma-edge")},
+        recipe=run.recipe,
+        classes=run.facts.classes,
+        positive_class=run.recipe.positive_class or None,
+        input=InputContract(width=size, height=size),
+        priors=Priors(training=dict(zip(run.facts.classes, training.tolist())), deployment=dict(zip(run.facts.classes, deployment.tolist()))),
+        artifacts=tuple(artifacts),
+        weights={which: sha256 for which, sha256 in run.facts.weights.items() if which in used},
+        data=DataFacts(
+            sha256=run.facts.data_sha256,
+            pictures={part: len(run.part(part)) for part in PARTS},
+            lesions={part: len({row.group for row in run.part(part)}) for part in PARTS},
+            left_out_classes=tuple(counts["left_out_classes"]),
+            calibration_sha256=hashlib.sha256("\n".join(sorted(row.sha256 for row in run.part(VALIDATION))).encode()).hexdigest(),
+        ),
+        licence=licence,
+        files={artifact.path: artifact.sha256 for artifact in artifacts},
+    )
+    (folder / "MODEL_CARD.md").write_text(model_card(manifest), encoding="utf-8")
+    files = {file.relative_to(folder).as_posix(): sha256_file(file) for file in sorted(folder.rglob("*")) if file.is_file()}
+    (folder / MANIFEST).write_text(to_json(manifest.model_copy(update={"files": files}).model_dump(mode="json")), encoding="utf-8")
+
+
+def _held_out(run: runs.Run, data: Path) -> Pictures:
+    """Decode the run's validation and test pictures; raises BadInput where one is missing or changed."""
+    rows = [*run.part(VALIDATION), *run.part(TEST)]
+    inputs = []
+    for row in rows:
+        try:
+            pixels = image.decode(data / row.path)
+        except image.UnreadableImage as error:
+            raise BadInput(f"{error}; the run {run.path} calibrates on it: restore it, or name the folder with --data DIR") from None
+        if image.pixel_hash(pixels) != row.sha256:
+            raise BadInput(f"{data / row.path} changed since the run was trained: restore it, or train again")
+        inputs.append(image.to_input(pixels, run.recipe.image_size))
+    unseen = np.array([row.part == TEST for row in rows])
+    return Pictures(
+        description=f"validation and test pictures of {data.name}",
+        inputs=np.stack(inputs),
+        names=tuple(row.path for row in rows),
+        labels=np.array([run.facts.classes.index(row.label) for row in rows]),
+        groups=np.array([row.group for row in rows]),
+        unseen=unseen,
+        account={"used": len(rows), "seen_in_training": int((~unseen).sum()), "unseen": int(unseen.sum())},
+    )
+
+
+def _properties(run: runs.Run) -> dict[str, str]:
+    """Return what ONNX files carry in metadata_props."""
+    return {
+        "notice": NOTICE,
+        "classes": "\n".join(run.facts.classes),
+        "recipe": run.recipe.name,
+        "input": f"{run.recipe.image_size} x {run.recipe.image_size} RGB, 0..255, NHWC",
+        "output": "logits",
+    }

@@ -131,9 +131,9 @@ class Recipe(Model):
     """Share of the steps over which the learning rate rises to its peak."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.02
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    qat_epochs: Annotated[int, Field(ge=0, le=10_000)] = 8
+    qat_epochs: Annotated[int, Field(ge=0, le=10_000)] = 6
     """Epochs of quantization-aware training after float training; 0 for none (then no int8)."""
-    qat_learning_rate: Positive = 0.0003
+    qat_learning_rate: Positive = 0.0001
 
     deployment_prior: Literal["balanced", "data"] = "balanced"
     """Class priors that probabilities are corrected to: uniform, or the frequencies in the data."""

@@ -59,10 +59,12 @@ def read_index(
 ) -> Index:
     """Open every picture below `root` and return the index; with `size`, the network's inputs too.
 
-    Raises BadInput when the folder is missing, holds no class folders or no picture.
+    Without `metadata`, `root`/metadata.csv is used where it is there: a split that does not know the
+    lesions would leak. Raises BadInput when the folder is missing, holds no class folders or no picture.
     """
     root = Path(root)
     files = list_pictures(root)
+    metadata = metadata or find_metadata(root)
     references = read_metadata(metadata) if metadata is not None else {}
     rows, bad, thumbnails, pixels = [], [], [], []
     with ThreadPoolExecutor(max_workers=4) as pool:
@@ -83,6 +85,12 @@ def read_index(
     if not rows:
         raise BadInput(f"{root} holds no readable picture ({len(bad)} unreadable files): expected class folders with pictures")
     return Index(root, tuple(rows), tuple(bad), np.stack(thumbnails), np.stack(pixels) if pixels else None)
+
+
+def find_metadata(root: Path) -> Path | None:
+    """Return the metadata.csv of the data folder `root`, or None."""
+    file = Path(root) / "metadata.csv"
+    return file if file.is_file() else None
 
 
 def list_pictures(root: Path) -> list[tuple[str, str]]:

@@ -50,9 +50,9 @@ def noise(rng: np.random.Generator, side: int, cells: float) -> np.ndarray:
     return (field - lattice.mean()) * (1.3 / lattice.std())
 
 
-def tint(rng: np.random.Generator, colour: Colour, spread: float = 0.07) -> np.ndarray:
+def tint(rng: np.random.Generator, colour: Colour) -> np.ndarray:
     """Return `colour` [3] in 0..1, varied in lightness and a little in each channel."""
-    factor = 1.0 + rng.normal(0.0, spread) + rng.normal(0.0, spread / 3, 3)
+    factor = 1.0 + rng.normal(0.0, 0.07) + rng.normal(0.0, 0.07 / 3, 3)
     return np.clip(np.asarray(colour) * factor / 255.0, 0.0, 1.0).astype(np.float32)
 
 
@@ -88,10 +88,10 @@ class Layer:
         """Return noise [side, side] with blobs of about `size` lesion radii."""
         return noise(self.rng, self.side, 2 * EXTENT / size)
 
-    def paint(self, colour: Colour, mask: np.ndarray, spread: float = 0.07) -> None:
+    def paint(self, colour: Colour, mask: np.ndarray) -> None:
         """Lay a variation of `colour` over the layer where `mask` [side, side] says so."""
         mask = mask[..., None]
-        self.rgba += mask * (np.append(tint(self.rng, colour, spread), np.float32(1.0)) - self.rgba)
+        self.rgba += mask * (np.append(tint(self.rng, colour), np.float32(1.0)) - self.rgba)
 
     def shade(self, field: np.ndarray) -> None:
         """Make what is painted lighter (positive) or darker by the factor 1 + `field` [side, side]."""
@@ -122,10 +122,10 @@ class Layer:
         distance = np.sqrt(self.rng.uniform(near**2, far**2, count))
         return np.stack([distance * np.cos(angle), distance * np.sin(angle)], 1)
 
-    def spots(self, centres: np.ndarray, low: float, high: float, softness: float = 0.3) -> np.ndarray:
+    def spots(self, centres: np.ndarray, low: float, high: float) -> np.ndarray:
         """Return the mask [side, side] of ovals at `centres` [n, 2] with radii from `low` to `high`.
 
-        Each has its own opacity; `softness` is the width of their edges as a share of `low`.
+        Each has its own opacity; their edges are soft.
         """
         radii = self.rng.uniform(low, high, (len(centres), 2))
         radii[:, 1] = radii[:, 0] * self.rng.uniform(0.75, 1.25, len(centres))
@@ -133,7 +133,7 @@ class Layer:
         pen = ImageDraw.Draw(image)
         for centre, radius in zip((centres + EXTENT) * scale, radii * scale):
             pen.ellipse([*(centre - radius), *(centre + radius)], fill=int(self.rng.integers(150, 256)))
-        return ndimage.gaussian_filter(self._mask(image), softness * low * scale / 2, truncate=2.5)
+        return ndimage.gaussian_filter(self._mask(image), 0.15 * low * scale, truncate=2.5)
 
     def strokes(self, lines: Iterable[Line]) -> np.ndarray:
         """Return the mask [side, side] of `lines`."""

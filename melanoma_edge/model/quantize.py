@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import tensorflow as tf
 import tf_keras as keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize, quantize_layer
 from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_scheme
@@ -23,6 +24,9 @@ from tensorflow_model_optimization.python.core.quantization.keras.default_8bit.d
 from tensorflow_model_optimization.python.core.quantization.keras.default_8bit.default_8bit_quantize_registry import (
     Default8BitConvQuantizeConfig,
     Default8BitQuantizeConfig,
+)
+from tensorflow_model_optimization.python.core.quantization.keras.default_8bit.default_8bit_quantizers import (
+    Default8BitConvWeightsQuantizer,
 )
 from tensorflow_model_optimization.python.core.quantization.keras.default_8bit.default_8bit_transforms import (
     InputLayerQuantize,
@@ -46,6 +50,32 @@ class PinnedOutput(NoOpQuantizeConfig):
 
     def get_config(self):
         return {"low": self.low, "high": self.high}
+
+
+class DepthwiseWeights(Default8BitConvWeightsQuantizer):
+    """Per-channel quantization of depthwise kernels [h, w, channels, 1].
+
+    The library takes the last axis for the channels; in a depthwise kernel that axis has length 1, so
+    all channels would share one range, while the converter and the runtimes quantize each its own.
+    """
+
+    def build(self, tensor_shape, name, layer):
+        return super().build((tensor_shape[-2],), name, layer)
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        turned = tf.transpose(inputs, (0, 1, 3, 2))
+        return tf.transpose(super().__call__(turned, training, weights, **kwargs), (0, 1, 3, 2))
+
+
+class DepthwiseConfiguration(Default8BitConvQuantizeConfig):
+    """Quantize a depthwise convolution's weights per channel and nothing else."""
+
+    def __init__(self):
+        super().__init__(["depthwise_kernel"], [], False)
+        self.weight_quantizer = DepthwiseWeights()
+
+    def get_config(self):
+        return {}
 
 
 class _InputOnly:
@@ -80,7 +110,7 @@ def quantization_aware(network: keras.Model) -> keras.Model:
 
     annotated = keras.models.clone_model(network, clone_function=annotate)
     annotated.set_weights(network.get_weights())
-    with quantize.quantize_scope({"PinnedOutput": PinnedOutput}):
+    with quantize.quantize_scope({"PinnedOutput": PinnedOutput, "DepthwiseConfiguration": DepthwiseConfiguration}):
         quantized = quantize.quantize_apply(annotated, _Scheme())
     for layer in quantized.layers:
         if isinstance(layer, quantize_layer.QuantizeLayer):
@@ -101,7 +131,7 @@ def _configuration(layer: keras.layers.Layer):
     if isinstance(layer, keras.layers.ReLU) and layer.max_value is not None:
         return PinnedOutput(0.0, float(layer.max_value))
     if isinstance(layer, keras.layers.DepthwiseConv2D) and fused:
-        return Default8BitConvQuantizeConfig(["depthwise_kernel"], [], False)
+        return DepthwiseConfiguration()
     if isinstance(layer, keras.layers.Conv2D) and fused:
         return Default8BitConvQuantizeConfig(["kernel"], [], False)
     if isinstance(layer, keras.layers.Dense) and fused:

@@ -15,7 +15,7 @@ import numpy as np
 from melanoma_edge import calibration, host, metrics, recipes
 from melanoma_edge.contract import EpochRow, Recipe, RunFacts
 from melanoma_edge.data import policy, rebalance
-from melanoma_edge.data.index import read_index
+from melanoma_edge.data.index import find_metadata, read_index
 from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION, data_hash, split
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, read_json, refuse_existing, sha256_file, write_json, write_text
@@ -36,7 +36,7 @@ def train(
     """Train `recipe` on the pictures below `data` and return the complete run at `out`.
 
     With `resume`, an interrupted run at `out` goes on (its own recipe counts); a complete one is
-    returned as it is. `report(event, facts)` is called with "index", "data", "phase", "step", "epoch"
+    returned as it is. Without `metadata`, `data`/metadata.csv is used where it is there. `report(event, facts)` is called with "index", "data", "phase", "step", "epoch"
     and "evaluation" events. Raises BadInput for bad data, Missing for a missing package or full disk.
     """
     started = time.perf_counter()
@@ -50,10 +50,11 @@ def train(
     else:
         refuse_existing(out)
     require()
+    metadata = metadata or find_metadata(data)
     index = read_index(data, metadata=metadata, size=recipe.image_size, progress=lambda done, total: report("index", {"done": done, "total": total}))
     selection = policy.select(index, recipe)
     parts = split(selection, recipe)
-    report("data", {**selection.report, "parts": {part: int((parts == part).sum()) for part in PARTS}})
+    report("data", {"metadata": str(metadata) if metadata else None, **selection.report, "parts": {part: int((parts == part).sum()) for part in PARTS}})
     sha256 = data_hash(selection, parts)
     labels = np.array([selection.classes.index(row.label) for row in selection.rows])
     if resume:

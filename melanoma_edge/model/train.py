@@ -215,3 +215,33 @@ def _write_preview(path: Path, batch: np.ndarray) -> None:
     from melanoma_edge.data.sheet import contact_sheet
 
     contact_sheet(batch[:32], columns=8).save(path)
+
+
+RUNS = Path("runs")
+
+
+def next_run(recipe: Recipe, folder: Path = RUNS) -> Path:
+    """Return the first free folder of the form runs/NAME-N."""
+    number = 1
+    while (folder / f"{recipe.name}-{number}").exists():
+        number += 1
+    return folder / f"{recipe.name}-{number}"
+
+
+def newest_interrupted(folder: Path = RUNS) -> Path:
+    """Return the interrupted run below `folder` that was worked on last; raises BadInput when there is none."""
+    found = [file for file in Path(folder).glob(f"*/{runs.RUN_FILE}") if '"state": "training"' in file.read_text(encoding="utf-8", errors="replace")]
+    if not found:
+        raise BadInput(f"there is no interrupted run below {folder}/: name it with --out, or start one with `melanoma-edge train`")
+    return max(found, key=lambda file: file.stat().st_mtime).parent
+
+
+def default_samples(folder: Path = RUNS, progress=lambda line: None) -> Path:
+    """Return the folder of drawn samples that training without data uses, drawing them the first time."""
+    from melanoma_edge.data.samples import write_samples
+
+    target = Path(folder) / "samples"
+    if not target.exists():
+        progress(f"drawing samples into {target}")
+        write_samples(target)
+    return target

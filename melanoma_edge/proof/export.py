@@ -83,6 +83,10 @@ def export(
 
 def plan(run: runs.Run, formats: Sequence[Format], precisions: Sequence[Precision]) -> list[tuple[Format, Precision]]:
     """Return the artifacts to make, in the order of the contract's table; raises BadInput for what cannot be."""
+    known = {precision for possible in PRECISIONS.values() for precision in possible}
+    for precision in precisions:
+        if precision not in known:
+            raise BadInput(f"there is no precision {precision!r}: expected some of {', '.join(PRECISIONS['tflite'])}")
     can_int8 = "qat" in run.facts.weights
     if "int8" in precisions and not can_int8:
         raise BadInput(f"int8 needs quantization-aware training, and the run {run.path} had none (qat_epochs = 0): train with --set qat_epochs=8")

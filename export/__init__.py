@@ -1,0 +1,1 @@
+"""What leaves for the phone: one kit a platform (android, web, ios), copied by `melanoma-edge embed`."""

@@ -1,0 +1,297 @@
+"""The commands. Each parses its options, calls one library function and prints what came back.
+
+Nothing heavier than click is imported here at the top: `--help` and every usage error come at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from melanoma_edge import NOTICE, __version__
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=f"{NOTICE} Exit codes: 0 done, 1 a proof failed, 2 bad input, 3 something is missing here, 130 interrupted.",
+)
+@click.version_option(__version__, prog_name="melanoma-edge")
+def group() -> None:
+    """From a folder of skin-lesion photographs to a classifier inside a phone app, with proof.
+
+    \b
+    Example: melanoma-edge demo
+    """
+
+
+def command(function):
+    """Register a command with the options that all commands have."""
+    function = click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")(function)
+    function = click.option("-v", "--verbose", is_flag=True, help="Print more of what is done.")(function)
+    return group.command()(function)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+force_option = click.option("--force", is_flag=True, help="Replace what is there.")
+metadata_option = click.option("--metadata", type=FOLDER, help="CSV with image_id, lesion_id, reference_diagnosis [default: DATA/metadata.csv if there].")
+
+
+def _show(quiet: bool, verbose: bool):
+    from melanoma_edge.cli.show import Screen
+
+    return Screen(quiet=quiet, verbose=verbose)
+
+
+def _line() -> str:
+    """Return the command line as the user could repeat it, for the record beside every result."""
+    import shlex
+
+    return shlex.join(["melanoma-edge", *sys.argv[1:]])
+
+
+@command
+@click.argument("out", type=FOLDER)
+@click.option("--per-class", default=60, show_default=True, help="Pictures of each class.")
+@click.option("--size", default=160, show_default=True, help="Side of the pictures in pixels.")
+@click.option("--seed", default=7, show_default=True)
+@force_option
+@json_option
+def samples(out, per_class, size, seed, force, as_json, quiet, verbose):
+    """Draw a nine-class set of dermoscopy-like pictures into OUT, free of any licence.
+
+    \b
+    Example: melanoma-edge samples drawn --per-class 60
+    """
+    from melanoma_edge.data.samples import write_samples
+
+    screen = _show(quiet, verbose)
+    with screen.bar("drawing") as progress:
+        facts = write_samples(out, per_class=per_class, size=size, seed=seed, force=force, progress=progress)
+    screen.facts({"folder": str(out), **facts}, as_json)
+
+
+@command
+@click.argument("data", type=FOLDER, required=False)
+@click.option("--recipe", default="default", show_default=True, help="Name of a shipped recipe, or a TOML file.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; may be repeated.")
+@click.option("--out", type=FOLDER, help="Run directory [default: the next free runs/NAME-N].")
+@metadata_option
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run (the newest, or the one of --out).")
+@click.option("--seed", type=int, help="Same as --set seed=N.")
+@json_option
+def train(data, recipe, overrides, out, metadata, resume, seed, as_json, quiet, verbose):
+    """Train on the pictures below DATA (DATA/CLASS/*.jpg; drawn samples without DATA).
+
+    \b
+    Example: melanoma-edge train photographs --metadata photographs/metadata.csv --set epochs=60
+    """
+    from melanoma_edge import recipes
+    from melanoma_edge.model import train as training
+
+    screen = _show(quiet, verbose)
+    if resume:
+        out = out or training.newest_interrupted()
+        chosen = None
+    else:
+        chosen = recipes.load(recipe, [*overrides, *([f"seed={seed}"] if seed is not None else [])])
+        out = out or training.next_run(chosen)
+        data = data or training.default_samples(progress=screen.line)
+    with screen.training() as report:
+        run = training.train(data, chosen, out, metadata=metadata, resume=resume, command=_line(), report=report)
+    screen.run(run, as_json)
+
+
+@command
+@click.argument("subject", metavar="RUN_OR_BUNDLE", type=FOLDER)
+@click.option("--data", type=FOLDER, required=True, help="Folder of class folders.")
+@click.option("--artifact", help="Artifact of the bundle [default: int8 TFLite], or float/qat of a run.")
+@metadata_option
+@click.option("--include-seen", is_flag=True, help="Score pictures that training used, too (not leak-free).")
+@json_option
+def evaluate(subject, data, artifact, metadata, include_seen, as_json, quiet, verbose):
+    """Score a run or an artifact on labelled pictures that it has not seen, with 95 % intervals.
+
+    \b
+    Example: melanoma-edge evaluate my.bundle --data photographs --artifact default-int8.tflite
+    """
+    from melanoma_edge.proof.evaluate import evaluate as library
+
+    screen = _show(quiet, verbose)
+    with screen.bar("reading pictures") as progress:
+        result = library(subject, data, artifact=artifact, metadata=metadata, include_seen=include_seen, progress=progress)
+    screen.evaluation(result, as_json)
+
+
+@command
+@click.argument("run", type=FOLDER, required=False)
+@click.option("--tflite", is_flag=True, help="TFLite artifacts (no format named: all).")
+@click.option("--onnx", is_flag=True, help="ONNX artifacts.")
+@click.option("--precision", default="", metavar="LIST", help="Comma-separated: float32, float16, dynamic, int8 [default: all].")
+@click.option("--out", type=FOLDER, help="Bundle folder [default: bundles/RUN.bundle].")
+@click.option("--data", type=FOLDER, help="Where the run's pictures are now, if they moved.")
+@click.option("--licence", help="Terms of the weights, for the manifest and the model card.")
+@force_option
+@json_option
+def export(run, tflite, onnx, precision, out, data, licence, force, as_json, quiet, verbose):
+    """Export a run (the newest one without RUN) as a verified bundle.
+
+    \b
+    Example: melanoma-edge export runs/default-1 --tflite --out my.bundle
+    """
+    from melanoma_edge.model.run import newest_run
+    from melanoma_edge.proof.export import LICENCE, export as library
+
+    precisions = [name.strip() for name in precision.split(",") if name.strip()]
+    run = run or newest_run()
+    out = out or Path("bundles") / f"{run.resolve().name}.bundle"
+    screen = _show(quiet, verbose)
+    formats = [name for name, wanted in (("tflite", tflite), ("onnx", onnx)) if wanted]
+    with screen.steps("exporting") as progress:
+        parity = library(
+            run, out, formats=formats, precisions=precisions, data=data, licence=licence or LICENCE, force=force, command=_line(), progress=progress
+        )
+    screen.bundle(out, as_json)
+    screen.parity(parity, as_json)
+    _fail_if(parity)
+
+
+@command
+@click.argument("bundle", type=FOLDER)
+@click.option("--data", type=FOLDER, help="Folder of class folders; the task gate needs one [default: drawn probes].")
+@metadata_option
+@click.option("--run", type=FOLDER, help="The run that the bundle came from [default: the one that it remembers].")
+@click.option("--require", multiple=True, metavar="RUNTIME", help="Fail (exit 3) when this runtime, or `task`, cannot be tried.")
+@json_option
+def verify(bundle, data, metadata, run, require, as_json, quiet, verbose):
+    """Carry out every parity gate that this machine can, for every artifact and runtime.
+
+    \b
+    Example: melanoma-edge verify my.bundle --data photographs
+    """
+    from melanoma_edge.proof.verify import verify as library
+
+    screen = _show(quiet, verbose)
+    with screen.steps("verifying") as progress:
+        parity = library(bundle, data=data, metadata=metadata, run=run, require=require, command=_line(), progress=progress)
+    screen.parity(parity, as_json)
+    _fail_if(parity)
+
+
+@command
+@click.argument("bundle", type=FOLDER)
+@click.option("--quick", is_flag=True, help="A short look; the result is marked as not comparable.")
+@click.option("--threads", default=1, show_default=True, help="Threads of each runtime, pinned to as many cores.")
+@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Only this runtime; may be repeated.")
+@json_option
+def bench(bundle, quick, threads, runtimes, as_json, quiet, verbose):
+    """Measure the latency of every artifact on every runtime of this machine.
+
+    \b
+    Example: melanoma-edge bench my.bundle --threads 1
+    """
+    from melanoma_edge.proof.latency import bench as library
+
+    screen = _show(quiet, verbose)
+    with screen.steps("measuring") as progress:
+        result = library(bundle, quick=quick, threads=threads, runtimes=runtimes or None, progress=progress)
+    screen.latency(result, as_json)
+
+
+@command
+@click.argument("bundle", type=FOLDER)
+@click.argument("images", type=FOLDER, nargs=-1, required=True)
+@click.option("--artifact", help="Artifact of the bundle [default: int8 TFLite].")
+@json_option
+def predict(bundle, images, artifact, as_json, quiet, verbose):
+    """Classify pictures: calibrated probabilities in order. Not a medical device.
+
+    \b
+    Example: melanoma-edge predict my.bundle lesion.jpg
+    """
+    from melanoma_edge.proof.predict import predict as library
+
+    result = library(bundle, images, artifact=artifact)
+    _show(quiet, verbose).predictions(result, as_json)
+    if any("error" in row for row in result["results"]):
+        sys.exit(2)
+
+
+@command
+@click.argument("subject", metavar="RUN_OR_BUNDLE", type=FOLDER)
+@click.option("--out", type=FOLDER, help="HTML file [default: RUN/report.html or BUNDLE/evidence/report.html].")
+def report(subject, out, quiet, verbose):
+    """Write one self-contained HTML report with pictures.
+
+    \b
+    Example: melanoma-edge report my.bundle
+    """
+    from melanoma_edge.proof.report import report as library
+
+    screen = _show(quiet, verbose)
+    with screen.steps("drawing the report") as progress:
+        path = library(subject, out=out, command=_line(), progress=progress)
+    click.echo(str(path))
+
+
+@command
+@click.argument("name", required=False)
+def recipes(name, quiet, verbose):
+    """List the shipped recipes, or print one as TOML.
+
+    \b
+    Example: melanoma-edge recipes default > mine.toml
+    """
+    from melanoma_edge import recipes as library
+
+    if name:
+        click.echo(library.text(name), nl=False)
+    else:
+        _show(quiet, verbose).recipes([library.load(found) for found in library.names()])
+
+
+@command
+@json_option
+@click.option("--tensorflow", is_flag=True, help="Also start TensorFlow to see its GPUs (takes seconds).")
+def doctor(as_json, tensorflow, quiet, verbose):
+    """Show what this machine has, and the command that gets the rest.
+
+    \b
+    Example: melanoma-edge doctor
+    """
+    from melanoma_edge.doctor import doctor as library
+
+    _show(quiet, verbose).doctor(library(tensorflow=tensorflow), as_json)
+
+
+@command
+@click.option("--out", type=FOLDER, default=Path("demo"), show_default=True, help="Folder for samples, run, bundle and report.")
+@force_option
+def demo(out, force, quiet, verbose):
+    """The whole job on drawn samples, in a few minutes: train, export, verify, measure, report.
+
+    \b
+    Example: melanoma-edge demo --out demo
+    """
+    from melanoma_edge.proof.demo import demo as library
+
+    screen = _show(quiet, verbose)
+    with screen.training() as report_training, screen.steps("demo") as progress:
+        result = library(out, force=force, command=_line(), report=report_training, progress=progress)
+    screen.parity(result.parity, False)
+    screen.latency(result.latency, False)
+    screen.predictions(result.predictions, False)
+    click.echo(f"report: {result.report}")
+    _fail_if(result.parity)
+
+
+def _fail_if(parity) -> None:
+    """Exit with 1 when a gate failed."""
+    if parity.failed:
+        from melanoma_edge.errors import ProofFailed
+
+        names = ", ".join(f"{gate.name} ({gate.artifact} on {gate.runtime})" for gate in parity.failed)
+        raise ProofFailed(f"{len(parity.failed)} gate{'s' if len(parity.failed) > 1 else ''} failed: {names}")

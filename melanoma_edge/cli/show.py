@@ -1,0 +1,300 @@
+"""What the commands print: progress on standard error, results on standard output.
+
+Results are tables for people, or JSON when asked. Progress is a live line on a terminal and plain
+lines elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from melanoma_edge import NOTICE
+
+PLAIN_INTERVAL = 15.0
+"""Seconds between progress lines where there is no terminal."""
+OUTCOME_STYLE = {"passed": "green", "failed": "bold red", "inconclusive": "yellow", "not run": "dim"}
+OUTCOME_SIGN = {"passed": "✓", "failed": "✗", "inconclusive": "?", "not run": "-"}
+FIGURES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "macro_auc": "macro AUC",
+    "positive_auc": "{positive} AUC",
+    "positive_sensitivity_at_80_specificity": "{positive} sensitivity at 80 % specificity",
+    "positive_sensitivity_at_90_specificity": "{positive} sensitivity at 90 % specificity",
+    "ece": "expected calibration error",
+}
+
+
+class Screen:
+    """Prints for one command; `quiet` leaves progress out, `verbose` adds detail."""
+
+    def __init__(self, *, quiet: bool, verbose: bool):
+        self.quiet, self.verbose = quiet, verbose
+        self.out = Console(highlight=False, soft_wrap=False)
+        self.err = Console(stderr=True, highlight=False, quiet=quiet)
+
+    def line(self, text: str) -> None:
+        """Print one progress line."""
+        self.err.print(escape(text), style="dim")
+
+    @contextlib.contextmanager
+    def bar(self, what: str):
+        """Yield a callback (done, total) that shows how far `what` is."""
+        with self._progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
+            task = progress.add_task(what, total=None)
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+
+    @contextlib.contextmanager
+    def steps(self, what: str):
+        """Yield a callback (line) that names the step in progress."""
+        started = time.monotonic()
+        if not self.err.is_terminal or self.verbose:
+            yield lambda text: self.line(f"[{time.monotonic() - started:6.1f} s] {text}")
+            return
+        with self._progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as progress:
+            task = progress.add_task(what)
+            yield lambda text: progress.update(task, description=escape(text))
+
+    @contextlib.contextmanager
+    def training(self):
+        """Yield a callback (event, facts) that follows a training run."""
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[detail]}"))
+        with self._progress(*columns) as progress:
+            yield _Training(self, progress).event
+
+    def _progress(self, *columns) -> Progress:
+        return Progress(*columns, console=self.err, transient=True, disable=self.quiet or not self.err.is_terminal)
+
+    def json(self, value) -> None:
+        """Print `value` as JSON."""
+        self.out.print_json(json.dumps(value, allow_nan=False), indent=2) if self.out.is_terminal else print(json.dumps(value, indent=2, allow_nan=False))
+
+    def facts(self, facts: dict, as_json: bool) -> None:
+        """Print a few named values."""
+        if as_json:
+            return self.json(facts)
+        for name, value in facts.items():
+            self.out.print(f"{name.replace('_', ' ')}: {escape(str(value))}")
+
+    def run(self, run, as_json: bool) -> None:
+        """Print what a finished run reached."""
+        from melanoma_edge.files import read_json
+        from melanoma_edge.model.run import EVALUATION_FILE
+
+        evaluation = read_json(run.path / EVALUATION_FILE, "a run's evaluation")
+        if as_json:
+            return self.json({"run": str(run.path), "facts": run.facts.model_dump(mode="json"), "evaluation": evaluation})
+        names = {"float": "float", "qat": "int8 (simulated)"}
+        scores = {names[which]: found["scores"] for which, found in evaluation.items()}
+        self._scores(scores, run.recipe.positive_class, f"test part: {len(run.part('test'))} pictures that training never saw")
+        self.out.print(f"run: {escape(str(run.path))}")
+        self.out.print(f"next: melanoma-edge export {escape(str(run.path))}", style="dim")
+
+    def evaluation(self, result: dict, as_json: bool) -> None:
+        """Print the scores of one model on a folder."""
+        if as_json:
+            return self.json(result)
+        scores, pictures = result["scores"], result["pictures"]
+        leak = "" if result["leak_free"] else " [bold red](not leak-free: training saw some of them)[/]"
+        self._scores({result["model"]: scores}, scores["positive_class"], f"{scores['pictures']} pictures of {scores['lesions']} lesions{leak}")
+        table = Table("class", "pictures", "recall", title="recall of each class", title_justify="left")
+        for name, recall in scores["recall"].items():
+            table.add_row(escape(name), str(scores["per_class"][name]), _interval(recall))
+        self.out.print(table)
+        if pictures["seen_in_training"]:
+            self.out.print(f"seen in training{'' if not result['leak_free'] else ' and left out'}: {pictures['seen_in_training']}")
+        for name, count in pictures["unknown_classes"].items():
+            self.out.print(f"class unknown to the model: {escape(name)} ({count} pictures, not scored)", style="yellow")
+        for path, why in pictures["unreadable"]:
+            self.out.print(f"unreadable: {escape(path)}: {escape(why)}", style="yellow")
+        self.out.print(result["notice"], style="dim")
+
+    def bundle(self, path: Path, as_json: bool) -> None:
+        """Print what stands in a bundle."""
+        if as_json:
+            return
+        from melanoma_edge.convert.bundle import open_bundle
+
+        bundle = open_bundle(path)
+        table = Table("artifact", "kB", "balanced accuracy (test part)", "temperature", title=f"bundle {escape(str(path))}", title_justify="left")
+        for artifact in bundle.manifest.artifacts:
+            figure = _interval(artifact.scores.balanced_accuracy.model_dump()) if artifact.scores else "-"
+            table.add_row(escape(artifact.name), f"{artifact.bytes / 1000:.0f}", figure, f"{artifact.decision.temperature:.2f}")
+        self.out.print(table)
+
+    def parity(self, parity, as_json: bool) -> None:
+        """Print the gates."""
+        if as_json:
+            return self.json(parity.model_dump(mode="json"))
+        table = Table("", "gate", "artifact", "runtime", "against", "found", "pictures", title="gates", title_justify="left")
+        for gate in parity.gates:
+            style = OUTCOME_STYLE[gate.outcome]
+            sign = f"[{style}]{OUTCOME_SIGN[gate.outcome]} {gate.outcome}[/]"
+            table.add_row(sign, gate.name, escape(gate.artifact), gate.runtime, escape(gate.reference), escape(_found(gate)), str(gate.pictures or "-"))
+        self.out.print(table)
+        for gate in parity.gates:
+            if gate.reason and (gate.outcome != "passed" or self.verbose):
+                self.out.print(f"{gate.outcome}: {gate.name}, {escape(gate.artifact)} on {gate.runtime}: {escape(gate.reason)}", style=OUTCOME_STYLE[gate.outcome])
+        for gate in parity.gates:
+            if gate.recall_change:
+                changes = ", ".join(f"{name} {change:+.3f}" for name, change in gate.recall_change.items() if change is not None)
+                self.out.print(f"recall change of {escape(gate.artifact)} on {gate.runtime}: {escape(changes)}")
+        self._flips(parity)
+        count = {outcome: sum(gate.outcome == outcome for gate in parity.gates) for outcome in OUTCOME_STYLE}
+        self.out.print(", ".join(f"{n} {outcome}" for outcome, n in count.items()) + f"; {parity.pictures} pictures ({escape(parity.data)})")
+
+    def _flips(self, parity) -> None:
+        """Print the pictures on which the first class changed: some of them, all with -v."""
+        for gate in parity.gates:
+            if gate.flip_count and gate.name != "task":
+                shown = gate.flips if self.verbose else gate.flips[:3]
+                self.out.print(f"{gate.flip_count} flips of {escape(gate.artifact)} on {gate.runtime} against {escape(gate.reference)}:")
+                for flip in shown:
+                    self.out.print(f"  {escape(flip.picture)}: {escape(flip.reference)} -> {escape(flip.candidate)} (margin {flip.margin:.3g})")
+                if len(shown) < gate.flip_count:
+                    self.out.print(f"  ... {gate.flip_count - len(shown)} more in evidence/parity.json", style="dim")
+
+    def latency(self, result: dict, as_json: bool) -> None:
+        """Print latencies."""
+        if as_json:
+            return self.json(result)
+        table = Table("artifact", "runtime", "p50 ms", "p90", "p99", "to float32", "first", "load", "verdict", title="latency of this host", title_justify="left")
+        for runtime in result["runtimes"]:
+            for row in runtime["artifacts"]:
+                ratio = row["p50_ratio_to_float32"]
+                times = [f"{row[key]:.3f}" for key in ("p50_ms", "p90_ms", "p99_ms")]
+                table.add_row(escape(row["name"]), runtime["name"], *times, f"{ratio:.2f}" if ratio else "-", f"{row['first_ms']:.1f}", f"{row['load_ms']:.1f}", row["verdict"])
+        self.out.print(table)
+        for runtime in result["runtimes"]:
+            if runtime["status"] == "not run":
+                self.out.print(f"not run: {runtime['name']}: {escape(runtime['reason'] or '')} {escape(runtime['install'] or '')}", style="dim")
+        note = "" if result["comparable"] else " Not comparable: quick or noisy."
+        self.out.print(f"{result['threads']} thread{'s' * (result['threads'] > 1)}; host numbers, never phone numbers.{note}")
+
+    def predictions(self, result: dict, as_json: bool) -> None:
+        """Print what the model says about pictures."""
+        if as_json:
+            return self.json(result)
+        for row in result["results"]:
+            self.out.print(f"[bold]{escape(row['picture'])}[/]")
+            if "error" in row:
+                self.out.print(f"  {escape(row['error'])}", style="red")
+                continue
+            for name, probability in row["probabilities"].items():
+                self.out.print(f"  {probability:6.1%}  {'█' * round(probability * 30):<30} {escape(name)}")
+            if row["positive"] is not None:
+                self.out.print(f"  {escape(result['positive_class'])}: {'above' if row['positive'] else 'below'} its threshold")
+            if row["abstains"]:
+                self.out.print("  the model abstains: its confidence is too low", style="yellow")
+        self.out.print(f"{result['notice']} {result['domain']}", style="dim")
+
+    def recipes(self, found: list) -> None:
+        """Print the shipped recipes."""
+        table = Table("recipe", "network", "size", "epochs", "description")
+        for recipe in found:
+            table.add_row(recipe.name, recipe.network, str(recipe.image_size), f"{recipe.epochs} + {recipe.qat_epochs} QAT", escape(recipe.description))
+        self.out.print(table)
+
+    def doctor(self, facts: dict, as_json: bool) -> None:
+        """Print what this machine has."""
+        if as_json:
+            return self.json(facts)
+        cpu = facts["conditions"]["cpu"]
+        self.out.print(f"CPU: {escape(str(cpu.get('model')))}; for int8: {', '.join(facts['int8']) or 'no special instructions'}")
+        devices = ", ".join(facts["gpu"]["devices"]) or "none"
+        self.out.print(f"GPU: {escape(devices)}; driver: {'yes' if facts['gpu']['driver'] else 'no'}")
+        table = Table("runtime", "version", "here", "why not")
+        for name, runtime in facts["runtimes"].items():
+            table.add_row(name, runtime["version"] or "-", "yes" if runtime["available"] else "no", escape(runtime["reason"] or ""))
+        self.out.print(table)
+        for gap in facts["missing"]:
+            self.out.print(f"missing: {escape(gap['what'])}: {escape(gap['reason'] or '')}")
+            if gap["install"]:
+                self.out.print(f"  {escape(gap['install'])}", style="bold")
+        if self.verbose:
+            self.json(facts["conditions"])
+
+    def _scores(self, columns: dict[str, dict], positive: str | None, title: str) -> None:
+        table = Table("figure", *(escape(name) for name in columns), title=title, title_justify="left")
+        for key, label in FIGURES.items():
+            table.add_row(escape(label.format(positive=positive or "positive class")), *(_interval(scores[key]) for scores in columns.values()))
+        self.out.print(table)
+        self.out.print(f"Value and 95 % bootstrap interval. {NOTICE}", style="dim")
+
+
+class _Training:
+    """Follows the events of a training run on a progress bar, or in lines where there is no terminal."""
+
+    def __init__(self, screen: Screen, progress: Progress):
+        self.screen, self.progress = screen, progress
+        self.task = progress.add_task("reading", total=None, detail="")
+        self.epochs, self.last = 1, 0.0
+
+    def event(self, event: str, facts: dict) -> None:
+        getattr(self, f"on_{event}", lambda _: None)(facts)
+
+    def on_index(self, facts: dict) -> None:
+        self.progress.update(self.task, description="reading pictures", completed=facts["done"], total=facts["total"])
+
+    def on_data(self, facts: dict) -> None:
+        parts = ", ".join(f"{count} {part}" for part, count in facts["parts"].items())
+        self.screen.line(f"data: {facts['used']} pictures of {facts['used_groups']} lesions ({parts}); classes: {', '.join(facts['per_class'])}")
+        self.screen.line(f"lesion ids: {facts['metadata'] or 'unknown (no metadata): only copies are kept together'}")
+        for key in ("unreadable", "conflicting_groups", "conflicts_dropped", "relabelled_by_reference", "duplicates_dropped"):
+            if facts[key]:
+                self.screen.line(f"{key.replace('_', ' ')}: {facts[key]}")
+        for name, lesions in facts["left_out_classes"].items():
+            self.screen.line(f"class left out: {name} ({lesions} usable lesions)")
+
+    def on_phase(self, facts: dict) -> None:
+        self.epochs = facts["epochs"]
+        self.progress.update(self.task, description=facts["phase"], completed=0, total=None, detail="starting")
+        self.screen.line(f"training: {facts['phase']}, {facts['epochs']} epochs")
+
+    def on_step(self, facts: dict) -> None:
+        done = facts["epoch"] * facts["steps"] + facts["step"]
+        detail = f"epoch {facts['epoch'] + 1}/{self.epochs}  loss {facts['loss']:.3f}  {facts['images_per_second']:.0f} images/s"
+        self.progress.update(self.task, description=facts["phase"], completed=done, total=self.epochs * facts["steps"], detail=detail)
+
+    def on_epoch(self, facts: dict) -> None:
+        now = time.monotonic()
+        last = facts["epoch"] + 1 == facts["epochs"]
+        if self.screen.verbose or last or (not self.screen.err.is_terminal and now - self.last > PLAIN_INTERVAL):
+            self.last = now
+            self.screen.line(
+                f"{facts['phase']} epoch {facts['epoch'] + 1}/{facts['epochs']}: loss {facts['loss']:.3f}, validation balanced accuracy "
+                f"{facts['validation_balanced_accuracy']:.3f}, {facts['images_per_second']:.0f} images/s"
+            )
+
+
+def _interval(interval: dict) -> str:
+    if interval["value"] is None:
+        return "undefined"
+    low = "" if interval["low"] is None else f" [dim]({interval['low']:.3f} to {interval['high']:.3f})[/]"
+    return f"{interval['value']:.3f}{low}"
+
+
+def _found(gate) -> str:
+    """Return a gate's main figure in words."""
+    figures = gate.figures
+    if "max_quanta" in figures:
+        return f"max {figures['max_quanta']} quanta, {figures['share_of_logits_off']:.1%} of logits off"
+    if "share_of_range" in figures:
+        return f"{figures['share_of_range']:.1e} of range, top-1 {figures['top1_agreement']:.1%}"
+    if "max_difference" in figures:
+        return f"max difference {figures['max_difference']:.1e}"
+    if "pictures_that_differ" in figures:
+        return f"{figures['pictures_that_differ']} pictures differ"
+    if gate.losses:
+        loss = gate.losses["balanced_accuracy"]
+        return "undefined" if loss.value is None else f"balanced accuracy {-loss.value:+.3f}" + ("" if loss.low is None else f" ({-loss.high:+.3f} to {-loss.low:+.3f})")
+    return "-"

@@ -1,0 +1,30 @@
+"""The published JSON Schemas of the files that melanoma-edge writes, made from their models.
+
+``python -m melanoma_edge.schemas`` writes them anew; a test holds them to the models.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def schemas() -> dict[str, dict]:
+    """Return {file name: JSON Schema} of every file format."""
+    from melanoma_edge.contract import Manifest, Recipe, RunFacts
+    from melanoma_edge.convert.bundle import Golden
+    from melanoma_edge.proof.latency_model import Latency
+    from melanoma_edge.proof.parity_model import Parity
+
+    models = {"manifest": Manifest, "golden": Golden, "parity": Parity, "latency": Latency, "recipe": Recipe, "run": RunFacts}
+    return {
+        f"{name}.schema.json": {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
+        for name, model in models.items()
+    }
+
+
+def write(folder: Path = Path(__file__).parent) -> None:
+    """Write all schemas below `folder`."""
+    from melanoma_edge.files import write_json
+
+    for name, schema in schemas().items():
+        write_json(folder / name, schema)

@@ -1,0 +1,3 @@
+from melanoma_edge.schemas import write
+
+write()

@@ -44,7 +44,7 @@ class Screen:
 
     def line(self, text: str) -> None:
         """Print one progress line."""
-        self.err.print(escape(text), style="dim")
+        self.err.print(escape(text), style="dim", soft_wrap=True)
 
     @contextlib.contextmanager
     def bar(self, what: str):

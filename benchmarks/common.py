@@ -1,0 +1,79 @@
+"""What every benchmark program shares: where results go, and the conditions that stand beside them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from melanoma_edge import host
+from melanoma_edge.files import write_json
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def data_folder() -> Path:
+    """Return the folder of the nine-class ISIC set: MELANOMA_EDGE_ISIC9, else ../shared/data/isic9."""
+    default = Path(__file__).parents[1] / ".." / "shared" / "data" / "isic9"
+    return Path(os.environ.get("MELANOMA_EDGE_ISIC9", default)).resolve()
+
+
+def write(name: str, figures: dict, targets: dict | None = None) -> Path:
+    """Write benchmarks/results/NAME.json: figures, targets, command, date and conditions."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    facts = {
+        "benchmark": name,
+        "command": shlex.join(["python", *(Path(part).name if i == 0 else part for i, part in enumerate(sys.argv))]).replace("python ", "python benchmarks/", 1),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "figures": figures,
+        "targets": targets or {},
+        "load_average": list(host.load_average()),
+        "conditions": host.conditions(),
+    }
+    write_json(path, facts)
+    print(f"{path}:")
+    for key, value in figures.items():
+        print(f"  {key}: {value}")
+    return path
+
+
+def timed(*command: str, runs: int = 1, warmup: int = 0) -> dict:
+    """Run a command `runs` times as a whole process and return its wall times and peak memory (with children)."""
+    seconds, peaks = [], []
+    for number in range(warmup + runs):
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        peak = _watch(process)
+        error = process.stderr.read()
+        if process.returncode not in (0, 1):  # 1: a gate failed, which is a result too
+            raise SystemExit(f"{shlex.join(command)} ended with {process.returncode}: {error.strip()[-500:]}")
+        if number >= warmup:
+            seconds.append(time.perf_counter() - started)
+            peaks.append(peak)
+    return {
+        "seconds_median": round(statistics.median(seconds), 3),
+        "seconds_all": [round(value, 3) for value in seconds],
+        "peak_resident_mib": round(max(peaks) / 2**20, 1),
+        "exit_code": process.returncode,
+    }
+
+
+def _watch(process: subprocess.Popen) -> int:
+    """Wait for a process and return the largest resident memory of it and its children, in bytes."""
+    peak = 0
+    watched = psutil.Process(process.pid)
+    while process.poll() is None:
+        try:
+            peak = max(peak, sum(part.memory_info().rss for part in [watched, *watched.children(recursive=True)]))
+        except psutil.Error:
+            pass
+        time.sleep(0.02)
+    return peak

@@ -36,13 +36,16 @@ def to_json(value: Any) -> str:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically, replacing what was there.
 
-    Raises Missing when the disk is full or the folder cannot be written.
+    Raises Missing when the disk is full or the folder cannot be written, BadInput when it is not there.
     """
     path = Path(path)
     temporary = None
     with explained(path):
         try:
-            descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+            try:
+                descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+            except FileNotFoundError:
+                raise BadInput(f"{path} cannot be written (there is no such folder): make it or choose another path") from None
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
                 file.flush()
@@ -87,21 +90,17 @@ def new_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
     end, so what was there stays when the block fails. Nothing half-written is left behind.
     """
     target = Path(target)
+    if target.name in ("", ".."):
+        raise BadInput(f"{target} cannot be made or replaced: expected the name of a folder to make; choose another path")
     refuse_existing(target, force=force)
-    temporary = None
     with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=target.parent))
         try:
             yield temporary
             os.chmod(temporary, 0o777 & ~_umask())
-            if target.exists():
-                old = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=target.parent)) / "old"
-                os.replace(target, old)
-                os.replace(temporary, target)
-                shutil.rmtree(old.parent)
-            else:
-                os.replace(temporary, target)
+            refuse_existing(target, force=force)  # it may have come into being meanwhile
+            _put_in_place(temporary, target)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -110,8 +109,9 @@ def new_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
 def refuse_existing(target: Path, *, force: bool = False) -> None:
     """Raise BadInput when `target` exists and `force` was not asked for (an empty folder passes)."""
     target = Path(target)
-    if force or not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
+    with explained(target):
+        if force or not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir())):
+            return
     raise BadInput(f"{target} exists already: expected a new path; choose another or give --force to replace it")
 
 
@@ -124,10 +124,33 @@ def explained(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Missing(f"the disk is full while writing {path}: free some space and run the command again") from None
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise Missing(f"{error.filename or path} cannot be written ({error.strerror}): choose a folder that you may write to") from None
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
-            raise BadInput(f"{error.filename or path} cannot be written ({error.strerror}): choose another path") from None
+            raise Missing(f"{_named(error, path)} cannot be written ({error.strerror}): choose a folder that you may write to") from None
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EBUSY, errno.EINVAL):
+            raise BadInput(f"{_named(error, path)} cannot be written ({error.strerror}): choose another path") from None
         raise
+
+
+def _named(error: OSError, path: Path) -> str | Path:
+    """Return the path that `error` is about; `path` where it is about a temporary one beside it."""
+    return path if error.filename is None or TEMPORARY_PREFIX in str(error.filename) else error.filename
+
+
+def _put_in_place(folder: Path, target: Path) -> None:
+    """Rename `folder` to `target`; when that fails, what stood there before stands there again."""
+    if not os.path.lexists(target):
+        os.replace(folder, target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=target.parent))
+    try:
+        os.replace(target, aside / "old")
+        os.replace(folder, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if not os.path.lexists(target):
+                os.replace(aside / "old", target)
+            os.rmdir(aside)
+        raise
+    shutil.rmtree(aside)
 
 
 def _umask() -> int:

@@ -26,15 +26,15 @@ def near_copies(thumbnails: np.ndarray) -> Iterator[tuple[int, int]]:
     Candidates come from one correlation per orientation (unit vectors, blockwise matrix products),
     and each candidate is then checked by its mean absolute difference.
     """
-    flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
-    units = _unit(flat)
     side = thumbnails.shape[1]
+    flat = thumbnails.reshape(len(thumbnails), side * side).astype(np.float32)
+    units = _unit(flat)
     seen = set()
     for orientation in range(8):
         turned = np.rot90(thumbnails, orientation % 4, axes=(1, 2))
         if orientation >= 4:
             turned = turned[:, :, ::-1]
-        turned = np.ascontiguousarray(turned).reshape(-1, side * side).astype(np.float32)
+        turned = np.ascontiguousarray(turned).reshape(flat.shape).astype(np.float32)
         turned_units = _unit(turned)
         for start in range(0, len(flat), BLOCK):
             similar = units[start : start + BLOCK] @ turned_units.T > MIN_CORRELATION

@@ -8,6 +8,7 @@ could not be read as pictures.
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -72,7 +73,8 @@ def read_index(
             zip((f for f, _ in files), (c for _, c in files), pool.map(lambda f: _read(root / f[0], size), files)), 1
         ):
             if isinstance(read, image.UnreadableImage):
-                bad.append((relative, str(read).removeprefix(f"{root / relative}: ")))
+                shown = relative.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+                bad.append((shown, str(read).removeprefix(f"{root / relative}: ")))
             else:
                 sha256, thumbnail, resized = read
                 lesion, reference = references.get(Path(relative).stem, ("", ""))
@@ -96,11 +98,11 @@ def find_metadata(root: Path) -> Path | None:
 def list_pictures(root: Path) -> list[tuple[str, str]]:
     """Return (relative path, class) of every picture file below `root`, sorted by path.
 
-    The class is the folder directly below `root`, or below its Train/ or Test/. Raises BadInput
-    when there is none.
+    The class is the folder directly below `root`, or below its Train/ or Test/; what is hidden (a name
+    that begins with a dot) is passed over. Raises BadInput when there is none.
     """
     root = Path(root)
-    if not root.exists():
+    if not os.path.exists(root):
         raise BadInput(f"{root} is missing: expected a folder with one folder a class")
     if not root.is_dir():
         raise BadInput(f"{root} is a file: expected a folder with one folder a class")
@@ -109,8 +111,10 @@ def list_pictures(root: Path) -> list[tuple[str, str]]:
         is_part = folder.name.lower() in PARTS
         for class_folder in sorted(_folders(folder)) if is_part else [folder]:
             for file in sorted(class_folder.rglob("*")):
-                if file.suffix.lower() in image.SUFFIXES and not file.is_dir():
-                    found.append((file.relative_to(root).as_posix(), class_folder.name.strip()))
+                relative = file.relative_to(root)
+                hidden = any(part.startswith(".") for part in relative.parts)
+                if file.suffix.lower() in image.SUFFIXES and not hidden and not file.is_dir():
+                    found.append((relative.as_posix(), class_folder.name.strip()))
     if not found:
         suffixes = " ".join(sorted(image.SUFFIXES))
         raise BadInput(f"{root} holds no pictures in class folders: expected {root}/<class>/*.jpg (any of {suffixes})")
@@ -131,14 +135,19 @@ def read_metadata(path: Path) -> dict[str, tuple[str, str]]:
             columns = reader.fieldnames or []
             key = next((name for name in ("image_id", "isic_id", "image") if name in columns), None)
             if key is None:
-                raise BadInput(f"{path} has the columns {', '.join(columns) or '(none)'}: expected image_id (or isic_id, image)")
+                shown = _printable(", ".join(columns))[:200] or "(none)"
+                raise BadInput(f"{path} has the columns {shown}: expected image_id (or isic_id, image)")
             diagnosis = "reference_diagnosis" if "reference_diagnosis" in columns else "diagnosis"
             rows: dict[str, tuple[str, str]] = {}
             for row in reader:
-                name = Path((row[key] or "").strip()).stem if (row[key] or "").lower().endswith(tuple(image.SUFFIXES)) else (row[key] or "").strip()
+                name = (row[key] or "").strip()
+                if name.lower().endswith(tuple(image.SUFFIXES)):
+                    name = Path(name).stem
+                if not name:  # spreadsheets write rows of commas below a table
+                    continue
                 value = ((row.get("lesion_id") or "").strip(), (row.get(diagnosis) or "").strip())
                 if rows.setdefault(name, value) != value:
-                    raise BadInput(f"{path} line {reader.line_num}: {name} stands twice with different facts; keep one row an image")
+                    raise BadInput(f"{path} line {reader.line_num}: {_printable(name)} stands twice with different facts; keep one row an image")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{path} cannot be read as CSV: {error}; expected UTF-8 with a header line") from None
     return rows
@@ -151,8 +160,17 @@ def _folders(root: Path) -> list[Path]:
         raise BadInput(f"{root} cannot be listed ({error.strerror}): expected a readable folder") from None
 
 
+def _printable(text: str) -> str:
+    """Return `text` as one line."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
 def _read(path: Path, size: int | None):
     """Return (pixel hash, thumbnail, network input or None) of one file, or why it cannot be read."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return image.UnreadableImage("its name is not UTF-8; expected one that is: rename it")
     try:
         pixels = image.decode(path)
     except image.UnreadableImage as error:

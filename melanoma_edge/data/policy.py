@@ -161,9 +161,13 @@ def _drop_duplicates(index: Index, identical: Iterable[list[int]], labels: dict[
     return dropped
 
 
-def connect(index: Index, positions: list[int]) -> dict[int, int]:
-    """Return {position in the index: group}: connected by lesion id, by identical pixels or as near copies."""
-    parent = {position: position for position in positions}
+def connect(index: Index, positions: Iterable[int]) -> dict[int, int]:
+    """Return {position in the index: group}: connected by lesion id, by identical pixels or as near copies.
+
+    All pictures of the index connect, not only those at `positions`: a copy that is dropped may be the
+    one that knows the lesion.
+    """
+    parent = list(range(len(index.rows)))
 
     def find(position: int) -> int:
         while parent[position] != position:
@@ -176,13 +180,12 @@ def connect(index: Index, positions: list[int]) -> dict[int, int]:
         parent[max(a, b)] = min(a, b)
 
     first: dict[tuple[str, str], int] = {}
-    for position in positions:
-        row = index.rows[position]
+    for position, row in enumerate(index.rows):
         for key in (("lesion", row.lesion), ("pixels", row.sha256)):
             if key[1]:
                 join(position, first.setdefault(key, position))
-    for a, b in near_copies(index.thumbnails[positions]):
-        join(positions[a], positions[b])
+    for a, b in near_copies(index.thumbnails):
+        join(a, b)
     return {position: find(position) for position in positions}
 
 

@@ -7,6 +7,7 @@ stratified by class; fold `recipe.fold` is the test part, and one inner fold of 
 from __future__ import annotations
 
 import hashlib
+import warnings
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def split(selection: Selection, recipe: Recipe) -> np.ndarray:
     parts = np.full(len(labels), TRAIN, dtype="<U10")
     parts[outer == recipe.fold] = TEST
     rest = np.flatnonzero(outer != recipe.fold)
-    inner = _folds(labels[rest], groups[rest], max(2, recipe.folds), recipe.seed + 1)
+    inner = _folds(labels[rest], groups[rest], max(2, min(recipe.folds, _most_folds(labels[rest], groups[rest]))), recipe.seed + 1)
     parts[rest[inner == 0]] = VALIDATION
     for part in (TRAIN, VALIDATION, TEST):
         absent = [name for i, name in enumerate(selection.classes) if not np.any((parts == part) & (labels == i))]
@@ -50,14 +51,26 @@ def data_hash(selection: Selection, parts: np.ndarray) -> str:
 
 
 def _folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Return the fold of each picture: grouped, stratified by class, shuffled by `seed`."""
+    """Return the fold of each picture: grouped, stratified by class, shuffled by `seed`.
+
+    Raises BadInput when there are more folds than can be made.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
+    if folds > _most_folds(labels, groups):
+        raise BadInput(f"there are too few lesions for {folds} folds: add pictures or lower folds")
     result = np.zeros(len(labels), int)
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(labels)), labels, groups)):
-        result[held_out] = fold
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class of fewer pictures than folds is dealt with above
+        for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(labels)), labels, groups)):
+            result[held_out] = fold
     return result
+
+
+def _most_folds(labels: np.ndarray, groups: np.ndarray) -> int:
+    """Return how many folds can be made: a lesion for each, and of the largest class a picture for each."""
+    return min(len(np.unique(groups)), int(np.bincount(labels).max()))
 
 
 def _refuse_few_groups(selection: Selection, labels, groups, recipe: Recipe) -> None:

@@ -158,6 +158,7 @@ def _phases(out, facts: RunFacts, recipe: Recipe, pictures, labels, parts, group
             quantize.calibrate(model, models["float"], _calibration_batches(by_part[TRAIN], recipe))
             quantize.freeze(model, recipe)
             fit_phase(model, Phase("qat", recipe.qat_epochs, recipe.qat_learning_rate, 0.1))
+            quantize.snap_biases(model)
             facts = keep(model, "qat", facts)
         models["qat"] = runs.load_keras(out, "qat")
     logits = {f"{which}/{part}": predict(model, by_part[part].pictures) for which, model in models.items() for part in (VALIDATION, TEST)}

@@ -1,7 +1,7 @@
 """How the report's plots look: the themes, and the parts that several plots share.
 
 Nothing global is touched: no pyplot, no rcParams. Figures are sized in CSS pixels (100 an inch) for
-a phone's width and drawn at twice that, on a transparent ground.
+a phone's width and drawn finer than that, on a transparent ground.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from melanoma_edge.contract import Interval
 
-WIDTH = 5.4
+WIDTH = 4.7
 """Inches; 100 CSS pixels each."""
+DPI = 230
+"""Dots an inch: a CSS pixel is drawn 2.3 times as fine."""
 SMALL, TEXT = 8.5, 9.5
 """Font sizes in points."""
-NAME_LENGTH = 30
+NAME_LENGTH = 28
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,10 @@ DARK = Theme(
 
 
 def figure(theme: Theme, height: float, *, rows: int = 1, **options):
-    """Return a figure and its axes (an array for several rows) in the theme's clothes."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, 1, **options)
+    """Return a figure of `height` inches and its axes (an array for several rows) in the theme's clothes."""
+    made = Figure(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasAgg(made)
+    axes = made.subplots(rows, 1, **options)
     for one in np.atleast_1d(axes):
         one.set_facecolor("none")
         one.set_axisbelow(True)
@@ -85,15 +87,16 @@ def figure(theme: Theme, height: float, *, rows: int = 1, **options):
         one.yaxis.label.set(color=theme.muted, fontsize=SMALL)
         if rows > 1:
             one.grid(axis="y", color=theme.grid)
-    return figure, axes
+    return made, axes
 
 
-def png(figure: Figure) -> bytes:
+def png(made: Figure) -> bytes:
+    """Return the drawn figure as a PNG file."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # A class name in a script that the font lacks shows boxes here; the tables spell it out.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(buffer, format="png", dpi=200, transparent=True, metadata={"Software": None})
+        made.savefig(buffer, format="png", dpi=DPI, transparent=True, metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -104,20 +107,26 @@ def plain(name: str) -> str:
 
 
 def title(axes, text: str) -> None:
+    """Head the axes with `text`."""
     axes.set_title(text, loc="left", fontsize=TEXT, color=axes.xaxis.label.get_color(), fontweight="bold")
 
 
 def curve(axes, x, y, colour: str, label: str, **style) -> None:
+    """Draw a line; one or two points alone show as dots."""
     axes.plot(x, y, color=colour, linewidth=1.8, label=label, marker="o" if len(x) < 3 else None, **style)
 
 
 def legend(axes, theme: Theme, **options) -> None:
+    """Name what is drawn, inside the axes."""
     axes.legend(frameon=False, fontsize=SMALL, labelcolor=theme.ink, **options)
 
 
 def legend_above(axes, theme: Theme) -> None:
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(frameon=False, fontsize=SMALL, labelcolor=theme.ink, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2, handletextpad=0.4)
+    """Name what is drawn, in one line above the whole figure."""
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        options = dict(loc="outside upper center", ncols=3, handletextpad=0.4, columnspacing=1.3)
+        axes.figure.legend(handles, labels, frameon=False, fontsize=SMALL, labelcolor=theme.ink, **options)
 
 
 def row_labels(axes, theme: Theme, labels: Sequence[str]) -> None:
@@ -139,13 +148,14 @@ def class_rows(axes, theme: Theme, classes: Sequence[str], positive: str | None)
             tick.set(color=theme.positive, fontweight="bold")
 
 
-def intervals(axes, theme: Theme, known: Sequence[tuple[int, Interval]], offset: float, style: tuple[str, str, str], label: str) -> None:
+def intervals(axes, known: Sequence[tuple[int, Interval]], shift: float, style: tuple[str, str, str], label: str) -> None:
     """Draw values as marks and their intervals as bars, in the rows that `known` names."""
     colour, marker, face = style
     for row, interval in known:
         if interval.low is not None:
-            axes.hlines(row + offset, interval.low, interval.high, color=colour, linewidth=2.2, alpha=0.5)
-    axes.scatter([interval.value for _, interval in known], [row + offset for row, _ in known], marker=marker, s=34, color=face, edgecolor=colour, linewidth=1.5, zorder=4, label=label)
+            axes.hlines(row + shift, interval.low, interval.high, color=colour, linewidth=2.2, alpha=0.5)
+    values, rows = [interval.value for _, interval in known], [row + shift for row, _ in known]
+    axes.scatter(values, rows, marker=marker, s=34, color=face, edgecolor=colour, linewidth=1.5, zorder=4, label=label)
 
 
 def series_style(theme: Theme, place: int) -> tuple[str, str, str]:
@@ -155,11 +165,14 @@ def series_style(theme: Theme, place: int) -> tuple[str, str, str]:
 
 
 def offset(place: int, count: int) -> float:
+    """Return by how much the marks of one of `count` series are moved within their row."""
     return 0.0 if count == 1 else 0.34 * (place / (count - 1) - 0.5)
 
 
-def points(interval: Interval) -> Interval:
-    return Interval(**{key: None if value is None else value * 100 for key, value in interval.model_dump().items()})
+def gain_in_points(loss: Interval) -> Interval:
+    """Return a loss, a share, as a gain in points (hundredths)."""
+    value, low, high = (None if share is None else -share * 100 for share in (loss.value, loss.high, loss.low))
+    return Interval(value=value, low=low, high=high)
 
 
 def log_ticks(axis, low: float, high: float) -> None:

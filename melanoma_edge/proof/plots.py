@@ -18,6 +18,7 @@ from melanoma_edge.proof.plot_style import (
     class_rows,
     curve,
     figure,
+    gain_in_points,
     intervals,
     legend,
     legend_above,
@@ -25,7 +26,6 @@ from melanoma_edge.proof.plot_style import (
     offset,
     plain,
     png,
-    points,
     row_labels,
     series_style,
     title,
@@ -53,7 +53,7 @@ def training_curves(theme: Theme, rows: Sequence[EpochRow]) -> bytes:
     legend(top, theme, loc="upper right")
     title(bottom, "Balanced accuracy, validation part")
     bottom.set_ylim(0, 1)
-    bottom.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    bottom.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     bottom.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     bottom.set_xlabel("epoch")
     return png(drawn)
@@ -64,10 +64,10 @@ def recall_dots(theme: Theme, classes: Sequence[str], positive: str | None, seri
     drawn, axes = figure(theme, 0.95 + 0.42 * len(classes))
     for place, (label, recall) in enumerate(series):
         known = [(index, recall[name]) for index, name in enumerate(classes) if name in recall and recall[name].value is not None]
-        intervals(axes, theme, known, offset(place, len(series)), series_style(theme, place), label)
+        intervals(axes, known, offset(place, len(series)), series_style(theme, place), label)
     class_rows(axes, theme, classes, positive)
     axes.set_xlim(-0.02, 1.02)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     axes.grid(axis="x", color=theme.grid)
     axes.set_xlabel("recall, with 95 % interval")
     legend_above(axes, theme)
@@ -76,8 +76,8 @@ def recall_dots(theme: Theme, classes: Sequence[str], positive: str | None, seri
 
 def roc(theme: Theme, curves: Sequence[tuple[str, np.ndarray, np.ndarray, float]], positive: str | None) -> bytes:
     """Draw one-vs-rest curves (class, false and true positive rates, area), the positive class on top."""
-    drawn, axes = figure(theme, 5.0 + 0.19 * (len(curves) // 2))
-    axes.plot([0, 1], [0, 1], color=theme.grid, linewidth=1.2)
+    drawn, axes = figure(theme, 4.35 + 0.19 * ((len(curves) + 1) // 2))
+    axes.plot([0, 1], [0, 1], color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
     muted = [one for one in curves if one[0] != positive]
     for index, (name, false, true, area) in enumerate(sorted(muted, key=lambda one: -one[3])):
         colour = theme.others[index % len(theme.others)]
@@ -87,10 +87,10 @@ def roc(theme: Theme, curves: Sequence[tuple[str, np.ndarray, np.ndarray, float]
         if name == positive:
             axes.plot(false, true, color=theme.positive, linewidth=2.6, label=f"{plain(name)}  {area:.3f}", zorder=5)
             axes.fill_between(false, true, color=theme.positive, alpha=0.07, linewidth=0)
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", xlabel="1 - specificity", ylabel="sensitivity")
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", xlabel="1 − specificity", ylabel="sensitivity")
     axes.grid(color=theme.grid)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     handles, labels = axes.get_legend_handles_labels()
     if positive is not None and any(one[0] == positive for one in curves):
         handles, labels = [handles[-1], *handles[:-1]], [labels[-1], *labels[:-1]]
@@ -121,7 +121,7 @@ def reliability(theme: Theme, bins: dict[str, np.ndarray]) -> bytes:
     bottom.set(xlabel="probability of the top class", ylabel="pictures")
     bottom.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     for axis in (top.yaxis, bottom.xaxis):
-        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     top.grid(color=theme.grid)
     return png(drawn)
 
@@ -145,8 +145,7 @@ def positive_by_truth(
     axes.text(1.02, 1.02, "reach it", transform=axes.transAxes, color=theme.muted, fontsize=SMALL)
     axes.set_xscale("logit")
     axes.set_xlim(low * 0.8, 1 - low * 0.8)
-    ticks = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
-    axes.set_xticks(ticks, ["0.1 %", "1 %", "10 %", "50 %", "90 %", "99 %", "99.9 %"])
+    axes.set_xticks((0.001, 0.01, 0.1, 0.5, 0.9, 0.99), ["0.1 %", "1 %", "10 %", "50 %", "90 %", "99 %"])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="x", color=theme.grid)
     class_rows(axes, theme, classes, positive)
@@ -165,7 +164,7 @@ def differences(
     (label, largest difference, its 99.9th percentile or None, the bound of the one that the gate judges).
     """
     parts = [part for part in (ranges, quanta) if part]
-    drawn, axes = figure(theme, 0.75 * len(parts) + 0.44 * (len(ranges) + len(quanta)), rows=len(parts), height_ratios=[len(part) + 0.6 for part in parts])
+    drawn, axes = figure(theme, 0.75 * len(parts) + 0.56 * (len(ranges) + len(quanta)), rows=len(parts), height_ratios=[len(part) + 0.6 for part in parts])
     axes = np.atleast_1d(axes)
     if ranges:
         _ranges(axes[0], theme, ranges)
@@ -174,48 +173,48 @@ def differences(
     return png(drawn)
 
 
-def losses(theme: Theme, series: Sequence[tuple[str, dict[str, Interval]]], names: dict[str, str], bound: float) -> bytes:
-    """Draw what each artifact loses against float32, in points, with the paired intervals and the bound."""
-    drawn, axes = figure(theme, 1.25 + 0.5 * len(names))
-    for place, (label, found) in enumerate(series):
-        known = [(index, points(found[key])) for index, key in enumerate(names) if key in found and found[key].value is not None]
-        intervals(axes, theme, known, offset(place, len(series)), series_style(theme, place), label)
-    class_rows(axes, theme, list(names.values()), None)
-    axes.axvline(0, color=theme.muted, linewidth=1)
-    axes.axvline(bound * 100, color=theme.bound, linewidth=1.4, linestyle=(0, (4, 2)), label=f"bound: {bound * 100:g} point")
-    axes.grid(axis="x", color=theme.grid)
-    axes.set_xlabel("points lost against float32 (below zero: gained)")
-    legend_above(axes, theme)
-    return png(drawn)
+def task(
+    theme: Theme,
+    losses: Sequence[tuple[str, dict[str, Interval]]],
+    names: dict[str, str],
+    bound: float,
+    changes: Sequence[tuple[str, dict[str, float | None]]],
+    classes: Sequence[str],
+    positive: str | None,
+) -> bytes:
+    """Draw, in points, how each artifact differs from float32: what the gate judges, and the recall of each class.
 
-
-def recall_change(theme: Theme, classes: Sequence[str], positive: str | None, series: Sequence[tuple[str, dict[str, float | None]]]) -> bytes:
-    """Draw by how many points each class's recall changed against float32."""
-    drawn, axes = figure(theme, 1.1 + 0.42 * len(classes))
-    for place, (label, changes) in enumerate(series):
-        known = [(index, changes[name] * 100) for index, name in enumerate(classes) if changes.get(name) is not None]
-        colour, marker, face = series_style(theme, place)
-        rows = np.array([index for index, _ in known]) + offset(place, len(series))
-        values = [value for _, value in known]
-        axes.hlines(rows, 0, values, color=colour, linewidth=3, alpha=0.5)
-        axes.scatter(values, rows, color=face, edgecolor=colour, marker=marker, s=34, zorder=4, label=label)
-        if place == 0:
-            for row, value in zip(rows, values):
-                axes.annotate(f"{value:+.1f}", (value, row), (7 if value >= 0 else -7, 0), textcoords="offset points", va="center", ha="left" if value >= 0 else "right", color=theme.ink, fontsize=SMALL)
-    axes.axvline(0, color=theme.muted, linewidth=1)
-    axes.margins(x=0.18)
-    class_rows(axes, theme, classes, positive)
-    axes.grid(axis="x", color=theme.grid)
-    axes.set_xlabel("recall, change in points against float32")
-    legend_above(axes, theme)
+    `losses` and `changes` hold (label, values) of the same artifacts; `names` the losses to draw and their words. A
+    loss is drawn as a change below zero, as the recalls are.
+    """
+    heights = [len(names) + 0.8, len(classes) + 0.4]
+    drawn, (top, bottom) = figure(theme, 1.9 + 0.36 * sum(heights), rows=2, height_ratios=heights)
+    for place, (label, found) in enumerate(losses):
+        known = [(index, gain_in_points(found[key])) for index, key in enumerate(names) if key in found and found[key].value is not None]
+        intervals(top, known, offset(place, len(losses)), series_style(theme, place), label)
+    row_labels(top, theme, list(names.values()))
+    top.axvline(-bound * 100, color=theme.bound, linewidth=1.4, linestyle=(0, (4, 2)), label=f"bound: {bound * 100:g} point lost")
+    top.set_xlabel("change in points, with 95 % interval")
+    title(top, "What the gate judges")
+    legend_above(top, theme)
+    for place, (label, change) in enumerate(changes):
+        known = [(index, change[name] * 100) for index, name in enumerate(classes) if change.get(name) is not None]
+        _changes(bottom, theme, known, offset(place, len(changes)), series_style(theme, place), numbers=place == 0)
+    class_rows(bottom, theme, classes, positive)
+    bottom.margins(x=0.2)
+    title(bottom, "Recall of each class")
+    bottom.set_xlabel("change in points (left: int8 is worse)")
+    for axes in (top, bottom):
+        axes.axvline(0, color=theme.muted, linewidth=1)
+        axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     return png(drawn)
 
 
 def latency(theme: Theme, rows: Sequence[tuple[str, np.ndarray]], headline: str | None) -> bytes:
     """Draw the distribution of timed runs in milliseconds, one ridge an artifact, its median marked."""
     drawn, axes = figure(theme, 0.9 + 0.52 * len(rows))
-    bounds = [np.percentile(times, (0, 99.5)) for _, times in rows]
-    low, high = max(min(bound[0] for bound in bounds), 1e-6) * 0.94, max(bound[1] for bound in bounds) * 1.12
+    bounds = [np.percentile(times, (0, 98)) for _, times in rows]
+    low, high = max(min(bound[0] for bound in bounds), 1e-6) * 0.94, max(bound[1] for bound in bounds) * 1.25
     edges = np.geomspace(low, high, 160)
     for index, (label, times) in enumerate(rows):
         colour = theme.accent if label == headline else theme.second
@@ -236,6 +235,17 @@ def latency(theme: Theme, rows: Sequence[tuple[str, np.ndarray]], headline: str 
     return png(drawn)
 
 
+def _changes(axes, theme: Theme, known: Sequence[tuple[int, float]], shift: float, style: tuple[str, str, str], *, numbers: bool) -> None:
+    """Draw changes as bars from zero, with their numbers beside them."""
+    colour, marker, face = style
+    rows, values = [row + shift for row, _ in known], [value for _, value in known]
+    axes.hlines(rows, 0, values, color=colour, linewidth=3, alpha=0.5)
+    axes.scatter(values, rows, color=face, edgecolor=colour, marker=marker, s=34, zorder=4)
+    for row, value in zip(rows, values) if numbers else ():
+        side = dict(xytext=(8, 0), ha="left") if value >= 0 else dict(xytext=(-8, 0), ha="right")
+        axes.annotate(f"{value:+.1f}", (value, row), textcoords="offset points", va="center", color=theme.ink, fontsize=SMALL, **side)
+
+
 def _ranges(axes, theme: Theme, ranges) -> None:
     """Draw the float artifacts' panel of :func:`differences`."""
     floor = 10.0 ** np.floor(np.log10(min([value for _, value, _ in ranges if value > 0], default=1e-7)) - 0.3)
@@ -246,8 +256,9 @@ def _ranges(axes, theme: Theme, ranges) -> None:
         if bound is not None:
             axes.plot(bound, row, marker="|", markersize=17, markeredgewidth=2, color=theme.bound)
     axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(floor, max(2e-1, max(value for _, value, _ in ranges) * 10))
-    title(axes, "Largest difference, share of the logits' range")
+    title(axes, "Float: share of the logits' range")
     _bound_note(axes, theme)
     row_labels(axes, theme, [label for label, *_ in ranges])
 
@@ -262,7 +273,7 @@ def _quanta(axes, theme: Theme, quanta) -> None:
         axes.plot(bound, row, marker="|", markersize=17, markeredgewidth=2, color=theme.bound)
     axes.set_xlim(-0.05, max(4.0, max(max(largest, bound) for _, largest, _, bound in quanta) * 1.45))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    title(axes, "Largest difference in quanta (steps of the int8 output)")
+    title(axes, "Int8: quanta, steps of its output")
     _bound_note(axes, theme)
     row_labels(axes, theme, [label for label, *_ in quanta])
 

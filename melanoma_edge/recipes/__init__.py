@@ -22,6 +22,8 @@ from melanoma_edge.contract import Recipe
 from melanoma_edge.errors import BadInput
 
 DEFAULT = "default"
+MAX_SHOWN = 120
+"""Longest part of a wrong value that a message repeats."""
 
 
 def names() -> list[str]:
@@ -44,14 +46,14 @@ def load(name_or_file: str | Path = DEFAULT, overrides: Iterable[str] = ()) -> R
     source = str(name_or_file)
     if source.endswith(".toml"):
         try:
-            content = Path(source).read_text(encoding="utf-8")
+            content = Path(source).read_text(encoding="utf-8-sig")  # Windows editors write a byte-order mark
         except (OSError, ValueError) as error:
             raise BadInput(f"the recipe {source} cannot be read: {error}; give a TOML file or one of {', '.join(names())}") from None
     else:
         content = text(source)
     try:
         values = tomllib.loads(content)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
         raise BadInput(f"the recipe {source} is not TOML: {error}; correct that line") from None
     for override in overrides:
         _apply(values, override)
@@ -94,7 +96,8 @@ def explain(error: ValidationError) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     line = f"; write for example {key} = {_toml(_default_at(path))}" if _default_at(path) is not None else ""
-    return f"{key} is {found!r}: {message}{line}"
+    shown = repr(found) if len(repr(found)) <= MAX_SHOWN else repr(found)[:MAX_SHOWN] + "..."
+    return f"{key} is {shown}: {message}{line}"
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -104,9 +107,11 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if not equals or not all(parts):
         raise BadInput(f"--set {override!r} is not of the form key=value: write for example --set epochs=20")
     try:
-        value = tomllib.loads(f"value = {raw.strip()}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
-        value = raw.strip()
+        value, *others = tomllib.loads(f"value = {raw.strip()}").values()
+    except (ValueError, RecursionError):
+        value, others = raw.strip(), []
+    if others:
+        raise BadInput(f"--set {override!r} holds more than one key: give each a --set of its own")
     table = values
     for part in parts[:-1]:
         table = table.setdefault(part, {})
@@ -116,8 +121,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def _toml(value: Any) -> str:
-    """Return a scalar as TOML; JSON's escapes are TOML's."""
-    return json.dumps(value, ensure_ascii=False)
+    """Return a scalar as TOML; JSON's escapes are TOML's, which wants DEL escaped too."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _model_at(path: list[str]) -> type[BaseModel] | None:

@@ -1,0 +1,288 @@
+"""The report: one HTML file that shows what a run or a bundle is worth, with nothing outside of it.
+
+In: a run or a bundle. Out: RUN/report.html or BUNDLE/evidence/report.html. Styles stand in the page and
+pictures are data: URIs; the page runs no script and asks no network for anything. The same files give
+the same page.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from melanoma_edge import NOTICE, __version__
+from melanoma_edge.contract import Interval
+from melanoma_edge.convert.bundle import EVIDENCE
+from melanoma_edge.data import image
+from melanoma_edge.errors import BadInput
+from melanoma_edge.files import explained, write_text
+from melanoma_edge.model import run as runs
+from melanoma_edge.proof import gates, report_data, report_view
+from melanoma_edge.proof.predict import DOMAIN
+from melanoma_edge.proof.report_data import Gap, Material, TestPart
+
+REPORT_FILE = "report.html"
+EXAMPLES = 8
+"""Pictures of each kind, right and wrong."""
+EXAMPLE_SIDE, SHEET_WIDTH = 300, 1100
+"""Side of an example and width of the augmented batch, in pixels."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One plot in both themes, as data: URIs, with the words that stand for it."""
+
+    light: str
+    dark: str
+    alt: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture of the test part, and what the network says about it."""
+
+    path: str
+    truth: str
+    predicted: str
+    probability: float
+    truth_probability: float
+    abstains: bool
+    picture: str | None
+    """data: URI; None where the picture is not to be had."""
+    missing: str | None
+
+
+def report(
+    subject: Path, *, out: Path | None = None, command: str = "melanoma_edge.proof.report.report", progress: Progress = lambda line: None
+) -> Path:
+    """Write the report on the run or bundle `subject` and return its path.
+
+    It goes to RUN/report.html or BUNDLE/evidence/report.html, or to `out`; what was there stays whole until
+    the new page is. Raises BadInput for a subject that is neither, or altered, and for an `out` in no folder.
+    """
+    progress("reading")
+    material = report_data.gather(Path(subject))
+    file = _target(material, out)
+    test = material.test_part()
+    page = _render(
+        title=material.name,
+        kind="bundle" if material.bundle else "run",
+        notice=NOTICE,
+        domain=DOMAIN,
+        version=__version__,
+        material=material,
+        test=test,
+        training=[] if isinstance(material.run, Gap) else report_view.training(material.run),
+        mixups=[] if isinstance(test, Gap) else report_view.mixups(test),
+        verdict=report_view.verdict(material),
+        cards=report_view.cards(material),
+        facts=report_view.facts(material),
+        table=report_view.score_table(material),
+        plots=_plots(material, test, progress),
+        augmented=_augmented(material),
+        examples=None if isinstance(test, Gap) else _examples(material.run, test, progress),
+        gate_groups=() if isinstance(material.parity, Gap) else report_view.gate_groups(material.parity.gates),
+        data=report_view.data(material),
+        conditions=report_view.conditions(material, command),
+    )
+    progress("writing")
+    with explained(file):
+        if out is None:
+            file.parent.mkdir(exist_ok=True)
+        write_text(file, page)
+    return file
+
+
+def _target(material: Material, out: Path | None) -> Path:
+    """Return where the page goes; raises BadInput where there is no such folder."""
+    if out is None:
+        return material.path / EVIDENCE / REPORT_FILE if material.bundle else material.path / REPORT_FILE
+    out = Path(out)
+    if not out.parent.is_dir():
+        raise BadInput(f"the folder {out.parent} does not exist: make it, or give another --out")
+    return out
+
+
+def _render(**view) -> str:
+    """Return the page; everything that comes from data is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("melanoma_edge.proof"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.tests["gap"] = lambda value: isinstance(value, Gap)
+    return environment.get_template("report.html.j2").render(**view)
+
+
+def _plots(material: Material, test: TestPart | Gap, progress: Progress) -> dict[str, Plot]:
+    """Return every plot that the material has figures for, by name."""
+    from melanoma_edge.proof import plot_style, plots
+
+    found: dict[str, Plot] = {}
+
+    def add(name: str, alt: str, draw, *figures) -> None:
+        progress(f"drawing {name}")
+        light, dark = (draw(theme, *figures) for theme in (plot_style.LIGHT, plot_style.DARK))
+        with Image.open(io.BytesIO(light)) as drawn:
+            width, height = (round(side * 100 / plot_style.DPI) for side in drawn.size)
+        found[name] = Plot(_uri(light, "png"), _uri(dark, "png"), alt, width, height)
+
+    classes, positive = material.classes, material.positive
+    scored = [network for network in (material.headline, material.baseline) if network is not None and network.scores is not None]
+    if scored:
+        series = [(f"{network.title} {network.detail}", network.scores.recall) for network in scored]
+        add("recall", f"Recall of each class with its 95 % interval; {_recall_words(scored[0])}", plots.recall_dots, classes, positive, series)
+    if not isinstance(material.run, Gap):
+        history = material.run.history()
+        if history:
+            last = history[-1]
+            alt = f"Loss and validation balanced accuracy over {len(history)} epochs, ending at {last.validation_balanced_accuracy:.1%}"
+            add("training", alt, plots.training_curves, history)
+    if not isinstance(test, Gap):
+        _test_plots(add, plots, test)
+    if not isinstance(material.parity, Gap):
+        _parity_plots(add, plots, material)
+    if not isinstance(material.samples, Gap):
+        rows = [(f"{report_view.network_words(material, name)}, {runtime}", times) for runtime, artifacts in material.samples.items() for name, times in artifacts.items()]
+        timed = report_data.host_latency(material, material.headline.artifact)
+        headline = f"{report_view.network_words(material, material.headline.name)}, {timed[0].name}" if timed else None
+        words = "; ".join(f"{label} median {np.median(times):.2f} ms" for label, times in rows)
+        if rows:
+            add("latency", f"Distribution of the timed runs: {words}", plots.latency, rows, headline)
+    return found
+
+
+def _test_plots(add, plots, test: TestPart) -> None:
+    """Add the plots of the test part."""
+    curves = test.roc()
+    areas = ", ".join(f"{name} {area:.3f}" for name, _, _, area in curves)
+    add("roc", f"ROC curve of each class against the rest; areas: {areas}", plots.roc, curves, test.positive)
+    ece = test.scores.ece.value
+    add("reliability", f"Reliability diagram in 15 bins; calibration error {ece:.3f}", plots.reliability, _reliability(test))
+    threshold = test.decision.operating()
+    if test.positive is not None and threshold is not None:
+        column = test.probabilities[:, test.classes.index(test.positive)]
+        reach = ", ".join(f"{name} {int((column[test.labels == i] >= threshold.probability).sum())} of {int((test.labels == i).sum())}" for i, name in enumerate(test.classes))
+        alt = f"Probability of {test.positive} of each picture by true class; pictures that reach the threshold {threshold.probability:.3g}: {reach}"
+        add("distribution", alt, plots.positive_by_truth, column, test.labels, test.classes, test.positive, threshold.probability)
+
+
+def _reliability(test: TestPart) -> dict[str, np.ndarray]:
+    from melanoma_edge import metrics
+
+    return metrics.reliability(test.probabilities, test.labels)
+
+
+def _parity_plots(add, plots, material: Material) -> None:
+    """Add the plots of the gates: differences to the references, and what int8 loses on the task."""
+    done = [(report_view.short_name(material, gate), gate) for gate in material.parity.gates if gate.outcome != "not run"]
+    ranges = [
+        (label, gate.figures["share_of_range"], gates.FLOAT_TOLERANCE if gate.name == "float32" else None)
+        for label, gate in done
+        if gate.name in ("float32", "float16", "dynamic") and gate.figures.get("share_of_range") is not None
+    ]
+    quanta = [
+        (label, gate.figures["max_quanta"], gate.figures.get("p99.9_quanta"), gates.INT8_P999 if gate.name == "int8" else gates.ONNX_QUANTA)
+        for label, gate in done
+        if gate.name in ("int8", "int8-onnx") and gate.figures.get("max_quanta") is not None
+    ]
+    if ranges or quanta:
+        words = [f"{label} {value:.1e} of the range" for label, value, _ in ranges] + [f"{label} {largest:g} quanta" for label, largest, _, _ in quanta]
+        add("differences", f"Largest difference to the reference: {'; '.join(words)}", plots.differences, ranges, quanta)
+    tasks = [(label, gate) for label, gate in done if gate.name == "task"]
+    if tasks:
+        label, first = tasks[0]
+        words = [f"{report_view.LOSSES.get(name, name)} {-loss.value * 100:+.1f}" for name, loss in first.losses.items() if loss.value is not None]
+        moved = [f"{name} {change * 100:+.1f}" for name, change in first.recall_change.items() if change is not None]
+        alt = f"Change of {label} against float32, in points: {', '.join(words)}. Recall: {', '.join(moved)}"
+        losses = [(name, gate.losses) for name, gate in tasks]
+        changes = [(name, gate.recall_change) for name, gate in tasks]
+        add("task", alt, plots.task, losses, report_view.LOSSES, gates.TASK_LOSS, changes, material.classes, material.positive)
+
+
+def _augmented(material: Material) -> str | Gap:
+    """Return the run's augmented batch as a data: URI."""
+    if isinstance(material.run, Gap):
+        return material.run
+    try:
+        pixels = image.decode(material.run.path / runs.AUGMENTED_FILE)
+    except image.UnreadableImage:
+        return Gap(f"not shown: {runs.AUGMENTED_FILE} of the run is not here or not a picture")
+    return _jpeg(pixels, SHEET_WIDTH)
+
+
+def _examples(run: runs.Run, test: TestPart, progress: Progress) -> dict:
+    """Return the pictures that the network got right and wrong, and why pictures are missing."""
+    progress("reading examples")
+    sure = test.probabilities.max(axis=1)
+    correct = test.predicted == test.labels
+    wrong = sorted(np.flatnonzero(~correct), key=lambda i: (-sure[i], test.rows[i].path))[:EXAMPLES]
+    folder = Path(run.facts.data)
+    here = folder.is_dir()
+    return {
+        "gone": None if here else f"The pictures are not shown: the data folder {folder} is not here. Their paths and probabilities are.",
+        "right": [_example(test, i, folder if here else None) for i in _typical(test, sure, correct)],
+        "wrong": [_example(test, i, folder if here else None) for i in wrong],
+        "mistakes": int((~correct).sum()),
+        "pictures": len(test.rows),
+    }
+
+
+def _typical(test: TestPart, sure: np.ndarray, correct: np.ndarray) -> list[int]:
+    """Return up to EXAMPLES correct pictures, classes in turn, those of middling confidence first."""
+    queues = []
+    for index in range(len(test.classes)):
+        mine = np.flatnonzero(correct & (test.labels == index))
+        middle = np.median(sure[mine]) if len(mine) else 0.0
+        queues.append(sorted(mine, key=lambda i: (abs(sure[i] - middle), test.rows[i].path)))
+    turns = [queue[turn] for turn in range(EXAMPLES) for queue in queues if turn < len(queue)]
+    return turns[:EXAMPLES]
+
+
+def _example(test: TestPart, index: int, folder: Path | None) -> Example:
+    """Return one picture with its truth and prediction; it is shown only when its pixels are those of the run."""
+    row = test.rows[index]
+    picture = missing = None
+    if folder is not None:
+        try:
+            pixels = image.decode(folder / row.path)
+            if image.pixel_hash(pixels) == row.sha256:
+                picture = _jpeg(image.to_input(pixels, EXAMPLE_SIDE), EXAMPLE_SIDE)
+            else:
+                missing = "changed since the run was trained"
+        except image.UnreadableImage:
+            missing = "not here, or not readable"
+    sure = test.probabilities[index]
+    top = int(test.predicted[index])
+    abstains = bool(sure[top] < test.decision.abstention.probability)
+    truth = float(sure[test.labels[index]])
+    return Example(row.path, row.label, test.classes[top], float(sure[top]), truth, abstains, picture, missing or "not here")
+
+
+def _recall_words(network) -> str:
+    known: dict[str, Interval] = {name: recall for name, recall in network.scores.recall.items() if recall.value is not None}
+    return f"{network.title}: " + ", ".join(f"{name} {recall.value:.1%}" for name, recall in known.items())
+
+
+def _jpeg(pixels: np.ndarray, widest: int) -> str:
+    """Return `pixels` (uint8 [h, w, 3]) as a JPEG in a data: URI, at most `widest` pixels wide."""
+    picture = Image.fromarray(pixels)
+    if picture.width > widest:
+        picture = picture.resize((widest, max(1, round(picture.height * widest / picture.width))), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="jpeg", quality=84)
+    return _uri(buffer.getvalue(), "jpeg")
+
+
+def _uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,0 +1,292 @@
+"""What each section of the report says: tables, cards and words, from a material.
+
+In: a :class:`~melanoma_edge.proof.report_data.Material`. Out: plain values that the template lays out.
+Figures keep the value that stands in their file; rounding is the template's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from melanoma_edge import recipes
+from melanoma_edge.contract import Interval
+from melanoma_edge.data.split import PARTS
+from melanoma_edge.files import read_json
+from melanoma_edge.model import run as runs
+from melanoma_edge.proof.parity_model import Gate
+from melanoma_edge.proof.report_data import Gap, Material, Network, TestPart, host_latency
+
+FIGURES = {
+    "balanced_accuracy": ("Balanced accuracy", "share"),
+    "accuracy": ("Accuracy", "share"),
+    "macro_f1": ("Macro F1", "index"),
+    "macro_auc": ("Macro AUC", "index"),
+    "positive_auc": ("AUC of {positive}", "index"),
+    "positive_sensitivity_at_90_specificity": ("Sensitivity for {positive} at 90 % specificity", "share"),
+    "positive_sensitivity_at_80_specificity": ("Sensitivity for {positive} at 80 % specificity", "share"),
+    "ece": ("Calibration error (ECE), lower is better", "index"),
+}
+"""Score: (label, share for percent or index for 0..1)."""
+CARDS = {
+    "balanced_accuracy": ("Balanced accuracy", 0.0, 1.0),
+    "positive_sensitivity_at_90_specificity": ("Sensitivity for {positive} at 90 % specificity", 0.0, 1.0),
+    "positive_auc": ("AUC of {positive}", 0.5, 1.0),
+    "macro_auc": ("Macro AUC", 0.5, 1.0),
+    "ece": ("Calibration error (ECE), lower is better", 0.0, 0.25),
+}
+"""Score: (label, lower and upper end of the card's scale)."""
+OUTCOMES = {"failed": "✕", "inconclusive": "?", "passed": "✓", "not run": "–"}
+GATE_FIGURES = {
+    "max_difference": ("largest difference", "small"),
+    "logit_range": ("range of the logits", "small"),
+    "share_of_range": ("share of the range", "small"),
+    "top1_agreement": ("same top class", "share"),
+    "max_quanta": ("largest difference, quanta", "count"),
+    "p99.9_quanta": ("99.9th percentile, quanta", "count"),
+    "share_of_logits_off": ("logits that differ", "share"),
+    "flips_beyond_margin": ("flips beyond the margin", "count"),
+    "pictures_that_differ": ("pictures that differ", "count"),
+}
+PHASES = {"float": "Float", "qat": "QAT"}
+LOSSES = {"balanced_accuracy": "balanced accuracy", "positive_sensitivity": "positive sensitivity", "positive_auc": "positive AUC"}
+COUNTS = {
+    "readable": "pictures read",
+    "unreadable": "files that could not be read",
+    "identical_groups": "groups of identical pictures",
+    "conflicting_groups": "of these groups, under labels that contradict each other",
+    "conflicts_dropped": "pictures dropped, because nothing decides between their labels",
+    "relabelled_by_reference": "pictures moved to the class of their reference diagnosis",
+    "duplicates_dropped": "identical copies dropped",
+    "used": "pictures used",
+    "used_groups": "lesions among them (with near copies joined)",
+}
+MIXUPS = 7
+MOST_ROWS = 500
+"""Longer lists end with a count."""
+
+
+def verdict(material: Material) -> dict[str, Any]:
+    """Return the header's line about the gates, and those that failed or cannot tell."""
+    if isinstance(material.parity, Gap):
+        gap = material.parity
+        return {"tone": "not run", "icon": OUTCOMES["not run"], "text": f"Gates: {gap.why}", "command": gap.command, "counts": {}, "open": []}
+    counts = Counter(gate.outcome for gate in material.parity.gates)
+    tone = next((outcome for outcome in ("failed", "inconclusive") if counts[outcome]), "passed" if counts["passed"] else "not run")
+    text = "Gates: " + ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("passed", "failed", "inconclusive", "not run"))
+    troubled: dict[tuple[str, str, str], list[str]] = {}
+    for gate in sorted(material.parity.gates, key=lambda gate: list(OUTCOMES).index(gate.outcome)):
+        if gate.outcome in ("failed", "inconclusive"):
+            troubled.setdefault((gate.outcome, gate.name, gate.reason or ""), []).append(f"{gate.artifact} in {gate.runtime}")
+    return {"tone": tone, "icon": OUTCOMES[tone], "text": text, "command": None, "counts": {name: counts[name] for name in OUTCOMES}, "open": troubled}
+
+
+def cards(material: Material) -> list[dict[str, Any]]:
+    """Return the header's figures: the headline network with its interval, the float one beside it."""
+    found = []
+    for key, (label, low, high) in CARDS.items():
+        if material.positive is None and "positive" in key:
+            continue
+        rows = [
+            {"name": network.title, "interval": getattr(network.scores, key), "main": network is material.headline}
+            for network in (material.headline, material.baseline)
+            if network is not None and network.scores is not None
+        ]
+        kind = FIGURES[key][1]
+        found.append({"key": key, "label": _label(label, material), "kind": kind, "low": low, "high": high, "rows": rows})
+    return found
+
+
+def facts(material: Material) -> list[dict[str, str]]:
+    """Return the header's plain facts: size and speed of the headline artifact, or the network's own."""
+    artifact, scores = material.headline.artifact, material.headline.scores
+    tested = []
+    if scores is not None:
+        note = f"{scores.lesions:,} lesions, {len(material.classes)} classes"
+        tested = [{"label": "Test part", "value": f"{scores.pictures:,}", "unit": "pictures", "note": note}]
+    if artifact is None:
+        run = material.run.facts
+        work = f"{run.multiply_accumulates / 1e6:,.1f} million multiplications a picture"
+        return [
+            {"label": "Network", "value": f"{run.parameters:,}", "unit": "weights", "note": work},
+            {"label": "Host latency, p50", "value": "not measured", "unit": "", "note": "a run has no artifacts: export it first"},
+            *tested,
+        ]
+    size = {"label": f"Size of {artifact.name}", "value": f"{artifact.bytes / 1000:,.0f}", "unit": "kB", "note": "; ".join(_float_size(material))}
+    timed = host_latency(material, artifact)
+    if timed is None:
+        note = material.latency.command or material.latency.why if isinstance(material.latency, Gap) else "its runtime was not timed"
+        return [size, {"label": "Host latency, p50", "value": "not measured", "unit": "", "note": note}, *tested]
+    runtime, row = timed
+    note = f"{runtime.name}, {material.latency.threads} thread{'s' if material.latency.threads > 1 else ''}; host, not phone"
+    if not material.latency.comparable:
+        note += "; not comparable: " + ("quick protocol" if material.latency.quick else "noisy")
+    return [size, {"label": "Host latency, p50", "value": f"{row.p50_ms:.2f}", "unit": "ms", "note": note}, *tested]
+
+
+def score_table(material: Material) -> list[dict[str, Any]]:
+    """Return the groups of rows of the score table, a cell a network."""
+    figures = [key for key in FIGURES if material.positive is not None or not key.startswith("positive")]
+    rows = [
+        {"key": key, "label": _label(FIGURES[key][0], material), "kind": FIGURES[key][1], "cells": [_score(network, key) for network in material.networks]}
+        for key in figures
+    ]
+    recall = [
+        {"key": f"recall/{name}", "label": name, "kind": "share", "cells": [_recall(network, name) for network in material.networks]}
+        for name in material.classes
+    ]
+    return [{"title": "Whole test part", "rows": rows}, {"title": "Recall of each class", "rows": recall}]
+
+
+def training(run: runs.Run) -> list[tuple[str, str]]:
+    """Return what the training was, in words."""
+    recipe, history = run.recipe, run.history()
+    found = [("Network", f"{recipe.network}, {run.facts.parameters:,} weights, {run.facts.multiply_accumulates / 1e6:,.1f} million multiplications a picture")]
+    for phase, seconds in run.facts.seconds.items():
+        epochs = [row for row in history if row.phase == phase]
+        rate = f", {np.median([row.images_per_second for row in epochs]):,.0f} pictures a second" if epochs else ""
+        found.append((f"{PHASES.get(phase, phase)} phase", f"{len(epochs)} epochs in {seconds / 60:,.1f} min{rate}"))
+    drawn = f"{recipe.samples_per_class} of each class, drawn anew" if recipe.samples_per_class else "every picture once"
+    return [*found, ("An epoch", f"{drawn}; batches of {recipe.batch_size}"), ("Input", f"{recipe.image_size} × {recipe.image_size} pixels, RGB")]
+
+
+def mixups(test: TestPart) -> list[dict[str, Any]]:
+    """Return the classes that are taken for another most often, by their share of the true class."""
+    table = test.confusion()
+    found = [
+        {"truth": test.classes[row], "said": test.classes[column], "count": int(count), "total": int(table[row].sum()), "share": float(count / table[row].sum())}
+        for (row, column), count in np.ndenumerate(table)
+        if row != column and count
+    ]
+    return sorted(found, key=lambda one: (-one["share"], -one["count"]))[:MIXUPS]
+
+
+def network_words(material: Material, artifact: str) -> str:
+    """Return an artifact's precision and format, shorter than its name."""
+    return next((f"{network.title} {network.detail}" for network in material.networks if network.name == artifact), artifact)
+
+
+def short_name(material: Material, gate: Gate) -> str:
+    """Return the artifact of `gate` in short, with the runtime where it ran in several."""
+    runtimes = {other.runtime for other in material.parity.gates if other.artifact == gate.artifact and other.outcome != "not run"}
+    return network_words(material, gate.artifact) + (f", {gate.runtime}" if len(runtimes) > 1 else "")
+
+
+def gate_groups(gates: tuple[Gate, ...]) -> list[dict[str, Any]]:
+    """Return the gates in groups of one artifact in one runtime, in their own order."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for gate in gates:
+        lines = [(*GATE_FIGURES.get(key, (key, "small")), value) for key, value in gate.figures.items() if value is not None]
+        row = {"gate": gate, "icon": OUTCOMES[gate.outcome], "figures": lines, "losses": [(LOSSES.get(key, key), loss) for key, loss in gate.losses.items()]}
+        key = ("Not in this version", "") if gate.artifact == "all" else (gate.artifact, gate.runtime)
+        groups.setdefault(key, []).append(row)
+    return [{"artifact": artifact, "runtime": runtime, "rows": rows} for (artifact, runtime), rows in groups.items()]
+
+
+def data(material: Material) -> dict[str, Any]:
+    """Return what the data section says: counts of the policy, classes by part, what was left out."""
+    if isinstance(material.run, Gap):
+        known = material.bundle.manifest.data
+        return {"gap": material.run, "parts": known.pictures, "lesions": known.lesions, "left_out_classes": {name: None for name in known.left_out_classes}}
+    run = material.run
+    held = read_json(run.path / runs.DATA_FILE, "what the data policy did")
+    counts = held["counts"]
+    table, most = [], max(Counter(row.label for row in run.split).values(), default=1)
+    for name in run.facts.classes:
+        mine = [row for row in run.split if row.label == name]
+        cells = [sum(row.part == part for row in mine) for part in PARTS]
+        table.append({"name": name, "cells": cells, "total": len(mine), "lesions": len({row.group for row in mine}), "share": len(mine) / most})
+    left_out = [(path, why) for path, why in held["left_out"].items()]
+    reasons = Counter(why.split(":")[0].split(" to ")[0] for _, why in left_out)
+    return {
+        "gap": None,
+        "folder": run.facts.data.rstrip("/").rsplit("/", 1)[-1],
+        "counts": [(COUNTS.get(key, key.replace("_", " ")), value) for key, value in counts.items() if isinstance(value, int)],
+        "left_out_classes": counts.get("left_out_classes", {}),
+        "min_lesions": run.recipe.min_lesions,
+        "table": table,
+        "parts": {part: len(run.part(part)) for part in PARTS},
+        "lesions": {part: len({row.group for row in run.part(part)}) for part in PARTS},
+        "left_out": left_out[:MOST_ROWS],
+        "left_out_count": len(left_out),
+        "left_out_reasons": reasons.most_common(6),
+        "unreadable": [tuple(bad) for bad in held["unreadable"][:MOST_ROWS]],
+        "unreadable_count": len(held["unreadable"]),
+    }
+
+
+def conditions(material: Material, command: str) -> dict[str, Any]:
+    """Return where and how everything was measured: a column an activity, a row a condition."""
+    columns: dict[str, dict] = {}
+    commands, dates = {}, {}
+    if not isinstance(material.run, Gap):
+        columns["training"], commands["training"] = material.run.facts.conditions, material.run.facts.command
+    for name, found in (("verification", material.parity), ("latency", material.latency)):
+        if not isinstance(found, Gap):
+            columns[name] = found.conditions if isinstance(found.conditions, dict) else found.conditions.model_dump(mode="json")
+            commands[name], dates[name] = found.command, found.date
+    commands["this report"] = command
+    described = {name: _described(held) for name, held in columns.items()}
+    labels = dict.fromkeys(label for held in described.values() for label in held)
+    return {
+        "columns": list(columns),
+        "rows": [(label, [described[name].get(label) for name in columns]) for label in labels],
+        "dates": dates,
+        "commands": commands,
+        "facts": _identities(material),
+        "recipe": recipes.to_toml(material.recipe),
+    }
+
+
+def _identities(material: Material) -> list[tuple[str, str]]:
+    """Return seeds, hashes and times."""
+    found = [("recipe", material.recipe.name), ("seed of the training", str(material.recipe.seed))]
+    scored = next((network.scores for network in material.networks if network.scores), None)
+    if scored:
+        drawn = scored.bootstrap
+        found.append(("bootstrap", f"{drawn.get('replicates')} replicates of {drawn.get('unit')}s, seed {drawn.get('seed')}"))
+    run = None if isinstance(material.run, Gap) else material.run
+    found.append(("data hash", run.facts.data_sha256 if run else material.bundle.manifest.data.sha256))
+    weights = material.bundle.manifest.weights if material.bundle else run.facts.weights
+    found += [(f"weights, {which}", sha256) for which, sha256 in weights.items()]
+    if run:
+        found.append(("peak memory of the training", f"{run.facts.peak_memory_bytes / 1e9:.2f} GB"))
+    if material.bundle:
+        found.append(("licence of the weights", material.bundle.manifest.licence))
+    return found
+
+
+def _described(held: dict) -> dict[str, str]:
+    """Return the conditions of one activity as {label: words}."""
+    cpu = held.get("cpu") or {}
+    found = {
+        "system": held.get("platform"),
+        "CPU": cpu.get("model"),
+        "cores": None if "logical_cores" not in cpu else f"{cpu.get('physical_cores') or '?'} physical, {cpu['logical_cores']} logical",
+        "CPU flags that choose kernels": ", ".join(cpu.get("relevant_flags", ())) or None,
+        "frequency governor": cpu.get("governor") or "hidden by the system",
+        "memory": f"{held['memory_bytes'] / 1e9:.1f} GB" if "memory_bytes" in held else None,
+        "GPU": "; ".join(held.get("gpus", ())) or "none",
+        "python": held.get("python"),
+        **held.get("versions", {}),
+    }
+    return {label: str(value) for label, value in found.items() if value is not None}
+
+
+def _float_size(material: Material) -> list[str]:
+    baseline = material.baseline.artifact if material.baseline else None
+    return [f"float32: {baseline.bytes / 1000:,.0f} kB"] if baseline else []
+
+
+def _score(network: Network, key: str) -> Interval | None:
+    return None if network.scores is None else getattr(network.scores, key)
+
+
+def _recall(network: Network, name: str) -> Interval | None:
+    return None if network.scores is None else network.scores.recall.get(name)
+
+
+def _label(label: str, material: Material) -> str:
+    return label.replace("{positive}", material.positive or "")

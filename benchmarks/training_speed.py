@@ -43,7 +43,7 @@ def main(rounds: int = 8, steps: int = 40) -> None:
     phase = fit.Phase("float", recipe.epochs, recipe.learning_rate, recipe.warmup_share)
     optimizer = fit._optimizer(phase, recipe, feed.steps_per_epoch(labels, recipe))
     optimizer.build(model.trainable_variables)
-    step = fit._train_step(model, optimizer, recipe)
+    step = fit._train_step(model, model.trainable_variables, optimizer, recipe)
     batches = feed.batches(pictures, labels, recipe, 0)
     batch = tuple(map(tf.constant, next(batches)))
     for _ in range(5):

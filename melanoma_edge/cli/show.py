@@ -20,6 +20,8 @@ from melanoma_edge import NOTICE
 
 PLAIN_INTERVAL = 15.0
 """Seconds between progress lines where there is no terminal."""
+FILE_WIDTH = 150
+"""Columns of tables that go to a file or a pipe."""
 OUTCOME_STYLE = {"passed": "green", "failed": "bold red", "inconclusive": "yellow", "not run": "dim"}
 OUTCOME_SIGN = {"passed": "✓", "failed": "✗", "inconclusive": "?", "not run": "-"}
 FIGURES = {
@@ -39,7 +41,9 @@ class Screen:
 
     def __init__(self, *, quiet: bool, verbose: bool):
         self.quiet, self.verbose = quiet, verbose
-        self.out = Console(highlight=False, soft_wrap=False)
+        self.out = Console(highlight=False)
+        if not self.out.is_terminal:
+            self.out = Console(highlight=False, width=FILE_WIDTH)
         self.err = Console(stderr=True, highlight=False, quiet=quiet)
 
     def line(self, text: str) -> None:
@@ -135,15 +139,17 @@ class Screen:
         """Print the gates."""
         if as_json:
             return self.json(parity.model_dump(mode="json"))
-        table = Table("", "gate", "artifact", "runtime", "against", "found", "pictures", title="gates", title_justify="left")
+        table = Table("outcome", "gate", "artifact", "runtime", "against", "found", "pictures", title="gates", title_justify="left")
         for gate in parity.gates:
-            style = OUTCOME_STYLE[gate.outcome]
-            sign = f"[{style}]{OUTCOME_SIGN[gate.outcome]} {gate.outcome}[/]"
-            table.add_row(sign, gate.name, escape(gate.artifact), gate.runtime, escape(gate.reference), escape(_found(gate)), str(gate.pictures or "-"))
+            if gate.outcome != "not run":
+                style = OUTCOME_STYLE[gate.outcome]
+                sign = f"[{style}]{OUTCOME_SIGN[gate.outcome]} {gate.outcome}[/]"
+                table.add_row(sign, gate.name, escape(gate.artifact), gate.runtime, escape(gate.reference), escape(_found(gate)), str(gate.pictures))
         self.out.print(table)
         for gate in parity.gates:
             if gate.reason and (gate.outcome != "passed" or self.verbose):
-                self.out.print(f"{gate.outcome}: {gate.name}, {escape(gate.artifact)} on {gate.runtime}: {escape(gate.reason)}", style=OUTCOME_STYLE[gate.outcome])
+                where = f"{gate.name}, {escape(gate.artifact)}" + (f" on {gate.runtime}" if gate.runtime != gate.name else "")
+                self.out.print(f"{OUTCOME_SIGN[gate.outcome]} {gate.outcome}: {where}: {escape(gate.reason)}", style=OUTCOME_STYLE[gate.outcome])
         for gate in parity.gates:
             if gate.recall_change:
                 changes = ", ".join(f"{name} {change:+.3f}" for name, change in gate.recall_change.items() if change is not None)

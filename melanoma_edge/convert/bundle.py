@@ -5,6 +5,7 @@ In: a bundle folder. Out: a :class:`Bundle` whose files are known to be the ones
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def open_bundle(path: Path) -> Bundle:
     Raises BadInput when something is missing, altered, added under golden/, or of a newer schema.
     """
     path = Path(path)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise BadInput(f"{path} is not a bundle: expected a folder with {MANIFEST}; make one with `melanoma-edge export`")
     raw = read_json(path / MANIFEST, "a bundle manifest")
     version = raw.get("schema_version") if isinstance(raw, dict) else None
@@ -101,7 +102,10 @@ def open_bundle(path: Path) -> Bundle:
         file = path / name
         if file.is_symlink() or not file.is_file() or not file.resolve().is_relative_to(path.resolve()):
             raise BadInput(f"{file} is missing or not a plain file: the bundle is incomplete; export it again")
-        found = sha256_file(file)
+        try:
+            found = sha256_file(file)
+        except OSError as error:
+            raise BadInput(f"{file} cannot be read ({error.strerror}): make it readable or export it again") from None
         if found != expected:
             raise BadInput(f"{file} was altered: its sha256 is {found[:12]}..., the manifest says {expected[:12]}...; export it again")
     try:
@@ -111,14 +115,34 @@ def open_bundle(path: Path) -> Bundle:
         raise BadInput(f"{path / GOLDEN} is not a valid golden set: {detail}; export the bundle again") from None
     if GOLDEN not in manifest.files or SEEN not in manifest.files:
         raise BadInput(f"{path / MANIFEST} does not seal {GOLDEN} and {SEEN}: export the bundle again")
+    _check_golden(path, golden, manifest)
+    return Bundle(path, manifest, golden)
+
+
+def _check_golden(path: Path, golden: Golden, manifest: Manifest) -> None:
+    """Raise BadInput unless the golden pictures are sealed, nothing stands beside them, and the logits fit."""
+    if not golden.pictures:
+        raise BadInput(f"{path / GOLDEN} names no pictures: expected one or more; export the bundle again")
     for picture in golden.pictures:
         if picture.file not in manifest.files:
-            raise BadInput(f"{path / GOLDEN} names {picture.file}, which the manifest does not seal: export the bundle again")
-    return Bundle(path, manifest, golden)
+            raise BadInput(f"{path / GOLDEN} names {_printable(picture.file)}, which the manifest does not seal: export the bundle again")
+    for file in sorted((path / GOLDEN).parent.iterdir()):
+        if file.relative_to(path).as_posix() not in manifest.files and not file.name.startswith("."):
+            raise BadInput(f"{_printable(str(file))} is not sealed: someone added it; remove it or export the bundle again")
+    shape = (len(golden.pictures), len(manifest.classes))
+    for name, rows in golden.logits.items():
+        if len(rows) != shape[0] or any(len(row) != shape[1] for row in rows):
+            found = f"logits of {_printable(name)} are not {shape[0]} x {shape[1]} (pictures x classes)"
+            raise BadInput(f"{path / GOLDEN}: the {found}; export the bundle again")
 
 
 def _first(error: ValidationError) -> str:
     """Return the first problem of a validation error in one line."""
     problem = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in problem["loc"]) or "the file"
-    return f"{where}: {problem['msg']}"
+    return _printable(f"{where}: {problem['msg']}")
+
+
+def _printable(text: str) -> str:
+    """Return `text` as one line."""
+    return text if text.isprintable() else repr(text)[1:-1]

@@ -34,7 +34,7 @@ def augment(picture: np.ndarray, pipeline: Augment, rng: np.random.Generator) ->
     side = _strength(pipeline.erase, rng)
     if side is not None:
         picture = _erase(picture, max(1, round(side * size)), rng)
-    return np.ascontiguousarray(picture)
+    return np.array(picture, order="C")  # a copy even where nothing was applied
 
 
 def geometric_map(pipeline: Augment, size: int, rng: np.random.Generator) -> np.ndarray | None:

@@ -45,6 +45,7 @@ class Phase:
 
 def fit(
     model: keras.Model,
+    variables: list,
     phase: Phase,
     recipe: Recipe,
     train: Part,
@@ -55,17 +56,17 @@ def fit(
     on_epoch: Callable[[list[EpochRow]], None],
     report: Report,
 ) -> None:
-    """Train `model` in place and leave it with its best weights.
+    """Train the `variables` of `model` in place and leave it with its best weights.
 
     `checkpoint` is read when it holds this phase and written after every epoch; `history` (all rows so
     far) is extended and handed to `on_epoch`. `report` gets "step" and "epoch" events.
     """
     steps = feed.steps_per_epoch(train.labels, recipe)
     optimizer = _optimizer(phase, recipe, steps)
-    optimizer.build(model.trainable_variables)
+    optimizer.build(variables)
     first, best, best_weights = _restore(checkpoint, phase, model, optimizer)
     del history[_rows_before(history, phase) + first :]
-    step = _train_step(model, optimizer, recipe)
+    step = _train_step(model, variables, optimizer, recipe)
     for epoch in range(first, phase.epochs):
         started, losses, hits, seen = time.perf_counter(), [], 0, 0
         for done, (pictures, labels) in enumerate(feed.batches(train.pictures, train.labels, recipe, epoch), 1):
@@ -105,7 +106,7 @@ def predict(model: keras.Model, pictures: np.ndarray, batch: int = 64) -> np.nda
     return np.concatenate([call(tf.constant(pictures[i : i + batch])).numpy() for i in range(0, len(pictures), batch)])
 
 
-def _train_step(model: keras.Model, optimizer, recipe: Recipe):
+def _train_step(model: keras.Model, variables: list, optimizer, recipe: Recipe):
     """Return the compiled step: (uint8 pictures, int labels) -> (loss, number of hits)."""
     classes = model.output_shape[-1]
     loss_of = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
@@ -115,8 +116,7 @@ def _train_step(model: keras.Model, optimizer, recipe: Recipe):
         with tf.GradientTape() as tape:
             logits = model(tf.cast(pictures, tf.float32), training=True)
             loss = loss_of(tf.one_hot(labels, classes), logits)
-        gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
         return loss, tf.reduce_sum(tf.cast(tf.argmax(logits, axis=1) == labels, tf.int32))
 
     return step

@@ -36,6 +36,8 @@ from tensorflow_model_optimization.python.core.quantization.keras.graph_transfor
 )
 from tensorflow_model_optimization.python.core.quantization.keras.quantizers import FixedQuantizer
 
+from melanoma_edge.contract import Recipe
+
 WRAPPER_PREFIX = "quant_"
 
 
@@ -179,19 +181,18 @@ def _moving_range(wrapper: keras.layers.Layer):
     return None
 
 
-def freeze(quantized: keras.Model, recipe) -> None:
-    """Hold still what must not move during quantization-aware training.
+def freeze(quantized: keras.Model, recipe: Recipe) -> list:
+    """Hold still what must not move in quantization-aware training; return the variables that do train.
 
-    BatchNormalization keeps the statistics and the affine map of the float network, so that what
-    the converter folds is what was trained. In `classic` the first convolution, into which the input's
-    scaling is folded, has weights so small that a training step would destroy them.
+    BatchNormalization keeps the statistics of the float network (its affine map goes on learning). In
+    `classic` the first convolution, into which the input's scaling is folded, has weights so small
+    that a training step would destroy them: it stays as it is.
     """
     for layer in quantized.layers:
-        inner = getattr(layer, "layer", None)
-        if isinstance(inner, keras.layers.BatchNormalization):
+        if isinstance(getattr(layer, "layer", None), keras.layers.BatchNormalization):
             layer.trainable = False
-    if recipe.network == "classic":
-        quantized.get_layer(WRAPPER_PREFIX + "conv1").trainable = False
+    still = {"conv1/kernel", "conv1/bias"} if recipe.network == "classic" else set()
+    return [variable for variable in quantized.trainable_variables if variable.name.split(":")[0] not in still]
 
 
 def snap_biases(quantized: keras.Model) -> float:

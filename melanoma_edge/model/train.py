@@ -121,10 +121,11 @@ def _phases(out, facts: RunFacts, recipe: Recipe, pictures, labels, parts, group
     history = [EpochRow.model_validate(row) for row in read_json(out / runs.HISTORY_FILE, "a training history")]
     classes = len(facts.classes)
 
-    def fit_phase(model, phase: Phase) -> None:
+    def fit_phase(model, phase: Phase, variables: list) -> None:
         report("phase", {"phase": phase.name, "epochs": phase.epochs})
         fit(
             model,
+            variables,
             phase,
             recipe,
             by_part[TRAIN],
@@ -147,7 +148,7 @@ def _phases(out, facts: RunFacts, recipe: Recipe, pictures, labels, parts, group
     seed_everything(recipe.seed)
     if "float" not in facts.weights:
         model = network.build(recipe, classes, rescale=True)
-        fit_phase(model, Phase("float", recipe.epochs, recipe.learning_rate, recipe.warmup_share))
+        fit_phase(model, Phase("float", recipe.epochs, recipe.learning_rate, recipe.warmup_share), model.trainable_variables)
         facts = keep(network.fold_rescaling(model, recipe, classes), "float", facts)
         keras.backend.clear_session()
     models = {"float": runs.load_keras(out, "float")}
@@ -156,8 +157,7 @@ def _phases(out, facts: RunFacts, recipe: Recipe, pictures, labels, parts, group
             seed_everything(recipe.seed + 1)
             model = quantize.quantization_aware(models["float"])
             quantize.calibrate(model, models["float"], _calibration_batches(by_part[TRAIN], recipe))
-            quantize.freeze(model, recipe)
-            fit_phase(model, Phase("qat", recipe.qat_epochs, recipe.qat_learning_rate, 0.1))
+            fit_phase(model, Phase("qat", recipe.qat_epochs, recipe.qat_learning_rate, 0.1), quantize.freeze(model, recipe))
             quantize.snap_biases(model)
             facts = keep(model, "qat", facts)
         models["qat"] = runs.load_keras(out, "qat")

@@ -19,6 +19,7 @@ from melanoma_edge.proof.parity_model import Parity
 from melanoma_edge.proof.predict import predict
 from melanoma_edge.proof.report import report as write_report
 
+PER_CLASS = 90
 LICENCE = "CC0 1.0: trained on drawn samples only."
 
 
@@ -48,7 +49,7 @@ def demo(
     with new_folder(out, force=force):
         pass
     progress("drawing samples")
-    write_samples(out / "samples")
+    write_samples(out / "samples", per_class=PER_CLASS)
     run = train(out / "samples", recipes.load("demo"), out / "run", command=command, report=report)
     parity = export(run.path, out / "demo.bundle", licence=LICENCE, command=command, progress=progress)
     progress("measuring latency")

@@ -26,6 +26,7 @@ ONNX_QUANTA = 1
 """Largest difference of int8 ONNX to int8 TFLite, in quanta."""
 TASK_LOSS = 0.01
 """A loss of one point; the gate fails when the whole interval lies beyond it."""
+MOST_QUANTA = 2.0**62
 MAX_FLIPS = 200
 """Flips that are listed; the count is always whole."""
 
@@ -34,6 +35,13 @@ Logits = np.ndarray
 
 def float_gate(artifact: Artifact, runtime: str, reference: str, found: Logits, expected: Logits, pictures: Sequence[str], classes) -> Gate:
     """Compare a float artifact with the Keras network: float32 by difference, the others by agreement."""
+    if artifact.precision == "float32":
+        requirement = f"max difference <= {FLOAT_TOLERANCE:g} of the logit range, top-1 agreement 100 %"
+    else:
+        requirement = f"top-1 agreement >= {AGREEMENT:.0%}"
+    about = {"name": artifact.precision, "artifact": artifact.name, "runtime": runtime, "reference": reference, "requirement": requirement}
+    if broken := _broken(found, expected, pictures):
+        return Gate(**about, **broken)
     difference = np.abs(found.astype(np.float64) - expected)
     span = float(expected.max() - expected.min())
     agreement = float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
@@ -44,17 +52,11 @@ def float_gate(artifact: Artifact, runtime: str, reference: str, found: Logits, 
         "top1_agreement": agreement,
     }
     if artifact.precision == "float32":
-        requirement = f"max difference <= {FLOAT_TOLERANCE:g} of the logit range, top-1 agreement 100 %"
         holds = difference.max() <= FLOAT_TOLERANCE * span and agreement == 1.0
     else:
-        requirement = f"top-1 agreement >= {AGREEMENT:.0%}"
         holds = agreement >= AGREEMENT
     return Gate(
-        name=artifact.precision,
-        artifact=artifact.name,
-        runtime=runtime,
-        reference=reference,
-        requirement=requirement,
+        **about,
         outcome="passed" if holds else "failed",
         reason=None if holds else f"difference {figures['share_of_range']:.2g} of the range, agreement {agreement:.2%}",
         pictures=len(found),
@@ -65,6 +67,10 @@ def float_gate(artifact: Artifact, runtime: str, reference: str, found: Logits, 
 
 def int8_gate(artifact: Artifact, runtime: str, found: Logits, expected: Logits, pictures: Sequence[str], classes) -> Gate:
     """Compare int8 TFLite with the fake-quantized Keras network, in quanta."""
+    requirement = f"99.9th percentile <= {INT8_P999} quanta; flips only where the margin is <= {INT8_FLIP_MARGIN} quanta"
+    about = {"name": "int8", "artifact": artifact.name, "runtime": runtime, "reference": "keras-qat", "requirement": requirement}
+    if broken := _broken(found, expected, pictures):
+        return Gate(**about, **broken)
     quanta = to_quanta(found, expected, artifact.quantum)
     flips = _flips(found, expected, pictures, classes)
     margins = _margins(found, expected)
@@ -72,11 +78,7 @@ def int8_gate(artifact: Artifact, runtime: str, found: Logits, expected: Logits,
     p999 = float(np.percentile(quanta, 99.9))
     holds = p999 <= INT8_P999 and beyond == 0
     return Gate(
-        name="int8",
-        artifact=artifact.name,
-        runtime=runtime,
-        reference="keras-qat",
-        requirement=f"99.9th percentile <= {INT8_P999} quanta; flips only where the margin is <= {INT8_FLIP_MARGIN} quanta",
+        **about,
         outcome="passed" if holds else "failed",
         reason=None if holds else f"99.9th percentile {p999:g} quanta, {beyond} flips beyond the margin",
         pictures=len(found),
@@ -87,14 +89,14 @@ def int8_gate(artifact: Artifact, runtime: str, found: Logits, expected: Logits,
 
 def onnx_gate(artifact: Artifact, runtime: str, found: Logits, expected: Logits, quantum: float, pictures: Sequence[str], classes) -> Gate:
     """Compare int8 ONNX with int8 TFLite, in quanta."""
+    requirement = f"max <= {ONNX_QUANTA} quantum"
+    about = {"name": "int8-onnx", "artifact": artifact.name, "runtime": runtime, "reference": "int8 TFLite", "requirement": requirement}
+    if broken := _broken(found, expected, pictures):
+        return Gate(**about, **broken)
     quanta = to_quanta(found, expected, quantum)
     holds = quanta.max() <= ONNX_QUANTA
     return Gate(
-        name="int8-onnx",
-        artifact=artifact.name,
-        runtime=runtime,
-        reference="int8 TFLite",
-        requirement=f"max <= {ONNX_QUANTA} quantum",
+        **about,
         outcome="passed" if holds else "failed",
         reason=None if holds else f"max {int(quanta.max())} quanta",
         pictures=len(found),
@@ -105,22 +107,20 @@ def onnx_gate(artifact: Artifact, runtime: str, found: Logits, expected: Logits,
 
 def golden_gate(artifact: Artifact, runtime: str, found: Logits, expected: Logits, pictures: Sequence[str], classes) -> Gate:
     """Compare this machine's logits of the golden pictures with those that stand in the bundle."""
+    requirement = "0 quanta" if artifact.precision == "int8" else f"max difference <= {FLOAT_TOLERANCE:g} of the logit range"
+    about = {"name": "golden", "artifact": artifact.name, "runtime": runtime, "reference": "logits in the bundle", "requirement": requirement}
+    if broken := _broken(found, expected, pictures):
+        return Gate(**about, measured_on="golden pictures", **broken)
     if artifact.precision == "int8":
         quanta = to_quanta(found, expected, artifact.quantum)
         holds, figures = quanta.max() == 0, _quanta_figures(quanta, found, expected)
-        requirement = "0 quanta"
     else:
         difference = float(np.abs(found.astype(np.float64) - expected).max())
         span = float(expected.max() - expected.min())
         holds = difference <= FLOAT_TOLERANCE * span
         figures = {"max_difference": difference, "logit_range": span}
-        requirement = f"max difference <= {FLOAT_TOLERANCE:g} of the logit range"
     return Gate(
-        name="golden",
-        artifact=artifact.name,
-        runtime=runtime,
-        reference="logits in the bundle",
-        requirement=requirement,
+        **about,
         outcome="passed" if holds else "failed",
         reason=None if holds else "this machine computes something else than the machine that exported",
         pictures=len(found),
@@ -134,6 +134,10 @@ def task_gate(
     manifest: Manifest, artifact: Artifact, baseline: Artifact, runtime: str, found: Logits, expected: Logits, labels, groups, pictures: Sequence[str]
 ) -> Gate:
     """Compare an int8 artifact with the float32 one on what counts, by a paired bootstrap over lesions."""
+    requirement = f"no figure's whole 95 % interval of the loss lies beyond {TASK_LOSS * 100:g} point"
+    about = {"name": "task", "artifact": artifact.name, "runtime": runtime, "reference": baseline.name, "requirement": requirement}
+    if broken := _broken(found, expected, pictures):
+        return Gate(**about, **broken)
     classes = manifest.classes
     training, deployment = (np.array([priors[name] for name in classes]) for priors in (manifest.priors.training, manifest.priors.deployment))
     reference = calibration.probabilities(expected, baseline.decision.temperature, training, deployment)
@@ -151,11 +155,7 @@ def task_gate(
     )
     outcome, reason = task_outcome(losses)
     return Gate(
-        name="task",
-        artifact=artifact.name,
-        runtime=runtime,
-        reference=baseline.name,
-        requirement=f"no figure's whole 95 % interval of the loss lies beyond {TASK_LOSS * 100:g} point",
+        **about,
         outcome=outcome,
         reason=reason,
         pictures=len(labels),
@@ -185,8 +185,21 @@ def not_run(name: str, artifact: str, runtime: str, reference: str, requirement:
 
 
 def to_quanta(found: Logits, expected: Logits, quantum: float) -> np.ndarray:
-    """Return absolute differences as whole quanta (int64, the shape of the logits)."""
-    return np.rint(np.abs(found.astype(np.float64) - expected.astype(np.float64)) / quantum).astype(np.int64)
+    """Return absolute differences as whole quanta (int64, the shape of the logits); very many for NaN and infinity."""
+    quanta = np.rint(np.abs(found.astype(np.float64) - expected.astype(np.float64)) / quantum)
+    return np.minimum(np.nan_to_num(quanta, nan=np.inf), MOST_QUANTA).astype(np.int64)
+
+
+def _broken(found: Logits, expected: Logits, pictures: Sequence[str]) -> dict | None:
+    """Return what a gate has to say where logits are NaN or infinite, None where all are numbers.
+
+    No comparison can be trusted with them: NaN is neither above a bound nor below it.
+    """
+    rows = np.flatnonzero(~(np.isfinite(found) & np.isfinite(expected)).all(axis=1))
+    if len(rows) == 0:
+        return None
+    reason = f"NaN or infinity among the logits of {len(rows)} of {len(found)} pictures (first: {pictures[rows[0]]})"
+    return {"outcome": "failed", "reason": reason, "pictures": len(found), "figures": {"pictures_not_finite": len(rows)}}
 
 
 def _quanta_figures(quanta: np.ndarray, found: Logits, expected: Logits) -> dict[str, float | int]:

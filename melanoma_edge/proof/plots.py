@@ -140,8 +140,9 @@ def positive_by_truth(
         called = int((probability[mine] >= threshold).sum())
         note = f"{called} of {int(mine.sum())}"
         axes.text(1.02, index, note, transform=axes.get_yaxis_transform(), va="center", color=theme.ink, fontsize=SMALL)
-    axes.axvline(np.clip(threshold, low, 1 - low), color=theme.ink, linewidth=1.4, zorder=4)
-    axes.text(np.clip(threshold, low, 1 - low), 1.02, f"threshold {threshold:.3g}", transform=axes.get_xaxis_transform(), ha="center", color=theme.ink, fontsize=SMALL)
+    shown = np.clip(threshold, low, 1 - low)
+    axes.axvline(shown, color=theme.ink, linewidth=1.4, zorder=4)
+    axes.text(shown, 1.02, f"threshold {threshold:.3g}", transform=axes.get_xaxis_transform(), ha="center", color=theme.ink, fontsize=SMALL)
     axes.text(1.02, 1.02, "reach it", transform=axes.transAxes, color=theme.muted, fontsize=SMALL)
     axes.set_xscale("logit")
     axes.set_xlim(low * 0.8, 1 - low * 0.8)
@@ -250,9 +251,11 @@ def _ranges(axes, theme: Theme, ranges) -> None:
     """Draw the float artifacts' panel of :func:`differences`."""
     floor = 10.0 ** np.floor(np.log10(min([value for _, value, _ in ranges if value > 0], default=1e-7)) - 0.3)
     for row, (_, value, bound) in enumerate(ranges):
-        axes.hlines(row, floor, max(value, floor), color=theme.accent, linewidth=3, alpha=0.45)
-        axes.scatter(max(value, floor), row, color=theme.accent, s=36, zorder=4)
-        axes.annotate(f"{value:.1e}" if value else "0", (max(value, floor), row), (7, 0), textcoords="offset points", va="center", color=theme.ink, fontsize=SMALL)
+        shown = max(value, floor)
+        axes.hlines(row, floor, shown, color=theme.accent, linewidth=3, alpha=0.45)
+        axes.scatter(shown, row, color=theme.accent, s=36, zorder=4)
+        note = f"{value:.1e}" if value else "0"
+        axes.annotate(note, (shown, row), (7, 0), textcoords="offset points", va="center", color=theme.ink, fontsize=SMALL)
         if bound is not None:
             axes.plot(bound, row, marker="|", markersize=17, markeredgewidth=2, color=theme.bound)
     axes.set_xscale("log")

@@ -153,9 +153,11 @@ def _plots(material: Material, test: TestPart | Gap, progress: Progress) -> dict
     if not isinstance(material.parity, Gap):
         _parity_plots(add, plots, material)
     if not isinstance(material.samples, Gap):
-        rows = [(f"{report_view.network_words(material, name)}, {runtime}", times) for runtime, artifacts in material.samples.items() for name, times in artifacts.items()]
+        short = {network.name: f"{network.title} {network.detail}" for network in material.networks}
+        raw = [(name, runtime, times) for runtime, artifacts in material.samples.items() for name, times in artifacts.items()]
+        rows = [(f"{short.get(name, name)}, {runtime}", times) for name, runtime, times in raw]
         timed = report_data.host_latency(material, material.headline.artifact)
-        headline = f"{report_view.network_words(material, material.headline.name)}, {timed[0].name}" if timed else None
+        headline = f"{short[material.headline.name]}, {timed[0].name}" if timed else None
         words = "; ".join(f"{label} median {np.median(times):.2f} ms" for label, times in rows)
         if rows:
             add("latency", f"Distribution of the timed runs: {words}", plots.latency, rows, headline)
@@ -168,19 +170,14 @@ def _test_plots(add, plots, test: TestPart) -> None:
     areas = ", ".join(f"{name} {area:.3f}" for name, _, _, area in curves)
     add("roc", f"ROC curve of each class against the rest; areas: {areas}", plots.roc, curves, test.positive)
     ece = test.scores.ece.value
-    add("reliability", f"Reliability diagram in 15 bins; calibration error {ece:.3f}", plots.reliability, _reliability(test))
+    add("reliability", f"Reliability diagram; calibration error {ece:.3f}", plots.reliability, test.reliability())
     threshold = test.decision.operating()
     if test.positive is not None and threshold is not None:
         column = test.probabilities[:, test.classes.index(test.positive)]
-        reach = ", ".join(f"{name} {int((column[test.labels == i] >= threshold.probability).sum())} of {int((test.labels == i).sum())}" for i, name in enumerate(test.classes))
+        called = [column[test.labels == index] >= threshold.probability for index in range(len(test.classes))]
+        reach = ", ".join(f"{name} {mine.sum()} of {len(mine)}" for name, mine in zip(test.classes, called))
         alt = f"Probability of {test.positive} of each picture by true class; pictures that reach the threshold {threshold.probability:.3g}: {reach}"
         add("distribution", alt, plots.positive_by_truth, column, test.labels, test.classes, test.positive, threshold.probability)
-
-
-def _reliability(test: TestPart) -> dict[str, np.ndarray]:
-    from melanoma_edge import metrics
-
-    return metrics.reliability(test.probabilities, test.labels)
 
 
 def _parity_plots(add, plots, material: Material) -> None:

@@ -78,6 +78,10 @@ class TestPart:
         """Return the counts [truth, prediction]."""
         return metrics.confusion(self.predicted, self.labels, len(self.classes))
 
+    def reliability(self) -> dict[str, np.ndarray]:
+        """Return confidence, accuracy and count of each bin of the calibration error."""
+        return metrics.reliability(self.probabilities, self.labels)
+
     def roc(self) -> list[tuple[str, np.ndarray, np.ndarray, float]]:
         """Return (class, false and true positive rates, area) of each class that has a curve.
 

@@ -154,24 +154,21 @@ def training(run: runs.Run) -> list[tuple[str, str]]:
 
 def mixups(test: TestPart) -> list[dict[str, Any]]:
     """Return the classes that are taken for another most often, by their share of the true class."""
-    table = test.confusion()
+    table, names = test.confusion(), test.classes
+    totals = table.sum(axis=1)
     found = [
-        {"truth": test.classes[row], "said": test.classes[column], "count": int(count), "total": int(table[row].sum()), "share": float(count / table[row].sum())}
+        {"truth": names[row], "said": names[column], "count": int(count), "total": int(totals[row]), "share": float(count / totals[row])}
         for (row, column), count in np.ndenumerate(table)
         if row != column and count
     ]
     return sorted(found, key=lambda one: (-one["share"], -one["count"]))[:MIXUPS]
 
 
-def network_words(material: Material, artifact: str) -> str:
-    """Return an artifact's precision and format, shorter than its name."""
-    return next((f"{network.title} {network.detail}" for network in material.networks if network.name == artifact), artifact)
-
-
 def short_name(material: Material, gate: Gate) -> str:
     """Return the artifact of `gate` in short, with the runtime where it ran in several."""
     runtimes = {other.runtime for other in material.parity.gates if other.artifact == gate.artifact and other.outcome != "not run"}
-    return network_words(material, gate.artifact) + (f", {gate.runtime}" if len(runtimes) > 1 else "")
+    words = next((f"{network.title} {network.detail}" for network in material.networks if network.name == gate.artifact), gate.artifact)
+    return f"{words}, {gate.runtime}" if len(runtimes) > 1 else words
 
 
 def gate_groups(gates: tuple[Gate, ...]) -> list[dict[str, Any]]:
@@ -198,8 +195,7 @@ def data(material: Material) -> dict[str, Any]:
         mine = [row for row in run.split if row.label == name]
         cells = [sum(row.part == part for row in mine) for part in PARTS]
         table.append({"name": name, "cells": cells, "total": len(mine), "lesions": len({row.group for row in mine}), "share": len(mine) / most})
-    left_out = [(path, why) for path, why in held["left_out"].items()]
-    reasons = Counter(why.split(":")[0].split(" to ")[0] for _, why in left_out)
+    left_out = list(held["left_out"].items())
     return {
         "gap": None,
         "folder": run.facts.data.rstrip("/").rsplit("/", 1)[-1],
@@ -211,7 +207,6 @@ def data(material: Material) -> dict[str, Any]:
         "lesions": {part: len({row.group for row in run.part(part)}) for part in PARTS},
         "left_out": left_out[:MOST_ROWS],
         "left_out_count": len(left_out),
-        "left_out_reasons": reasons.most_common(6),
         "unreadable": [tuple(bad) for bad in held["unreadable"][:MOST_ROWS]],
         "unreadable_count": len(held["unreadable"]),
     }

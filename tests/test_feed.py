@@ -1,0 +1,133 @@
+"""The feed: batches that depend on seed and epoch and nothing else, whatever the threads do."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from melanoma_edge import recipes
+from melanoma_edge.contract import Augment, Recipe
+from melanoma_edge.data import feed
+from melanoma_edge.data.feed import batches, steps_per_epoch
+
+SIZE, LABELS = 32, np.repeat([0, 1, 2], [23, 9, 5])
+
+
+def recipe(**keywords: object) -> Recipe:
+    values = {"samples_per_class": 30, "batch_size": 8, "augment": recipes.load("default").augment, **keywords}
+    return Recipe(name="test", **values)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    """Noise that cannot be written to, the first pixel of each picture saying which it is."""
+    values = np.random.default_rng(0).integers(0, 256, (len(LABELS), SIZE, SIZE, 3), np.uint8)
+    values[:, 0, 0, 0] = np.arange(len(LABELS))
+    values.flags.writeable = False
+    return values
+
+
+def epoch(pictures: np.ndarray, asked: Recipe, number: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return all pictures and labels of an epoch."""
+    images, labels = zip(*batches(pictures, LABELS, asked, number))
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def equal(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> bool:
+    return np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1])
+
+
+def test_batches_have_the_shape_that_the_network_takes(pictures: np.ndarray) -> None:
+    found = list(batches(pictures, LABELS, recipe(), 0))
+    assert len(found) == 11 == steps_per_epoch(LABELS, recipe())
+    for images, labels in found:
+        assert images.shape == (8, SIZE, SIZE, 3) and images.dtype == np.uint8
+        assert labels.shape == (8,) and labels.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    "keywords, steps, size",
+    [
+        ({"batch_size": 30}, 3, 30),
+        ({"batch_size": 29}, 3, 29),
+        ({"batch_size": 46}, 1, 46),
+        ({"batch_size": 90}, 1, 90),
+        ({"batch_size": 91}, 1, 90),
+        ({"batch_size": 8192}, 1, 90),
+        ({"samples_per_class": 0}, 4, 8),
+        ({"samples_per_class": 1}, 1, 3),
+        ({"samples_per_class": 1, "batch_size": 1}, 3, 1),
+    ],
+)
+def test_the_last_incomplete_batch_is_dropped_unless_it_is_the_only_one(pictures: np.ndarray, keywords: dict, steps: int, size: int) -> None:
+    asked = recipe(**keywords)
+    found = [labels.shape for _, labels in batches(pictures, LABELS, asked, 0)]
+    assert found == [(size,)] * steps and steps_per_epoch(LABELS, asked) == steps
+
+
+def test_pictures_keep_their_labels_and_every_class_its_share(pictures: np.ndarray) -> None:
+    images, labels = epoch(pictures, recipe(augment=Augment(), batch_size=9))
+    positions = images[:, 0, 0, 0]
+    assert np.array_equal(LABELS[positions], labels) and np.array_equal(images, pictures[positions])
+    assert Counter(labels.tolist()) == {0: 30, 1: 30, 2: 30}
+    times = np.bincount(positions, minlength=len(LABELS))
+    assert {label: set(times[LABELS == label]) for label in range(3)} == {0: {1, 2}, 1: {3, 4}, 2: {6}}
+
+
+def test_every_sample_is_augmented_on_its_own(pictures: np.ndarray) -> None:
+    images, _ = epoch(pictures, recipe(batch_size=9))
+    assert len({image.tobytes() for image in images}) == 90, "two samples of a picture got the same augmentation"
+
+
+def test_batches_are_the_same_whatever_the_threads_do(pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = epoch(pictures, recipe())
+    for workers, ahead in ((1, 0), (1, 6), (2, 0), (7, 100)):
+        monkeypatch.setattr(feed, "WORKERS", workers)
+        monkeypatch.setattr(feed, "AHEAD", ahead)
+        assert equal(epoch(pictures, recipe()), expected), (workers, ahead)
+
+
+def test_a_slow_or_a_second_consumer_changes_nothing(pictures: np.ndarray) -> None:
+    expected = [images.copy() for images, _ in batches(pictures, LABELS, recipe(), 1)]
+    slow = []
+    for images, _ in batches(pictures, LABELS, recipe(), 1):
+        time.sleep(0.01)
+        slow.append(images)
+    first, second = zip(*zip(batches(pictures, LABELS, recipe(), 1), batches(pictures, LABELS, recipe(), 1)))
+    for found in (slow, [images for images, _ in first], [images for images, _ in second]):
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert not np.shares_memory(slow[0], slow[-1])
+
+
+def test_an_epoch_does_not_need_the_ones_before(pictures: np.ndarray) -> None:
+    """So an interrupted run goes on as if nothing had happened."""
+    in_a_row = [epoch(pictures, recipe(), number) for number in range(4)]
+    np.random.seed(99)
+    list(islice(batches(pictures, LABELS, recipe(), 2), 3))
+    for number in (3, 0, 2):
+        assert equal(epoch(pictures, recipe(), number), in_a_row[number])
+    assert not equal(in_a_row[0], in_a_row[1])
+
+
+@pytest.mark.parametrize("change", [{"seed": 8}, {"augment": recipes.load("classic").augment}])
+def test_another_seed_or_pipeline_gives_other_batches(pictures: np.ndarray, change: dict) -> None:
+    assert not np.array_equal(epoch(pictures, recipe(**change))[0], epoch(pictures, recipe())[0])
+    assert equal(epoch(pictures, recipe(epochs=3, learning_rate=1.0)), epoch(pictures, recipe()))
+
+
+def test_leaving_early_leaves_no_thread_behind(pictures: np.ndarray) -> None:
+    before = threading.active_count()
+    running = batches(pictures, LABELS, recipe(batch_size=2), 0)
+    next(running)
+    running.close()
+    assert threading.active_count() == before
+
+
+def test_an_error_in_a_thread_reaches_the_consumer() -> None:
+    with pytest.raises(ValueError, match="could not broadcast|different shape|shape"):
+        list(batches(np.zeros((len(LABELS), SIZE, SIZE + 1, 3), np.uint8), LABELS, recipe(), 0))

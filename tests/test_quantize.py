@@ -1,0 +1,172 @@
+"""Quantization-aware networks: what is pinned, what is quantized, and biases on their integer grid."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from melanoma_edge.contract import Recipe
+
+pytestmark = pytest.mark.xdist_group("tensorflow")
+
+CLASSES = 4
+
+
+@pytest.fixture(scope="module")
+def keras():
+    from melanoma_edge.model.tensorflow import require
+
+    require()
+    import tf_keras
+
+    return tf_keras
+
+
+@pytest.fixture(scope="module", params=["edge", "classic"])
+def networks(request, keras):
+    """A float network with random, plausible weights, and its quantization-aware, calibrated twin."""
+    from melanoma_edge.model import network, quantize
+
+    keras.utils.set_random_seed(1)
+    recipe = Recipe(name="tiny", network=request.param, image_size=32, width=0.5)
+    plain = network.build(recipe, CLASSES)
+    rng = np.random.default_rng(3)
+    for layer in plain.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            shape = layer.gamma.shape
+            layer.set_weights([rng.uniform(0.5, 2, shape), rng.normal(1, 1, shape), rng.normal(0, 1, shape), rng.uniform(0.5, 4, shape)])
+        elif len(layer.weights) == 2:
+            kernel, bias = layer.get_weights()
+            layer.set_weights([kernel / (255 if layer.name == "conv1" else 1), rng.normal(0, 0.1, bias.shape)])
+    pictures = rng.integers(0, 256, (16, 32, 32, 3)).astype(np.uint8)
+    quantized = quantize.quantization_aware(plain)
+    ranges = quantize.calibrate(quantized, plain, [pictures])
+    quantized(pictures.astype(np.float32), training=True)  # sets the weights' ranges, as the first step would
+    quantize.calibrate(quantized, plain, [pictures])
+    return recipe, plain, quantized, ranges, pictures
+
+
+def test_fold_rescaling_computes_the_same(keras):
+    from melanoma_edge.model import network
+
+    for name in ("edge", "classic"):
+        recipe = Recipe(name="tiny", network=name, image_size=32, width=0.5)
+        trained = network.build(recipe, CLASSES, rescale=True)
+        folded = network.fold_rescaling(trained, recipe, CLASSES)
+        assert not any(layer.name == "rescale" for layer in folded.layers)
+        pictures = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.float32)
+        np.testing.assert_allclose(folded(pictures).numpy(), trained(pictures).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_default_network_has_the_promised_size(keras):
+    from melanoma_edge import recipes
+    from melanoma_edge.model import network
+
+    model = network.build(recipes.load("default"), 9)
+    assert 200_000 <= model.count_params() <= 700_000
+    assert 20e6 < network.multiply_accumulates(model) < 80e6
+
+
+def test_multiply_accumulates_of_a_network_counted_by_hand(keras):
+    from melanoma_edge.model import network
+
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(5, 3, strides=2, padding="same")(image)
+    x = keras.layers.DepthwiseConv2D(3, padding="same")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(image, keras.layers.Dense(7)(x))
+    assert network.multiply_accumulates(model) == 4 * 4 * (3 * 3 * 3 * 5) + 4 * 4 * (3 * 3 * 5) + 5 * 7
+
+
+def test_known_ranges_are_pinned_and_stay_in_training(networks):
+    from melanoma_edge.model import quantize
+
+    _, plain, quantized, _, pictures = networks
+    inputs = next(layer for layer in quantized.layers if type(layer).__name__ == "QuantizeLayer")
+    assert (inputs.quantizer.init_min, inputs.quantizer.init_max) == (0.0, 255.0)
+    probe = inputs(pictures[:1].astype(np.float32) + 0.3, training=True).numpy()
+    np.testing.assert_array_equal(probe, np.rint(pictures[:1] + 0.3))  # scale 1, zero point 0
+    for layer in quantized.layers:
+        if layer.name.endswith("_relu6"):
+            assert isinstance(layer.quantize_config, quantize.PinnedOutput)
+            steps = layer(np.linspace(-1, 8, 1001, dtype=np.float32), training=True).numpy() / (6 / 255)
+            np.testing.assert_allclose(steps, np.rint(steps), atol=1e-3)
+            assert steps.min() == 0 and round(float(steps.max())) == 255
+
+
+def test_other_ranges_are_those_that_the_float_network_produces(networks, keras):
+    _, plain, quantized, ranges, pictures = networks
+    assert "logits" in ranges
+    logits = plain(pictures.astype(np.float32)).numpy()
+    assert ranges["logits"] == pytest.approx((min(0, logits.min()), max(0, logits.max())), rel=1e-5)
+
+
+def test_every_weight_is_quantized_per_channel_or_per_tensor(networks, keras):
+    """The library's own rewrite would leave a convolution that a ReLU follows in float."""
+    _, plain, quantized, _, pictures = networks
+    checked = 0
+    for layer in quantized.layers:
+        inner = getattr(layer, "layer", None)
+        if not isinstance(inner, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)):
+            continue
+        names = {variable.name.split("/")[-1].split(":")[0]: variable for variable in layer.non_trainable_variables}
+        bound = next((value for name, value in names.items() if name.endswith("kernel_max")), None)
+        assert bound is not None, f"{layer.name} has no quantized weights"
+        kernel = layer._weight_vars[0][0].numpy()  # the layer itself holds the quantized tensor by now
+        if isinstance(inner, keras.layers.DepthwiseConv2D):
+            expected = np.abs(kernel).max(axis=(0, 1, 3))
+        elif isinstance(inner, keras.layers.Conv2D):
+            expected = np.abs(kernel).max(axis=(0, 1, 2))
+        else:
+            expected = np.abs(kernel).max()
+        np.testing.assert_allclose(bound.numpy(), expected, rtol=1e-6, err_msg=layer.name)
+        checked += 1
+    assert checked == sum(bool(layer.weights) and "bn" not in layer.name for layer in plain.layers)
+
+
+def test_biases_end_on_the_integer_grid_and_hardly_move(networks, keras):
+    from melanoma_edge.model import quantize
+
+    recipe, _, quantized, _, pictures = networks
+    before = quantized(pictures.astype(np.float32), training=False).numpy()
+    largest = quantize.snap_biases(quantized)
+    assert 0 < largest <= 0.5 + 1e-6
+    assert quantize.snap_biases(quantized) < 0.1  # a second time finds nothing but float32 noise
+    after = quantized(pictures.astype(np.float32), training=False).numpy()
+    assert np.abs(after - before).max() <= 0.1 * np.ptp(before)
+
+
+def test_snapped_simulation_equals_the_integers_of_litert(networks, keras, tmp_path):
+    """Against the converted file: at most a quantum on few logits, where without snapping a third is off."""
+    from melanoma_edge.convert import tflite
+    from melanoma_edge.model import network, quantize
+    from melanoma_edge.model import run as runs
+    from melanoma_edge.runtimes import process
+
+    recipe, plain, quantized, _, pictures = networks
+    quantize.snap_biases(quantized)
+    fixed = quantize.quantization_aware(network.build(recipe, CLASSES, batch=1))
+    runs.assign(fixed.weights, runs.named(quantized.weights), "the twin")
+    content = tflite.convert(fixed, "int8")
+    (tmp_path / "int8.tflite").write_bytes(content)
+    tensor_in, tensor_out, quantum = tflite.tensors(content)
+    assert (tensor_in.name, tensor_in.dtype, tensor_in.quantization.scale, tensor_in.quantization.zero_point) == ("image", "uint8", 1.0, 0)
+    assert (tensor_out.name, tensor_out.dtype) == ("logits", "float32")
+    found = process.run_logits("litert", tmp_path / "int8.tflite", pictures)
+    expected = quantized(pictures.astype(np.float32), training=False).numpy()
+    quanta = np.rint(np.abs(found - expected) / quantum)
+    assert quanta.max() <= 1 and (quanta > 0).mean() <= 0.25
+
+
+def test_statistics_and_the_folded_first_layer_do_not_move_in_training(networks, keras):
+    from melanoma_edge.model import quantize
+
+    recipe, _, quantized, _, pictures = networks
+    names = {variable.name for variable in quantize.freeze(quantized, recipe)}
+    assert not any(name.startswith("conv1/") for name in names)
+    assert {"logits/kernel:0", "logits/bias:0"} <= names
+    before = [variable.numpy() for variable in quantized.variables if "moving_" in variable.name]
+    quantized(pictures.astype(np.float32), training=True)
+    after = [variable.numpy() for variable in quantized.variables if "moving_" in variable.name]
+    assert bool(before) == (recipe.network == "edge")
+    assert all(np.array_equal(old, new) for old, new in zip(before, after))

@@ -106,6 +106,11 @@ def test_why_a_contradiction_was_dropped_is_said() -> None:
     assert left_out["nevus/002.png"] == f"labels nevus against the reference {PARENT}: not resolved"
 
 
+def test_references_are_understood_whatever_the_case_of_the_folders() -> None:
+    given_ = index(("Melanoma", "", "nevus"), ("Melanoma", "", PARENT), *many("Melanoma", 2), *many("NEVUS", 2), *many(PBK.title(), 2))
+    assert decided(select(given_, recipe()), 2) == ["NEVUS", PBK.title()]
+
+
 def test_a_parent_diagnosis_can_only_mean_classes_that_there_are() -> None:
     given_ = index(("nevus", "", PARENT), *many("nevus", 2), *many(PBK, 2))
     assert decided(select(given_, recipe()), 1) == [PBK]

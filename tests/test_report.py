@@ -220,7 +220,7 @@ def test_data_and_conditions_are_told(run: Path) -> None:
         assert words in found.text("conditions"), words
 
 
-def test_names_from_data_are_escaped(tmp_path: Path, drawn: None) -> None:
+def test_names_from_data_are_escaped(tmp_path: Path) -> None:
     made = write_run(tmp_path / "runs" / "<b>run", classes=HOSTILE, positive=HOSTILE[0], file_name='"><img onerror=alert(2) src=x>')
     bundle = write_bundle_of(made, tmp_path / "bundle")
     for subject in (made.path, bundle):
@@ -338,7 +338,7 @@ def test_an_interrupted_write_leaves_the_old_report_whole(run: Path, monkeypatch
     assert (run / "report.html").read_text(encoding="utf-8") == "old" and sorted(run.iterdir()) == before
 
 
-def test_the_page_goes_where_it_is_asked_to_and_is_repeatable(run: Path, tmp_path: Path, drawn: None) -> None:
+def test_the_page_goes_where_it_is_asked_to_and_is_repeatable(run: Path, tmp_path: Path) -> None:
     first, second = report(run, out=tmp_path / "a.html"), report(run, out=tmp_path / "b.html")
     assert first.read_bytes() == second.read_bytes() and not (run / "report.html").exists()
     with pytest.raises(BadInput, match="does not exist"):
@@ -388,3 +388,4 @@ def test_plots_take_any_names_and_few_values(theme: plot_style.Theme, drawn: Non
         plots.latency(theme, [(names[0], np.full(3, 0.2)), (names[1], np.array([0.1, 5.0]))], names[0]),
     ]
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+    assert plots.training_curves(theme, [row]) == pictures[0]

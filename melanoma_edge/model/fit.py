@@ -94,8 +94,8 @@ def fit(
         rank = (row.validation_balanced_accuracy, -row.validation_loss)
         if best is None or rank > best:
             best, best_weights = rank, runs.named(model.weights)
+        on_epoch(history)  # before the checkpoint: going on drops rows that it does not know, but cannot make up missing ones
         _save(checkpoint, phase, epoch + 1, best, model, optimizer, best_weights)
-        on_epoch(history)
         report("epoch", {"epochs": phase.epochs, **row.model_dump()})
     runs.assign(model.weights, best_weights, "the checkpoint")
 
@@ -132,7 +132,7 @@ def _optimizer(phase: Phase, recipe: Recipe, steps: int):
         warmup_target=phase.peak if warmup else None,
         warmup_steps=warmup,
     )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay or None)
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     return optimizer
 

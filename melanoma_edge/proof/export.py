@@ -109,6 +109,9 @@ def artifact_name(run: runs.Run, fmt: Format, precision: Precision) -> str:
 
 def _convert(run: runs.Run, wanted, golden_inputs: np.ndarray, progress: Progress) -> tuple[dict[str, bytes], dict[str, np.ndarray]]:
     """Return ({file name: bytes}, {Keras network: logits of the golden pictures})."""
+    from melanoma_edge.model.tensorflow import require
+
+    require()
     import tf_keras as keras
 
     from melanoma_edge.convert import onnx, tflite

@@ -155,7 +155,7 @@ def intervals(axes, known: Sequence[tuple[int, Interval]], shift: float, style: 
         if interval.low is not None:
             axes.hlines(row + shift, interval.low, interval.high, color=colour, linewidth=2.2, alpha=0.5)
     values, rows = [interval.value for _, interval in known], [row + shift for row, _ in known]
-    axes.scatter(values, rows, marker=marker, s=34, color=face, edgecolor=colour, linewidth=1.5, zorder=4, label=label)
+    axes.scatter(values, rows, marker=marker, s=34, color=face, edgecolor=colour, linewidth=1.5, zorder=4, label=plain(label))
 
 
 def series_style(theme: Theme, place: int) -> tuple[str, str, str]:

@@ -202,7 +202,7 @@ def task(
         known = [(index, change[name] * 100) for index, name in enumerate(classes) if change.get(name) is not None]
         _changes(bottom, theme, known, offset(place, len(changes)), series_style(theme, place), numbers=place == 0)
     class_rows(bottom, theme, classes, positive)
-    bottom.margins(x=0.2)
+    bottom.margins(x=0.24)
     title(bottom, "Recall of each class")
     bottom.set_xlabel("change in points (left: int8 is worse)")
     for axes in (top, bottom):

@@ -177,7 +177,7 @@ def gate_groups(gates: tuple[Gate, ...]) -> list[dict[str, Any]]:
     for gate in gates:
         lines = [(*GATE_FIGURES.get(key, (key, "small")), value) for key, value in gate.figures.items() if value is not None]
         row = {"gate": gate, "icon": OUTCOMES[gate.outcome], "figures": lines, "losses": [(LOSSES.get(key, key), loss) for key, loss in gate.losses.items()]}
-        key = ("Not in this version", "") if gate.artifact == "all" else (gate.artifact, gate.runtime)
+        key = ("All artifacts", "") if gate.artifact == "all" else (gate.artifact, gate.runtime)
         groups.setdefault(key, []).append(row)
     return [{"artifact": artifact, "runtime": runtime, "rows": rows} for (artifact, runtime), rows in groups.items()]
 

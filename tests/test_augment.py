@@ -301,6 +301,16 @@ def test_the_illuminant_tints_each_channel_within_its_gain(gain: float, seed: in
     assert (np.abs(factors - 1) <= gain).all() and len(set(factors)) == 3
 
 
+@given(st.floats(0.2, 2), st.floats(0.01, 0.5), SEEDS)
+@settings(deadline=None, max_examples=40)
+def test_the_illuminant_tints_what_the_others_added_too(contrast: float, gain: float, seed: int) -> None:
+    mean = np.array([200.0, 120.0, 90.0])
+    found = colour_map(always(contrast=contrast, illuminant=gain), mean, rng(seed))
+    factors = np.diag(found[:, :3]) / contrast
+    assert (np.abs(factors - 1) <= gain + 1e-9).all()
+    assert np.allclose(found[:, 3], factors * (1 - contrast) * (mean @ [0.299, 0.587, 0.114]))
+
+
 def test_colour_is_changed_after_the_picture_was_moved() -> None:
     """A picture gets both, and each once: the colours of the moved picture under the same colour map."""
     picture, pipeline = draw("melanoma", 64, 2), always(rotate=30.0, zoom=1.2, brightness=1.1, hue=20.0)

@@ -132,7 +132,7 @@ def test_a_missing_file_is_named(bundle: Path, name: str) -> None:
     assert f"{bundle / name} is missing" in refused(bundle)
 
 
-@pytest.mark.parametrize("kind", ["link to a copy", "dangling link", "folder", "pipe"])
+@pytest.mark.parametrize("kind", ["link to a copy", "link inside", "dangling link", "folder", "pipe"])
 def test_what_stands_in_place_of_an_artifact_is_not_read(bundle: Path, tmp_path: Path, kind: str) -> None:
     path = bundle / INT8
     shutil.move(path, tmp_path / "away")
@@ -141,7 +141,8 @@ def test_what_stands_in_place_of_an_artifact_is_not_read(bundle: Path, tmp_path:
     elif kind == "pipe":
         os.mkfifo(path)
     else:
-        path.symlink_to(tmp_path / "away" if kind == "link to a copy" else tmp_path / "nowhere")
+        shutil.copy(tmp_path / "away", bundle / "copy")
+        path.symlink_to({"link to a copy": tmp_path / "away", "link inside": "copy", "dangling link": tmp_path / "nowhere"}[kind])
     assert f"{path} is missing or not a plain file" in refused(bundle)
 
 

@@ -79,6 +79,12 @@ def test_pictures_keep_their_labels_and_every_class_its_share(pictures: np.ndarr
     assert {label: set(times[LABELS == label]) for label in range(3)} == {0: {1, 2}, 1: {3, 4}, 2: {6}}
 
 
+@pytest.mark.parametrize("samples", [0, 30])
+def test_every_epoch_has_an_order_of_its_own(pictures: np.ndarray, samples: int) -> None:
+    plain = recipe(augment=Augment(), samples_per_class=samples)
+    assert len({epoch(pictures, plain, number)[0][:, 0, 0, 0].tobytes() for number in range(5)}) == 5
+
+
 def test_every_sample_is_augmented_on_its_own(pictures: np.ndarray) -> None:
     images, _ = epoch(pictures, recipe(batch_size=9))
     assert len({image.tobytes() for image in images}) == 90, "two samples of a picture got the same augmentation"

@@ -1,0 +1,235 @@
+"""Evaluation, latency and the report as a user asks for them; figures are computed again from other output."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import CLASSES, Cli, read_json, snapshot, validate
+from PIL import Image
+from sklearn.metrics import confusion_matrix, roc_auc_score
+from test_export_cli import ONNX, TFLITE, artifacts
+from test_train_cli import split_of
+
+from melanoma_edge import NOTICE
+
+
+def rows_of(run: Path, part: str) -> list[dict[str, str]]:
+    """Return the rows of one part of a run's split."""
+    return [row for row in split_of(run) if row["part"] == part]
+
+
+def folder_of(drawn: Path, rows: list[dict[str, str]], folder: Path, *, metadata: bool = True) -> Path:
+    """Copy these pictures into class folders below `folder`, with the metadata beside them."""
+    for row in rows:
+        (folder / row["label"]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(drawn / row["path"], folder / row["path"])
+    if metadata:
+        shutil.copy(drawn / "metadata.csv", folder)
+    return folder
+
+
+def predictions(cli: Cli, bundle: Path, drawn: Path, rows: list[dict[str, str]], artifact: str) -> list[dict[str, Any]]:
+    """Return what ``predict`` says about these pictures."""
+    done = cli("predict", bundle, *(drawn / row["path"] for row in rows), "--artifact", artifact, "--json")
+    assert [result["picture"] for result in done.json["results"]] == [str(drawn / row["path"]) for row in rows]
+    return done.json["results"]
+
+
+@pytest.mark.parametrize("name", [*TFLITE, *ONNX])
+def test_the_figures_of_an_artifact_follow_from_its_predictions(cli: Cli, bundle: Path, run: Path, drawn: Path, name: str) -> None:
+    result = cli("evaluate", bundle, "--data", drawn, "--artifact", name, "--json", "-q").json
+    rows, scores = rows_of(run, "test"), result["scores"]
+    found = predictions(cli, bundle, drawn, rows, name)
+    truth, predicted = [row["label"] for row in rows], [one["class"] for one in found]
+    assert result["model"] == name and result["classes"] == list(CLASSES) and result["leak_free"] is True and result["notice"] == NOTICE
+    assert result["confusion"] == confusion_matrix(truth, predicted, labels=CLASSES).tolist()
+    hits = np.array(truth) == np.array(predicted)
+    assert scores["pictures"] == len(rows) and scores["accuracy"]["value"] == pytest.approx(hits.mean())
+    recall = {label: hits[np.array(truth) == label].mean() for label in CLASSES}
+    assert {label: figure["value"] for label, figure in scores["recall"].items()} == pytest.approx(recall)
+    assert scores["balanced_accuracy"]["value"] == pytest.approx(np.mean(list(recall.values())))
+    melanoma = [one["probabilities"]["melanoma"] for one in found]
+    assert scores["positive_auc"]["value"] == pytest.approx(roc_auc_score([label == "melanoma" for label in truth], melanoma))
+    assert artifacts(bundle)[name]["scores"]["accuracy"] == scores["accuracy"]
+
+
+def test_the_int8_tflite_artifact_is_the_one_evaluated_unless_named(cli: Cli, bundle: Path, drawn: Path) -> None:
+    done = cli("evaluate", bundle, "--data", drawn)
+    assert TFLITE[3] in done.out and NOTICE.split(".")[0] in done.out and "seen in training and left out: " in done.out
+
+
+@pytest.mark.parametrize(("options", "which"), [([], "qat"), (["--artifact", "float"], "float")])
+def test_a_run_gives_the_figures_that_training_gave(cli: Cli, run: Path, drawn: Path, options: list[str], which: str) -> None:
+    result = cli("evaluate", run, "--data", drawn, *options, "--json", "-q").json
+    assert result["model"] == f"keras-{which}"
+    ours, theirs = result["scores"], read_json(run / "evaluation.json")[which]["scores"]
+    assert {key: ours[key]["value"] for key in ("accuracy", "balanced_accuracy", "macro_f1")} == {
+        key: pytest.approx(theirs[key]["value"]) for key in ("accuracy", "balanced_accuracy", "macro_f1")
+    }
+    assert ours["positive_auc"]["value"] == pytest.approx(theirs["positive_auc"]["value"], abs=1e-6)
+    assert result["pictures"]["seen_in_training"] == len(split_of(run)) - len(rows_of(run, "test"))
+
+
+def test_an_absent_class_is_null_and_never_zero(cli: Cli, bundle: Path, run: Path, drawn: Path, tmp_path: Path) -> None:
+    rows = [row for row in rows_of(run, "test") if row["label"] in ("nevus", "vascular lesion")]
+    data = folder_of(drawn, rows, tmp_path / "two")
+    result = cli("evaluate", bundle, "--data", data, "--json", "-q").json
+    recall = result["scores"]["recall"]
+    nothing = {"value": None, "low": None, "high": None}
+    assert recall["melanoma"] == recall["basal cell carcinoma"] == nothing
+    assert result["scores"]["positive_auc"] == result["scores"]["positive_sensitivity_at_80_specificity"] == nothing
+    assert result["scores"]["per_class"]["melanoma"] == 0
+    assert result["scores"]["balanced_accuracy"]["value"] == pytest.approx((recall["nevus"]["value"] + recall["vascular lesion"]["value"]) / 2)
+    assert "undefined" in cli("evaluate", bundle, "--data", data).out
+
+
+def test_what_cannot_be_scored_is_named_and_counted(cli: Cli, bundle: Path, run: Path, drawn: Path, tmp_path: Path) -> None:
+    rows = rows_of(run, "test")
+    data = folder_of(drawn, rows, tmp_path / "data")
+    (data / "alien [x]").mkdir()
+    noise = np.random.default_rng(3).integers(0, 256, (2, 40, 40, 3), np.uint8)
+    for index, pixels in enumerate(noise):
+        Image.fromarray(pixels).save(data / "alien [x]" / f"{index}.png")
+    (data / "nevus" / "broken.jpg").write_bytes(b"")
+    result = cli("evaluate", bundle, "--data", data, "--json", "-q").json
+    assert result["pictures"]["unknown_classes"] == {"alien [x]": 2} and result["scores"]["pictures"] == len(rows)
+    [[path, why]] = result["pictures"]["unreadable"]
+    assert path == "nevus/broken.jpg" and "empty file" in why
+    shown = cli("evaluate", bundle, "--data", data).out
+    assert "class unknown to the model: alien [x] (2 pictures, not scored)" in shown and "unreadable: nevus/broken.jpg" in shown
+
+
+def test_pictures_that_training_saw_are_left_out_whatever_their_file(cli: Cli, bundle: Path, run: Path, drawn: Path, tmp_path: Path) -> None:
+    test, train = rows_of(run, "test"), rows_of(run, "train")
+    data = folder_of(drawn, test, tmp_path / "data")
+    with Image.open(drawn / train[0]["path"]) as image:  # the same pixels under another name and in another format
+        image.save(data / train[0]["label"] / "other.bmp")
+    result = cli("evaluate", bundle, "--data", data, "--json", "-q").json
+    assert result["pictures"]["seen_in_training"] == 1 and result["pictures"]["used"] == len(test) + 1
+    assert result["scores"]["pictures"] == len(test) and result["leak_free"] is True
+
+
+def test_another_photograph_of_a_lesion_that_training_saw_is_left_out(cli: Cli, bundle: Path, run: Path, drawn: Path, tmp_path: Path) -> None:
+    test, train = rows_of(run, "test"), rows_of(run, "train")
+    data = folder_of(drawn, test, tmp_path / "data")
+    noise = np.random.default_rng(4).integers(0, 256, (40, 40, 3), np.uint8)
+    Image.fromarray(noise).save(data / "nevus" / "new.png")
+    with open(data / "metadata.csv", "a", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerow(["new", train[0]["lesion"], "nevus", ""])
+    result = cli("evaluate", bundle, "--data", data, "--json", "-q").json
+    assert result["pictures"]["seen_in_training"] == 1 and result["scores"]["pictures"] == len(test)
+
+
+def test_seen_pictures_can_be_asked_for_and_are_marked(cli: Cli, bundle: Path, run: Path, drawn: Path) -> None:
+    done = cli("evaluate", bundle, "--data", drawn, "--include-seen", "--json", "-q")
+    assert done.json["leak_free"] is False and done.json["scores"]["pictures"] == len(split_of(run))
+    assert done.json["pictures"]["seen_in_training"] == len(split_of(run)) - len(rows_of(run, "test"))
+    assert "not leak-free" in cli("evaluate", bundle, "--data", drawn, "--include-seen").out
+
+
+def test_nothing_but_seen_pictures_is_refused(cli: Cli, bundle: Path, run: Path, drawn: Path, tmp_path: Path) -> None:
+    rows = rows_of(run, "train")[:30]
+    data = folder_of(drawn, rows, tmp_path / "seen", metadata=False)
+    line = cli.refused("evaluate", bundle, "--data", data)
+    assert f"all {len(rows)} pictures" in line and "were used in training" in line and "--include-seen" in line
+    result = cli("evaluate", bundle, "--data", data, "--include-seen", "--json", "-q").json
+    assert result["leak_free"] is False and result["scores"]["pictures"] == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--artifact", "nonsense"], "has no artifact 'nonsense': expected one of demo-float32.tflite, "),
+        (["--metadata", "nowhere.csv"], "nowhere.csv cannot be read as CSV"),
+    ],
+)
+def test_wrong_options_are_one_line(cli: Cli, bundle: Path, drawn: Path, options: list[str], found: str) -> None:
+    assert found in cli.refused("evaluate", bundle, "--data", drawn, *options)
+
+
+def test_what_is_no_model_or_no_data_is_one_line(cli: Cli, bundle: Path, run: Path, drawn: Path, tmp_path: Path) -> None:
+    assert "is neither a run nor a bundle" in cli.refused("evaluate", drawn, "--data", drawn)
+    assert "is missing: expected a folder" in cli.refused("evaluate", bundle, "--data", tmp_path / "nowhere")
+    assert "has no network 'int8': expected one of float, qat" in cli.refused("evaluate", run, "--data", drawn, "--artifact", "int8")
+    (tmp_path / "data" / "alien").mkdir(parents=True)
+    shutil.copy(drawn / split_of(run)[0]["path"], tmp_path / "data" / "alien")
+    assert "holds no picture of a class that the model knows (found alien)" in cli.refused("evaluate", bundle, "--data", tmp_path / "data")
+
+
+# Latency.
+
+
+def test_a_quick_bench_writes_valid_latencies(cli: Cli, bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "b.bundle"
+    shutil.copytree(bundle, folder)
+    done = cli("bench", folder, "--quick", "--json", "-q")
+    latency = read_json(folder / "evidence" / "latency.json")
+    validate(latency, "latency")
+    assert latency == done.json and latency["quick"] is True and latency["comparable"] is False
+    timed = {artifact["name"]: artifact for runtime in latency["runtimes"] for artifact in runtime["artifacts"]}
+    assert timed.keys() == {*TFLITE, *ONNX} and all(0 < row["p50_ms"] <= row["p99_ms"] for row in timed.values())
+    assert all(timed[name]["sha256"] == artifact["sha256"] for name, artifact in artifacts(folder).items())
+    assert all(runtime["reason"] for runtime in latency["runtimes"] if runtime["status"] == "not run")
+    shown = cli("bench", folder, "--quick", "--runtime", "litert").out
+    assert "host numbers, never phone numbers" in shown and TFLITE[3] in shown
+
+
+# The report.
+
+
+class Page(html.parser.HTMLParser):
+    """What a page refers to, and its words."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.references, self.tags, self.words = [], set(), []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.references += [value or "" for name, value in attributes if name in ("src", "href", "srcset", "data")]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def _self_contained(file: Path) -> str:
+    """Return the words of a page that must need nothing from outside."""
+    page = Page(file.read_text(encoding="utf-8"))
+    assert "script" not in page.tags and page.references
+    assert all(reference.startswith(("data:", "#")) for reference in page.references), page.references
+    words = " ".join(" ".join(page.words).split())
+    assert "Not a medical device" in words
+    return words
+
+
+def test_the_report_of_a_bundle(cli: Cli, bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "b.bundle"
+    shutil.copytree(bundle, folder)
+    done = cli("report", folder, "-q")
+    assert done.out == f"{folder / 'evidence' / 'report.html'}\n"
+    words = _self_contained(folder / "evidence" / "report.html")
+    for name, artifact in artifacts(folder).items():
+        assert name in words and f"{artifact['scores']['balanced_accuracy']['value']:.3f}" in words
+    cli("verify", folder, "-q")  # the report breaks no seal
+
+
+def test_the_report_of_a_run(cli: Cli, run: Path, tmp_path: Path) -> None:
+    before = snapshot(run)
+    done = cli("report", run, "--out", tmp_path / "page.html", "-q")
+    assert done.out == f"{tmp_path / 'page.html'}\n" and snapshot(run) == before
+    words = _self_contained(tmp_path / "page.html")
+    for which in ("float", "qat"):
+        assert f"{read_json(run / 'evaluation.json')[which]['scores']['balanced_accuracy']['value']:.3f}" in words
+
+
+def test_a_report_about_nothing_is_refused(cli: Cli, drawn: Path, tmp_path: Path) -> None:
+    cli.refused("report", drawn, "--out", tmp_path / "page.html", "-q")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,331 @@
+"""Exporting as a user does it; what lies in the bundle is read with other tools than those that wrote it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+from conftest import SETTINGS, Cli, Done, read_json, snapshot, validate, wait_until
+from PIL import Image
+from resize_reference import to_input
+from test_train_cli import split_of
+
+from melanoma_edge import NOTICE
+
+SIZE = SETTINGS["image_size"]
+TFLITE = ("demo-float32.tflite", "demo-float16.tflite", "demo-dynamic.tflite", "demo-int8.tflite")
+ONNX = ("demo-float32.onnx", "demo-int8.onnx")
+
+
+def network_input(file: Path) -> np.ndarray:
+    """Return the bytes that the input contract makes of an RGB picture, without the library."""
+    with Image.open(file) as image:
+        assert image.mode == "RGB"
+        return to_input(np.asarray(image), SIZE)
+
+
+def logits(model: Path, pictures: np.ndarray) -> np.ndarray:
+    """Run a model directly, one picture at a time, and return float32 [pictures, classes]."""
+    if model.suffix == ".onnx":
+        session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+        dtype = np.uint8 if session.get_inputs()[0].type == "tensor(uint8)" else np.float32
+        return np.concatenate([session.run(["logits"], {"image": picture[np.newaxis].astype(dtype)})[0] for picture in pictures])
+    interpreter = Interpreter(str(model), num_threads=1)
+    interpreter.allocate_tensors()
+    taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    found = []
+    for picture in pictures:
+        interpreter.set_tensor(taken["index"], picture[np.newaxis].astype(taken["dtype"]))
+        interpreter.invoke()
+        found.append(interpreter.get_tensor(given["index"])[0])
+    return np.stack(found)
+
+
+def operators(model: Path) -> Iterator[tuple[str, list[tuple[str, np.ndarray]]]]:
+    """Yield (operator, its constant inputs as (type, bytes)) of a TFLite file."""
+    parsed = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model.read_bytes(), 0))
+    codes = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    types = {value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
+    graph = parsed.subgraphs[0]
+    for operator in graph.operators:
+        code = parsed.operatorCodes[operator.opcodeIndex]
+        tensors = [graph.tensors[index] for index in operator.inputs if index >= 0]
+        constants = [(types[tensor.type], parsed.buffers[tensor.buffer].data) for tensor in tensors]
+        yield codes[max(code.builtinCode, code.deprecatedBuiltinCode)], [(kind, data) for kind, data in constants if data is not None and len(data)]
+
+
+def artifacts(bundle: Path) -> dict[str, dict[str, Any]]:
+    """Return the manifest's entry of each artifact."""
+    return {artifact["name"]: artifact for artifact in read_json(bundle / "manifest.json")["artifacts"]}
+
+
+def test_every_gate_held_at_export(exported: tuple[Path, Done]) -> None:
+    bundle, done = exported
+    assert done.json == read_json(bundle / "evidence" / "parity.json")
+    assert {gate["outcome"] for gate in done.json["gates"]} <= {"passed", "inconclusive", "not run"}
+    assert {(gate["name"], gate["artifact"]) for gate in done.json["gates"] if gate["outcome"] == "passed"} >= {
+        *(("golden", name) for name in ("input", *TFLITE, *ONNX)),
+        *((re.split("[-.]", name)[1], name) for name in (*TFLITE, ONNX[0])),
+        ("int8-onnx", "demo-int8.onnx"),
+    }
+
+
+def test_the_manifest_is_valid_and_seals_every_file(bundle: Path, run: Path) -> None:
+    manifest = read_json(bundle / "manifest.json")
+    validate(manifest, "manifest")
+    files = {name: digest for name, digest in snapshot(bundle).items() if name != "manifest.json" and not name.startswith("evidence/")}
+    assert manifest["files"] == files
+    assert tuple(artifacts(bundle)) == (*TFLITE, *ONNX)
+    for name, artifact in artifacts(bundle).items():
+        assert artifact["sha256"] == files[name] and artifact["bytes"] == (bundle / name).stat().st_size
+    facts = read_json(run / "run.json")
+    assert manifest["weights"] == facts["weights"] and manifest["data"]["sha256"] == facts["data_sha256"]
+    assert manifest["classes"] == facts["classes"] and manifest["licence"] == "CC0 1.0" and manifest["notice"] == NOTICE
+    assert manifest["name"] == "lesions"
+    assert not any(str(bundle.parent) in text for text in ((bundle / name).read_text() for name in ("manifest.json", "MODEL_CARD.md")))
+
+
+def test_the_golden_set_is_valid(bundle: Path) -> None:
+    golden = read_json(bundle / "golden" / "golden.json")
+    validate(golden, "golden")
+    assert set(golden["logits"]) == {*TFLITE, *ONNX, "keras-float", "keras-qat"}
+    assert [picture["file"] for picture in golden["pictures"]] == sorted(f"golden/{file.name}" for file in (bundle / "golden").glob("*.png"))
+
+
+def test_labels_stand_in_the_order_of_the_logits(bundle: Path, run: Path) -> None:
+    labels = (bundle / "labels.txt").read_text(encoding="utf-8").splitlines()
+    assert labels == read_json(run / "run.json")["classes"] == sorted({row["label"] for row in split_of(run)})
+
+
+def test_seen_lists_training_and_validation_and_nothing_of_the_test_part(bundle: Path, run: Path) -> None:
+    seen = set((bundle / "seen.txt").read_text().split())
+    rows = split_of(run)
+    used = [row for row in rows if row["part"] != "test"]
+    assert seen == {row["sha256"] for row in used} | {hashlib.sha256(f"lesion:{row['lesion']}".encode()).hexdigest() for row in used}
+    assert not seen & {row["sha256"] for row in rows if row["part"] == "test"}
+
+
+@pytest.mark.parametrize("name", TFLITE)
+def test_tflite_takes_a_picture_and_gives_logits(bundle: Path, name: str) -> None:
+    interpreter = Interpreter(str(bundle / name))
+    [taken], [given] = interpreter.get_input_details(), interpreter.get_output_details()
+    expected = np.uint8 if name == "demo-int8.tflite" else np.float32
+    assert (taken["name"], taken["shape"].tolist(), taken["dtype"]) == ("image", [1, SIZE, SIZE, 3], expected)
+    assert taken["quantization"] == ((1.0, 0) if expected is np.uint8 else (0.0, 0))
+    assert (given["name"], given["shape"].tolist(), given["dtype"]) == ("logits", [1, 4], np.float32)
+    assert interpreter.get_signature_list() == {"serving_default": {"inputs": ["image"], "outputs": ["logits"]}}
+    entry = artifacts(bundle)[name]
+    assert entry["input"]["dtype"] == np.dtype(expected).name and entry["input"]["shape"] == [1, SIZE, SIZE, 3]
+    assert entry["input"]["quantization"] == ({"scale": 1.0, "zero_point": 0} if expected is np.uint8 else None)
+
+
+@pytest.mark.parametrize("name", ONNX)
+def test_onnx_is_valid_fixed_and_says_what_it_is(bundle: Path, run: Path, name: str) -> None:
+    model = onnx.load(bundle / name)
+    onnx.checker.check_model(model, full_check=True)
+    [taken], [given] = model.graph.input, model.graph.output
+    assert (taken.name, [size.dim_value for size in taken.type.tensor_type.shape.dim]) == ("image", [1, SIZE, SIZE, 3])
+    assert (given.name, [size.dim_value for size in given.type.tensor_type.shape.dim]) == ("logits", [1, 4])
+    assert taken.type.tensor_type.elem_type == (onnx.TensorProto.UINT8 if "int8" in name else onnx.TensorProto.FLOAT)
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    assert properties["notice"] == NOTICE and properties["classes"].split("\n") == read_json(run / "run.json")["classes"]
+    assert properties["input"] == f"{SIZE} x {SIZE} RGB, 0..255, NHWC" and properties["output"] == "logits"
+
+
+@pytest.mark.parametrize("name", [*TFLITE, *ONNX])
+def test_the_golden_logits_come_again_outside_of_the_tool(bundle: Path, name: str) -> None:
+    golden = read_json(bundle / "golden" / "golden.json")
+    pictures = np.stack([network_input(bundle / picture["file"]) for picture in golden["pictures"]])
+    assert [hashlib.sha256(picture.tobytes()).hexdigest() for picture in pictures] == [picture["input_sha256"] for picture in golden["pictures"]]
+    found, expected = logits(bundle / name, pictures), np.array(golden["logits"][name], np.float32)
+    if "int8" in name:
+        np.testing.assert_array_equal(found, expected)
+        quantum = artifacts(bundle)[name]["quantum"]
+        np.testing.assert_allclose(found / quantum, np.rint(found / quantum), atol=1e-3)
+        assert len(np.unique(found)) > 20
+    else:
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.ptp(expected))
+        assert np.ptp(expected) > 1
+
+
+@pytest.mark.parametrize("name", ["demo-int8.tflite", "demo-float32.onnx"])
+def test_the_scores_are_those_of_the_artifact_on_the_test_part(bundle: Path, run: Path, drawn: Path, name: str) -> None:
+    rows, manifest = [row for row in split_of(run) if row["part"] == "test"], read_json(bundle / "manifest.json")
+    found = logits(bundle / name, np.stack([network_input(drawn / row["path"]) for row in rows])).argmax(axis=1)
+    hits = found == [manifest["classes"].index(row["label"]) for row in rows]
+    scores = artifacts(bundle)[name]["scores"]
+    assert scores["pictures"] == len(rows) == manifest["data"]["pictures"]["test"]
+    assert scores["accuracy"]["value"] == pytest.approx(hits.mean()) and hits.mean() > 0.3
+    assert scores["lesions"] == len({row["group"] for row in rows})
+
+
+def test_int8_holds_no_float_weights(bundle: Path) -> None:
+    found = list(operators(bundle / "demo-int8.tflite"))
+    convolutions = [constants for name, constants in found if name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")]
+    assert len(convolutions) == 20
+    assert all([kind for kind, _ in constants] == ["INT8", "INT32"] for constants in convolutions)
+    floats = sum(len(data) for _, constants in found for kind, data in constants if kind.startswith("FLOAT"))
+    weights = sum(len(constants[0][1]) for constants in convolutions)
+    assert floats == 0 and weights == artifacts(bundle)["demo-int8.tflite"]["weight_bytes"]["int8"]
+    assert (bundle / "demo-int8.tflite").stat().st_size < 0.5 * (bundle / "demo-float32.tflite").stat().st_size
+
+
+def test_float16_holds_float16_weights(bundle: Path) -> None:
+    kinds: dict[str, int] = {}
+    for _, constants in operators(bundle / "demo-float16.tflite"):
+        for kind, data in constants:
+            kinds[kind] = kinds.get(kind, 0) + len(data)
+    entry = artifacts(bundle)["demo-float16.tflite"]
+    assert kinds["FLOAT16"] == entry["weight_bytes"]["float16"] and kinds["FLOAT16"] > 0.99 * sum(kinds.values())
+
+
+def test_dynamic_holds_int8_weights_where_the_bytes_are(bundle: Path) -> None:
+    first = [constants[0] for name, constants in operators(bundle / "demo-dynamic.tflite") if name == "CONV_2D"]
+    sizes = {kind: [len(data) // (1 if kind == "INT8" else 4) for found, data in first if found == kind] for kind in ("INT8", "FLOAT32")}
+    assert len(sizes["INT8"]) >= 5 and min(sizes["INT8"]) >= 4096 > max(sizes["FLOAT32"])
+
+
+def test_int8_onnx_holds_the_int8_weights_of_the_tflite(bundle: Path) -> None:
+    graph = onnx.load(bundle / "demo-int8.onnx").graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    producers = {output: node for node in graph.node for output in node.output}
+    kernels = []
+    for node in graph.node:
+        if node.op_type in ("Conv", "MatMul", "Gemm"):
+            source = producers[node.input[1]]
+            while source.op_type in ("Transpose", "Reshape"):
+                source = producers[source.input[0]]
+            assert source.op_type == "DequantizeLinear", node.name
+            kernels.append(constants[source.input[0]])
+    assert len(kernels) == 20 and {kernel.dtype.name for kernel in kernels} == {"int8"}
+    theirs = [np.frombuffer(bytes(c[0][1]), np.int8) for name, c in operators(bundle / "demo-int8.tflite") if c and c[0][0] == "INT8"]
+    assert sorted(kernel.size for kernel in kernels) == sorted(kernel.size for kernel in theirs)
+    assert sorted(int(kernel.astype(int).sum()) for kernel in kernels) == sorted(int(kernel.astype(int).sum()) for kernel in theirs)
+
+
+def test_the_card_says_what_it_is_not_and_carries_the_manifests_figures(bundle: Path) -> None:
+    card, manifest = (bundle / "MODEL_CARD.md").read_text(encoding="utf-8"), read_json(bundle / "manifest.json")
+    assert card.startswith("# lesions\n") and f"**{NOTICE}**" in card and NOTICE.startswith("Not a medical device.")
+    assert manifest["data"]["sha256"] in card and all(name in card for name in manifest["classes"])
+    keys = ("accuracy", "balanced_accuracy", "macro_auc", "positive_auc", "positive_sensitivity_at_90_specificity", "ece")
+    for artifact in manifest["artifacts"]:
+        [line] = [line for line in card.splitlines() if line.startswith(f"| {artifact['name']} |")]
+        cells = [cell.strip() for cell in line.strip("|").split("|")][1:]
+        figures = [artifact["scores"][key] for key in keys]
+        assert cells == [f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})" for figure in figures]
+
+
+def test_exporting_twice_gives_the_same_bytes(cli: Cli, run: Path, bundle: Path, tmp_path: Path) -> None:
+    again = tmp_path / "elsewhere" / "lesions.bundle"
+    cli("export", run, "--out", again, "--licence", "CC0 1.0", "-q", env={"PYTHONHASHSEED": "2"})
+    first, second = ({name: digest for name, digest in snapshot(folder).items() if not name.startswith("evidence/")} for folder in (bundle, again))
+    assert first == second and len(first) > 15
+
+
+def test_one_tflite_precision_replaces_what_was_there_when_forced(cli: Cli, run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "b.bundle"
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    assert "exists already" in cli.refused("export", run, "--tflite", "--precision", "float16", "--out", out)
+    assert snapshot(tmp_path).keys() == {"b.bundle/mine.txt"}
+    done = cli("export", run, "--tflite", "--precision", "float16", "--out", out, "--force", "-q")
+    assert tuple(artifacts(out)) == ("demo-float16.tflite",) and read_json(out / "manifest.json")["weights"].keys() == {"float"}
+    assert not (out / "mine.txt").exists() and list(tmp_path.iterdir()) == [out] and done.err == ""
+    gates = read_json(out / "evidence" / "parity.json")["gates"]
+    assert {(gate["name"], gate["outcome"]) for gate in gates if gate["artifact"] == "demo-float16.tflite"} == {("golden", "passed"), ("float16", "passed")}
+
+
+def test_without_a_run_the_newest_finished_one_is_exported(cli: Cli, run: Path, drawn: Path, tmp_path: Path) -> None:
+    for name, time in (("older", 1_000), ("newer", 2_000), ("unfinished", 3_000)):
+        shutil.copytree(run, tmp_path / "runs" / name)
+        os.utime(tmp_path / "runs" / name / "run.json", (time, time))
+    unfinished = tmp_path / "runs" / "unfinished" / "run.json"
+    unfinished.write_text(unfinished.read_text().replace('"state": "complete"', '"state": "training"'))
+    shutil.copytree(drawn, tmp_path / "moved")
+    done = cli("export", "--onnx", "--data", "moved", cwd=tmp_path)
+    bundle = tmp_path / "bundles" / "newer.bundle"
+    assert tuple(artifacts(bundle)) == ONNX and [path.name for path in (tmp_path / "bundles").iterdir()] == ["newer.bundle"]
+    assert "demo-int8.onnx" in done.out and "converting demo-float32.onnx" in done.err
+    gates = {(gate["name"], gate["artifact"]): gate for gate in read_json(bundle / "evidence" / "parity.json")["gates"]}
+    alone = gates["int8-onnx", "demo-int8.onnx"]
+    assert alone["outcome"] == "not run" and "no int8 TFLite artifact" in alone["reason"]
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--onnx", "--precision", "float16"], "there is no onnx artifact of precision float16: expected one of tflite: float32"),
+        (["--onnx", "--precision", "float16,dynamic"], "there is no onnx artifact of precision float16, dynamic"),
+        (["--precision", "int4"], "there is no precision 'int4': expected some of float32, float16, dynamic, int8"),
+    ],
+)
+def test_what_cannot_be_exported_is_said_and_nothing_is_left(cli: Cli, run: Path, tmp_path: Path, options: list[str], found: str) -> None:
+    assert found in cli.refused("export", run, *options, "--out", tmp_path / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_none_or_not_whole_is_refused(cli: Cli, run: Path, tmp_path: Path) -> None:
+    assert "there is no finished run below runs/" in cli.refused("export", cwd=tmp_path)
+    assert "is not a run" in cli.refused("export", tmp_path / "nowhere")
+    shutil.copytree(run, tmp_path / "run")
+    weights = tmp_path / "run" / "weights" / "qat.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    assert "qat.safetensors is missing or was altered" in cli.refused("export", tmp_path / "run", "--out", tmp_path / "b")
+    facts = read_json(run / "run.json")
+    (tmp_path / "run" / "run.json").write_text(str(facts | {"schema_version": 2}).replace("'", '"').replace("None", "null"))
+    assert "schema version 2" in cli.refused("export", tmp_path / "run", "--out", tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_pictures_that_changed_or_vanished_are_named(cli: Cli, run: Path, drawn: Path, tmp_path: Path) -> None:
+    shutil.copytree(drawn, tmp_path / "data")
+    path = next(row["path"] for row in split_of(run) if row["part"] == "validation")
+    with Image.open(tmp_path / "data" / path) as image:
+        image.putpixel((3, 3), (1, 2, 3))
+        image.save(tmp_path / "data" / path)
+    line = cli.refused("export", run, "--data", tmp_path / "data", "--out", tmp_path / "b", "-q")
+    assert f"{path} changed since the run was trained" in line
+    (tmp_path / "data" / path).unlink()
+    line = cli.refused("export", run, "--data", tmp_path / "data", "--out", tmp_path / "b", "-q")
+    assert path in line and "No such file" in line and "--data" in line
+    assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
+
+
+def test_an_interrupt_leaves_neither_a_bundle_nor_temporary_files(cli: Cli, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    out, err = tmp_path / "out" / "b.bundle", tmp_path / "err.txt"
+    with open(err, "wb") as stream:
+        process = cli.start("export", run, "--out", out, env={"TMPDIR": str(tmp_path / "tmp")}, stderr=stream)
+    wait_until(lambda: "converting demo-float16.tflite" in err.read_text(), process)
+    assert any(path.name.startswith(".partial-") for path in out.parent.iterdir())
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in err.read_text() and "interrupted" in err.read_text().splitlines()[-1]
+    assert list(out.parent.iterdir()) == [] and snapshot(tmp_path / "tmp") == {}
+
+
+def test_a_full_disk_is_exit_3_and_leaves_nothing(cli: Cli, run: Path, bundle: Path, tmp_path: Path) -> None:
+    golden = sum(file.stat().st_size for file in (bundle / "golden").iterdir())
+    size = (golden + (bundle / "demo-float32.tflite").stat().st_size // 2) // 1024  # room for the pictures, not for the model
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(tmp_path)], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        line = cli.refused("export", run, "--tflite", "--precision", "float32", "--out", tmp_path / "b.bundle", "-q", code=3)
+        assert "the disk is full while writing" in line and "b.bundle" in line
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)

@@ -308,6 +308,16 @@ class Manifest(Model):
             raise ValueError(f"positive_class {self.positive_class!r} is not among the classes")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("a class stands twice")
+        for name, priors in (("training", self.priors.training), ("deployment", self.priors.deployment)):
+            if set(priors) != set(self.classes) or min(priors.values()) <= 0:
+                raise ValueError(f"the {name} priors do not give every class a share above 0")
+        if len({artifact.name for artifact in self.artifacts}) != len(self.artifacts):
+            raise ValueError("an artifact stands twice")
+        for artifact in self.artifacts:
+            if artifact.precision == "int8" and not (artifact.quantum and artifact.quantum > 0):
+                raise ValueError(f"int8 artifact {artifact.name} has no quantum above 0")
+        if (self.input.width, self.input.height) != (self.recipe.image_size, self.recipe.image_size):
+            raise ValueError(f"the input is {self.input.width} x {self.input.height}, the recipe's image_size {self.recipe.image_size}")
         return self
 
     def artifact(self, name: str) -> Artifact | None:

@@ -7,13 +7,13 @@ import itertools
 import numpy as np
 import onnx
 import pytest
+import tiny_bundle
 from onnx import TensorProto, helper, numpy_helper
 
 from melanoma_edge.convert import onnx as onnx_convert
 from melanoma_edge.convert import tflite
 from melanoma_edge.errors import BadInput
 from melanoma_edge.runtimes import process
-from tests import tiny_bundle
 
 
 def _graph(order, prefix: str):

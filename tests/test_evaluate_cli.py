@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import html.parser
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -217,7 +216,7 @@ def test_the_report_of_a_bundle(cli: Cli, bundle: Path, tmp_path: Path) -> None:
     assert done.out == f"{folder / 'evidence' / 'report.html'}\n"
     words = _self_contained(folder / "evidence" / "report.html")
     for name, artifact in artifacts(folder).items():
-        assert name in words and f"{artifact['scores']['balanced_accuracy']['value']:.3f}" in words
+        assert name in words and f"{artifact['scores']['balanced_accuracy']['value'] * 100:.1f}" in words
     cli("verify", folder, "-q")  # the report breaks no seal
 
 
@@ -227,7 +226,8 @@ def test_the_report_of_a_run(cli: Cli, run: Path, tmp_path: Path) -> None:
     assert done.out == f"{tmp_path / 'page.html'}\n" and snapshot(run) == before
     words = _self_contained(tmp_path / "page.html")
     for which in ("float", "qat"):
-        assert f"{read_json(run / 'evaluation.json')[which]['scores']['balanced_accuracy']['value']:.3f}" in words
+        scores = read_json(run / "evaluation.json")[which]["scores"]
+        assert f"{scores['balanced_accuracy']['value'] * 100:.1f}" in words and f"{scores['positive_auc']['value']:.3f}" in words
 
 
 def test_a_report_about_nothing_is_refused(cli: Cli, drawn: Path, tmp_path: Path) -> None:

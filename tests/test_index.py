@@ -328,3 +328,14 @@ def test_the_metadata_of_a_folder_is_used_unless_other_is_given(tmp_path: Path) 
     assert (row.lesion, row.reference) == ("L1", "nevus")
     (row,) = read_index(tmp_path, metadata=other).rows
     assert (row.lesion, row.reference) == ("L9", "")
+
+
+def test_metadata_that_names_no_picture_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "set" / "nevus"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (40, 40), "brown").save(folder / "a.png")
+    (tmp_path / "set" / "metadata.csv").write_text("image_id,lesion_id\nb,L1\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="names none of the 1 pictures"):
+        read_index(tmp_path / "set")
+    (tmp_path / "set" / "metadata.csv").write_text("image_id,lesion_id\na,L1\n", encoding="utf-8")
+    assert read_index(tmp_path / "set").rows[0].lesion == "L1"

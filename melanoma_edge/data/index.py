@@ -67,6 +67,11 @@ def read_index(
     files = list_pictures(root)
     metadata = metadata or find_metadata(root)
     references = read_metadata(metadata) if metadata is not None else {}
+    if metadata is not None and not any(Path(relative).stem in references for relative, _ in files):
+        raise BadInput(
+            f"{metadata} names none of the {len(files)} pictures below {root}: expected an image_id that is a file's name without its "
+            "suffix; correct it, or move it away to go on without lesion ids"
+        )
     rows, bad, thumbnails, pixels = [], [], [], []
     with ThreadPoolExecutor(max_workers=4) as pool:
         for done, (relative, label, read) in enumerate(

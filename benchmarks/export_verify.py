@@ -25,9 +25,9 @@ def main(run: Path) -> None:
     command = (sys.executable, "-m", "melanoma_edge")
     with tempfile.TemporaryDirectory() as folder:
         bundle, pictures = Path(folder) / "timed.bundle", Path(folder) / "pictures"
-        export = common.timed(*command, "export", str(run), "--out", str(bundle), "--force", runs=3)
+        export = common.timed(*command, "export", str(run), "--out", str(bundle), "--force", runs=2)
         _choose(opened, pictures)
-        verify = common.timed(*command, "verify", str(bundle), "--data", str(pictures), runs=3)
+        verify = common.timed(*command, "verify", str(bundle), "--data", str(pictures), runs=2)
     figures = {"run": opened.recipe.name, "image_size": opened.recipe.image_size, "pictures": PICTURES, "export": export, "verify": verify}
     common.write("export_verify", figures, {"export_seconds": "<= 90", "verify_seconds": "<= 180"})
 

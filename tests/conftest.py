@@ -66,8 +66,11 @@ class Cli:
 
     def __call__(self, *arguments: object, code: int = 0, cwd: Path | None = None, env: dict[str, str] | None = None) -> Done:
         """Run a command to its end; it must exit with `code` and never show a traceback."""
-        process = self.start(*arguments, cwd=cwd, env=env)
-        out, err = (stream.decode("utf-8", "surrogateescape") for stream in process.communicate(timeout=600))
+        with self.start(*arguments, cwd=cwd, env=env) as process:
+            try:
+                out, err = (stream.decode("utf-8", "surrogateescape") for stream in process.communicate(timeout=600))
+            finally:
+                process.kill()
         assert "Traceback" not in err, err
         assert process.returncode == code, f"exit code {process.returncode}, expected {code}\n{out}\n{err}"
         return Done(process.returncode, out, err)

@@ -115,6 +115,15 @@ def test_pictures_that_training_saw_are_left_out_whatever_their_file(cli: Cli, b
     assert result["scores"]["pictures"] == len(test) and result["leak_free"] is True
 
 
+def test_a_copy_of_a_picture_that_training_saw_is_left_out_with_it(cli: Cli, bundle: Path, run: Path, drawn: Path, tmp_path: Path) -> None:
+    test, train = rows_of(run, "test"), rows_of(run, "train")
+    data = folder_of(drawn, [*test, train[0]], tmp_path / "data", metadata=False)
+    with Image.open(drawn / train[0]["path"]) as image:
+        image.transpose(Image.Transpose.ROTATE_90).save(data / train[0]["label"] / "turned.jpg", quality=90)
+    result = cli("evaluate", bundle, "--data", data, "--json", "-q").json
+    assert result["pictures"]["seen_in_training"] == 2 and result["scores"]["pictures"] == len(test)
+
+
 def test_another_photograph_of_a_lesion_that_training_saw_is_left_out(cli: Cli, bundle: Path, run: Path, drawn: Path, tmp_path: Path) -> None:
     test, train = rows_of(run, "test"), rows_of(run, "train")
     data = folder_of(drawn, test, tmp_path / "data")

@@ -31,7 +31,7 @@ class Labelled:
     """int [n]: same lesion or copy, same number."""
     paths: tuple[str, ...]
     seen: np.ndarray
-    """bool [n]: the picture, or its lesion, was used for training or calibration."""
+    """bool [n]: the picture, a copy of it in the folder, or its lesion was used for training or calibration."""
     account: dict
     """Counts: used, seen_in_training, unknown_classes, unreadable, left_out (conflicts and copies)."""
 
@@ -65,9 +65,11 @@ def load_labelled(
             f"{data} holds no picture of a class that the model knows (found {', '.join(sorted(unknown)) or 'none'}): "
             f"expected folders named {', '.join(classes)}"
         )
-    groups = policy.connect(index, known)
+    groups = policy.connect(index, range(len(index.rows)))
     rows = [index.rows[position] for position in known]
-    was_seen = np.array([bool(seen & seen_keys(row.sha256, row.lesion)) for row in rows])
+    # A copy of a seen picture, or another photograph of its lesion, is no news to the model either.
+    seen_groups = {groups[position] for position, row in enumerate(index.rows) if seen & seen_keys(row.sha256, row.lesion)}
+    was_seen = np.array([groups[position] in seen_groups for position in known])
     account = {
         "used": len(known),
         "seen_in_training": int(was_seen.sum()),

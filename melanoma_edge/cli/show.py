@@ -183,6 +183,8 @@ class Screen:
         for runtime in result["runtimes"]:
             if runtime["status"] == "not run":
                 self.out.print(f"not run: {runtime['name']}: {escape(runtime['reason'] or '')} {escape(runtime['install'] or '')}", style="dim")
+            for key, value in runtime["settings"].items():
+                self.out.print(f"{runtime['name']} ran with {key}={value}: without it this processor's integer kernels overflow", style="yellow")
         note = "" if result["comparable"] else " Not comparable: quick or noisy."
         self.out.print(f"{result['threads']} thread{'s' * (result['threads'] > 1)}; host numbers, never phone numbers.{note}")
 

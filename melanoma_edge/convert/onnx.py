@@ -35,12 +35,14 @@ def from_tflite(content: bytes) -> bytes:
     """Return an int8 TFLite file (its bytes) as ONNX with QuantizeLinear/DequantizeLinear pairs."""
     import tf2onnx
 
+    from melanoma_edge.convert.onnx_rewrites import for_integer_kernels
     from melanoma_edge.model.tensorflow import quiet
 
     with tempfile.TemporaryDirectory() as folder, quiet():
         file = Path(folder) / "model.tflite"
         file.write_bytes(content)
         proto, _ = tf2onnx.convert.from_tflite(str(file), opset=OPSET)
+    for_integer_kernels(proto.graph)
     return _finish(proto)
 
 

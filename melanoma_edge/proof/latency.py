@@ -142,6 +142,7 @@ def _time(
         **row,
         status="timed",
         affinity=None if raw["affinity"] is None else tuple(raw["affinity"]),
+        settings=raw["settings"],
         import_ms=raw["import_ms"],
         peak_memory_bytes=raw["peak_memory_bytes"],
         artifacts=_with_ratios([_summary(artifact, raw["models"][artifact.name]) for artifact in artifacts]),

@@ -50,6 +50,8 @@ class RuntimeLatency(Model):
     """The command that would make it run, where there is one."""
     affinity: tuple[int, ...] | None
     """The cores that the process was pinned to; null where the system cannot pin."""
+    settings: dict[str, str] = {}
+    """Options of the runtime that this machine needed to compute rightly, by the package's own names."""
     import_ms: float | None
     peak_memory_bytes: int | None
     """Largest resident memory of the process with all artifacts loaded and warmed up, Python itself included."""

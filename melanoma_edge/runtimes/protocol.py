@@ -8,7 +8,7 @@ light: the module that a table entry names imports the heavy package, and only a
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -51,6 +51,8 @@ class Runtime(Protocol):
 
     name: str
     signature: Signature
+    settings: Mapping[str, str] = {}
+    """What this machine needs and an application on one like it has to set too, by the package's own names."""
 
     def load(self, model: Path, threads: int) -> None:
         """Load `model` for `threads` threads and set :attr:`signature`; raises BadInput for a foreign one."""

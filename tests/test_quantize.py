@@ -22,6 +22,13 @@ def keras():
     return tf_keras
 
 
+def blotches(count: int, seed: int) -> np.ndarray:
+    """Return smooth pictures, uint8 [count, 32, 32, 3], that differ more from each other than noise does."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, 4, 4, 3)).repeat(8, axis=1).repeat(8, axis=2)
+    return np.clip(coarse + rng.normal(0, 10, coarse.shape), 0, 255).astype(np.uint8)
+
+
 @pytest.fixture(scope="module", params=["edge", "classic"])
 def networks(request, keras):
     """A float network with random, plausible weights, and its quantization-aware, calibrated twin."""
@@ -34,11 +41,13 @@ def networks(request, keras):
     for layer in plain.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             shape = layer.gamma.shape
-            layer.set_weights([rng.uniform(0.5, 2, shape), rng.normal(1, 1, shape), rng.normal(0, 1, shape), rng.uniform(0.5, 4, shape)])
+            layer.set_weights([rng.uniform(1, 2, shape), rng.normal(1, 1, shape), np.zeros(shape), np.ones(shape)])
         elif len(layer.weights) == 2:
             kernel, bias = layer.get_weights()
             layer.set_weights([kernel / (255 if layer.name == "conv1" else 1), rng.normal(0, 0.1, bias.shape)])
-    pictures = rng.integers(0, 256, (16, 32, 32, 3)).astype(np.uint8)
+    pictures = blotches(16, 3)
+    for _ in range(60):  # lets the statistics of BatchNormalization become those of these pictures
+        plain(pictures.astype(np.float32), training=True)
     quantized = quantize.quantization_aware(plain)
     ranges = quantize.calibrate(quantized, plain, [pictures])
     quantized(pictures.astype(np.float32), training=True)  # sets the weights' ranges, as the first step would
@@ -137,13 +146,18 @@ def test_biases_end_on_the_integer_grid_and_hardly_move(networks, keras):
 
 
 def test_snapped_simulation_equals_the_integers_of_litert(networks, keras, tmp_path):
-    """Against the converted file: within the gate of two quanta, and most logits equal."""
+    """Against the converted file: nearly all logits are equal.
+
+    How far the others are off says nothing here: without training, one activation that is rounded the other
+    way grows from layer to layer. The gate on trained networks bounds that.
+    """
     from melanoma_edge.convert import tflite
     from melanoma_edge.model import network, quantize
     from melanoma_edge.model import run as runs
     from melanoma_edge.runtimes import process
 
-    recipe, plain, quantized, _, pictures = networks
+    recipe, _, quantized, _, _ = networks
+    pictures = blotches(200, 4)
     quantize.snap_biases(quantized)
     fixed = quantize.quantization_aware(network.build(recipe, CLASSES, batch=1))
     runs.assign(fixed.weights, runs.named(quantized.weights), "the twin")
@@ -154,8 +168,39 @@ def test_snapped_simulation_equals_the_integers_of_litert(networks, keras, tmp_p
     assert (tensor_out.name, tensor_out.dtype) == ("logits", "float32")
     found = process.run_logits("litert", tmp_path / "int8.tflite", pictures)
     expected = quantized(pictures.astype(np.float32), training=False).numpy()
+    assert len(np.unique(found)) > 20  # the network tells the pictures apart
     quanta = np.rint(np.abs(found - expected) / quantum)
-    assert quanta.max() <= 2 and (quanta > 0).mean() <= 0.25
+    assert (quanta > 0).mean() <= 0.08
+
+
+def test_integers_of_onnx_runtime_equal_those_of_litert(networks, tmp_path):
+    """Not one quantum apart, and without a float operator left."""
+    import onnx
+    import onnxruntime
+
+    from melanoma_edge.convert import onnx as onnx_convert
+    from melanoma_edge.convert import tflite
+    from melanoma_edge.model import network, quantize
+    from melanoma_edge.model import run as runs
+    from melanoma_edge.runtimes import process
+
+    recipe, _, quantized, _, _ = networks
+    fixed = quantize.quantization_aware(network.build(recipe, CLASSES, batch=1))
+    runs.assign(fixed.weights, runs.named(quantized.weights), "the twin")
+    content = tflite.convert(fixed, "int8")
+    (tmp_path / "int8.tflite").write_bytes(content)
+    (tmp_path / "int8.onnx").write_bytes(onnx_convert.from_tflite(content))
+    pictures = blotches(200, 4)
+    found = {name: process.run_logits(name, tmp_path / f"int8.{kind}", pictures) for name, kind in (("litert", "tflite"), ("onnxruntime", "onnx"))}
+    assert len(np.unique(found["litert"])) > 20
+    np.testing.assert_allclose(found["onnxruntime"], found["litert"], rtol=0, atol=0.01 * tflite.tensors(content)[2])
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(str(tmp_path / "int8.onnx"), options, providers=["CPUExecutionProvider"])
+    operators = {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
+    assert not operators & {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "GlobalAveragePool", "AveragePool", "QuantizeLinear"}, operators
 
 
 def test_statistics_and_the_folded_first_layer_do_not_move_in_training(networks, keras):

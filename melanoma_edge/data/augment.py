@@ -31,9 +31,10 @@ def augment(picture: np.ndarray, pipeline: Augment, rng: np.random.Generator) ->
     colour = colour_map(pipeline, np.asarray(cv2.mean(picture)[:3]), rng)
     if colour is not None:
         picture = cv2.transform(picture, colour)
-    side = _strength(pipeline.erase, rng)
+    chance = rng.random(4)
+    side = _strength(pipeline.erase, chance)
     if side is not None:
-        picture = _erase(picture, max(1, round(side * size)), rng)
+        picture = _erase(picture, max(1, round(side * size)), chance[2:])
     return np.array(picture, order="C")  # a copy even where nothing was applied
 
 
@@ -42,28 +43,30 @@ def geometric_map(pipeline: Augment, size: int, rng: np.random.Generator) -> np.
 
     Operations are composed about the picture's centre, in the order of the pipeline's fields.
     """
+    # A row for each operation, drawn whether it is applied or not: the settings of one leave the others' draws alone.
+    left_right, top_bottom, quarter, rotate, zoom, shift, shear, skew = rng.random((8, 4))
     maps = []
-    if _strength(pipeline.flip_left_right, rng) is not None:
+    if _strength(pipeline.flip_left_right, left_right) is not None:
         maps.append(np.diag([-1.0, 1.0, 1.0]))
-    if _strength(pipeline.flip_top_bottom, rng) is not None:
+    if _strength(pipeline.flip_top_bottom, top_bottom) is not None:
         maps.append(np.diag([1.0, -1.0, 1.0]))
-    if _strength(pipeline.quarter_turn, rng) is not None:
-        maps.append(_rotation(90.0 * rng.integers(1, 4)))
-    if (angle := _strength(pipeline.rotate, rng)) is not None:
+    if _strength(pipeline.quarter_turn, quarter) is not None:
+        maps.append(_rotation(90.0 * (1 + int(3 * quarter[2]))))
+    if (angle := _strength(pipeline.rotate, rotate)) is not None:
         maps.append(_rotation(angle))
-    if (factor := _strength(pipeline.zoom, rng)) is not None:
+    if (factor := _strength(pipeline.zoom, zoom)) is not None:
         maps.append(np.diag([1 / factor, 1 / factor, 1.0]))
-    if (shift := _strength(pipeline.shift, rng)) is not None:
-        other = rng.uniform(pipeline.shift.low, pipeline.shift.high)
-        maps.append(np.array([[1.0, 0, shift * size], [0, 1.0, other * size], [0, 0, 1.0]]))
-    if (shear := _strength(pipeline.shear, rng)) is not None:
-        slope = np.tan(np.radians(shear))
-        across = rng.random() < 0.5
-        maps.append(np.array([[1.0, slope if across else 0, 0], [0 if across else slope, 1.0, 0], [0, 0, 1.0]]))
-    if (skew := _strength(pipeline.skew, rng)) is not None:
-        # A plane tilted about a random axis: corners on one side move inwards by about `skew`.
-        direction = rng.uniform(0, 2 * np.pi)
-        tilt = 2 * skew / size
+    if (across := _strength(pipeline.shift, shift)) is not None:
+        down = _between(pipeline.shift, shift[2])
+        maps.append(np.array([[1.0, 0, across * size], [0, 1.0, down * size], [0, 0, 1.0]]))
+    if (degrees := _strength(pipeline.shear, shear)) is not None:
+        slope = np.tan(np.radians(degrees))
+        right, down = (slope, 0) if shear[2] < 0.5 else (0, slope)
+        maps.append(np.array([[1.0, right, 0], [down, 1.0, 0], [0, 0, 1.0]]))
+    if (share := _strength(pipeline.skew, skew)) is not None:
+        # A plane tilted about a random axis: corners on one side move inwards by about `share`.
+        direction = 2 * np.pi * skew[2]
+        tilt = 2 * share / size
         maps.append(np.array([[1.0, 0, 0], [0, 1.0, 0], [tilt * np.cos(direction), tilt * np.sin(direction), 1.0]]))
     if not maps:
         return None
@@ -81,33 +84,34 @@ def colour_map(pipeline: Augment, mean: np.ndarray, rng: np.random.Generator) ->
 
     `mean` is the picture's mean colour (float64 [3], 0..255), about which contrast is changed.
     """
+    brightness, contrast, saturation, hue, illuminant = rng.random((5, 5))
     matrix, offset, changed = np.eye(3), np.zeros(3), False
 
     def compose(step: np.ndarray, bias: np.ndarray | float = 0.0) -> None:
         nonlocal matrix, offset, changed
         matrix, offset, changed = step @ matrix, step @ offset + bias, True
 
-    if (factor := _strength(pipeline.brightness, rng)) is not None:
+    if (factor := _strength(pipeline.brightness, brightness)) is not None:
         compose(np.eye(3) * factor)
-    if (factor := _strength(pipeline.contrast, rng)) is not None:
+    if (factor := _strength(pipeline.contrast, contrast)) is not None:
         now = matrix @ mean + offset
         compose(np.eye(3) * factor, (1 - factor) * (GREY @ now))
-    if (factor := _strength(pipeline.saturation, rng)) is not None:
+    if (factor := _strength(pipeline.saturation, saturation)) is not None:
         compose(factor * np.eye(3) + (1 - factor) * np.tile(GREY, (3, 1)))
-    if (angle := _strength(pipeline.hue, rng)) is not None:
+    if (angle := _strength(pipeline.hue, hue)) is not None:
         compose(_hue_rotation(angle))
-    if (gain := _strength(pipeline.illuminant, rng)) is not None:
-        compose(np.diag(1 + gain * rng.uniform(-1, 1, 3)))
+    if (gain := _strength(pipeline.illuminant, illuminant)) is not None:
+        compose(np.diag(1 + gain * (2 * illuminant[2:] - 1)))
     return np.column_stack([matrix, offset]) if changed else None
 
 
-def _strength(operation: Operation, rng: np.random.Generator) -> float | None:
-    """Draw whether and how strongly an operation is applied; None for not at all.
+def _strength(operation: Operation, draws: np.ndarray) -> float | None:
+    """Return how strongly an operation is applied, None for not at all, from two numbers in [0, 1)."""
+    return _between(operation, draws[1]) if draws[0] < operation.probability else None
 
-    The same number of draws is made either way, so one operation's settings leave the others' alone.
-    """
-    chance, position = rng.random(2)
-    return operation.low + position * (operation.high - operation.low) if chance < operation.probability else None
+
+def _between(operation: Operation, position: float) -> float:
+    return operation.low + position * (operation.high - operation.low)
 
 
 def _rotation(degrees: float) -> np.ndarray:
@@ -123,10 +127,14 @@ def _hue_rotation(degrees: float) -> np.ndarray:
     return cosine * np.eye(3) + sine * cross + (1 - cosine) * np.outer(axis, axis)
 
 
-def _erase(picture: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a copy with a square of `side` pixels replaced by the picture's mean colour."""
-    size = picture.shape[0]
-    top, left = rng.integers(0, max(1, size - side + 1), 2)
+def _erase(picture: np.ndarray, side: int, place: np.ndarray) -> np.ndarray:
+    """Return a copy with a square of `side` pixels replaced by the picture's mean colour.
+
+    `place` is two numbers in [0, 1): where the square lies between top and bottom, left and right.
+    """
+    import cv2
+
+    top, left = (place * (max(0, len(picture) - side) + 1)).astype(int)
     picture = picture.copy()
-    picture[top : top + side, left : left + side] = picture.reshape(-1, 3).mean(axis=0)
+    picture[top : top + side, left : left + side] = np.rint(cv2.mean(picture)[:3])
     return picture

@@ -36,7 +36,8 @@ class Model(BaseModel):
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
-ClassName = Annotated[str, Field(min_length=1, max_length=200)]
+CLASS_NAME_LENGTH = 200
+ClassName = Annotated[str, Field(min_length=1, max_length=CLASS_NAME_LENGTH)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

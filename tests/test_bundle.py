@@ -263,6 +263,7 @@ def test_a_listed_file_outside_is_refused_like_an_artifact(bundle: Path) -> None
         (lambda g: g.update(surprise=1), "surprise: Extra inputs"),
         (lambda g: g.update({"two\nlines": 1}), "Extra inputs are not permitted"),
         (lambda g: g.pop("pictures"), "pictures: Field required"),
+        (lambda g: g.update(schema_version=2), "schema_version: Input should be 1"),
         (lambda g: g.update(pictures=[]), "no pictures"),
         (lambda g: g["pictures"][0].update(file="../../etc/hostname"), "names ../../etc/hostname, which the manifest does not seal"),
         (lambda g: g["pictures"][0].update(file="golden/two\nlines.png"), "which the manifest does not seal"),

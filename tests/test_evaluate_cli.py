@@ -97,12 +97,15 @@ def test_what_cannot_be_scored_is_named_and_counted(cli: Cli, bundle: Path, run:
     for index, pixels in enumerate(noise):
         Image.fromarray(pixels).save(data / "alien [x]" / f"{index}.png")
     (data / "nevus" / "broken.jpg").write_bytes(b"")
+    Image.fromarray(noise[0]).save(data / "loose.png")
     result = cli("evaluate", bundle, "--data", data, "--json", "-q").json
     assert result["pictures"]["unknown_classes"] == {"alien [x]": 2} and result["scores"]["pictures"] == len(rows)
+    assert result["pictures"]["in_no_class_folder"] == 1
     [[path, why]] = result["pictures"]["unreadable"]
     assert path == "nevus/broken.jpg" and "empty file" in why
     shown = cli("evaluate", bundle, "--data", data).out
     assert "class unknown to the model: alien [x] (2 pictures, not scored)" in shown and "unreadable: nevus/broken.jpg" in shown
+    assert "in no class folder, not scored: 1" in shown
 
 
 def test_pictures_that_training_saw_are_left_out_whatever_their_file(cli: Cli, bundle: Path, run: Path, drawn: Path, tmp_path: Path) -> None:

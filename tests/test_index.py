@@ -133,7 +133,8 @@ def test_where_there_is_nothing_to_read(tmp_path: Path) -> None:
     assert "is a file: expected a folder with one folder a class" in refused(read_index, tmp_path / "a file")
     for name in ("empty", "flat", "no pictures"):
         message = refused(read_index, tmp_path / name)
-        assert f"{tmp_path / name} holds no pictures in class folders: expected {tmp_path / name}/<class>/*.jpg" in message
+        loose = " (1 stand in no class folder)" if name == "flat" else ""
+        assert f"{tmp_path / name} holds no pictures in class folders{loose}: expected {tmp_path / name}/<class>/*.jpg" in message
 
 
 # --- files
@@ -198,6 +199,24 @@ def test_files_that_are_no_pictures_are_named_and_counted(tmp_path: Path) -> Non
     assert "damaged" in reasons["nevus/cut.jpg"] and "not an ordinary file" in reasons["nevus/pipe.png"]
     assert all(reason.isprintable() and str(tmp_path) not in reason for reason in reasons.values())
     assert steps == [(done, 7) for done in range(1, 8)]
+
+
+def test_pictures_in_no_class_folder_are_named_and_not_opened(tmp_path: Path) -> None:
+    for name in ("nevus/a.png", "Train/nevus/b.png", "b.png", "Train/c.jpg", ".hidden.png", "a.png"):
+        picture(tmp_path / name)
+    (tmp_path / "a.png").write_bytes(b"")
+    index = read_index(tmp_path)
+    assert index.outside == ("a.png", "b.png", "Train/c.jpg") and index.bad == ()
+    assert set(labels(index)) == {"nevus/a.png", "Train/nevus/b.png"}
+
+
+@pytest.mark.parametrize("name", ["  ", "n" * 201])
+def test_a_folder_name_that_cannot_be_a_class_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    picture(tmp_path / "nevus" / "a.png")
+    (tmp_path / name).mkdir()
+    assert len(list_pictures(tmp_path)) == 1  # an empty folder is no class
+    picture(tmp_path / name / "a.png")
+    assert "characters: expected 1 to 200; rename it" in refused(list_pictures, tmp_path)
 
 
 def test_nothing_but_broken_files_is_refused(tmp_path: Path) -> None:

@@ -314,6 +314,7 @@ def test_a_folder_of_real_files_is_accounted_for_too(tmp_path: Path) -> None:
     assert selection.report == {
         "readable": 14,
         "unreadable": 1,
+        "in_no_class_folder": 0,
         "identical_groups": 2,
         "conflicting_groups": 1,
         "conflicts_dropped": 0,

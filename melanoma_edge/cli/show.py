@@ -120,6 +120,8 @@ class Screen:
             self.out.print(f"class unknown to the model: {escape(name)} ({count} pictures, not scored)", style="yellow")
         for path, why in pictures["unreadable"]:
             self.out.print(f"unreadable: {escape(path)}: {escape(why)}", style="yellow")
+        if pictures["in_no_class_folder"]:
+            self.out.print(f"in no class folder, not scored: {pictures['in_no_class_folder']}", style="yellow")
         self.out.print(result["notice"], style="dim")
 
     def bundle(self, path: Path, as_json: bool) -> None:
@@ -257,7 +259,7 @@ class _Training:
         parts = ", ".join(f"{count} {part}" for part, count in facts["parts"].items())
         self.screen.line(f"data: {facts['used']} pictures of {facts['used_groups']} lesions ({parts}); classes: {', '.join(facts['per_class'])}")
         self.screen.line(f"lesion ids: {facts['metadata'] or 'unknown (no metadata): only copies are kept together'}")
-        for key in ("unreadable", "conflicting_groups", "conflicts_dropped", "relabelled_by_reference", "duplicates_dropped"):
+        for key in ("unreadable", "in_no_class_folder", "conflicting_groups", "conflicts_dropped", "relabelled_by_reference", "duplicates_dropped"):
             if facts[key]:
                 self.screen.line(f"{key.replace('_', ' ')}: {facts[key]}")
         for name, lesions in facts["left_out_classes"].items():

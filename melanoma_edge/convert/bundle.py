@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -39,7 +40,7 @@ class Golden(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    schema_version: int
+    schema_version: Literal[1]
     pictures: tuple[GoldenPicture, ...]
     logits: dict[str, tuple[tuple[float, ...], ...]]
 

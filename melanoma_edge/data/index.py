@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from melanoma_edge.contract import CLASS_NAME_LENGTH
 from melanoma_edge.data import image
 from melanoma_edge.errors import BadInput
 
@@ -53,6 +54,8 @@ class Index:
     """uint8 [rows, 16, 16]: small grey versions, for finding copies that were re-encoded."""
     pixels: np.ndarray | None
     """uint8 [rows, size, size, 3], by the input contract, where a size was asked for."""
+    outside: tuple[str, ...] = ()
+    """Picture files that stand in no class folder and so have no class; they were not opened."""
 
 
 def read_index(
@@ -91,7 +94,7 @@ def read_index(
                 progress(done, len(files))
     if not rows:
         raise BadInput(f"{root} holds no readable picture ({len(bad)} unreadable files): expected class folders with pictures")
-    return Index(root, tuple(rows), tuple(bad), np.stack(thumbnails), np.stack(pixels) if pixels else None)
+    return Index(root, tuple(rows), tuple(bad), np.stack(thumbnails), np.stack(pixels) if pixels else None, list_outside(root))
 
 
 def find_metadata(root: Path) -> Path | None:
@@ -104,7 +107,8 @@ def list_pictures(root: Path) -> list[tuple[str, str]]:
     """Return (relative path, class) of every picture file below `root`, sorted by path.
 
     The class is the folder directly below `root`, or below its Train/ or Test/; what is hidden (a name
-    that begins with a dot) is passed over. Raises BadInput when there is none.
+    that begins with a dot) is passed over. Raises BadInput when there is none, or for a folder whose name
+    cannot be a class's.
     """
     root = Path(root)
     if not os.path.exists(root):
@@ -115,15 +119,24 @@ def list_pictures(root: Path) -> list[tuple[str, str]]:
     for folder in sorted(_folders(root)):
         is_part = folder.name.lower() in PARTS
         for class_folder in sorted(_folders(folder)) if is_part else [folder]:
-            for file in sorted(class_folder.rglob("*")):
-                relative = file.relative_to(root)
-                hidden = any(part.startswith(".") for part in relative.parts)
-                if file.suffix.lower() in image.SUFFIXES and not hidden and not file.is_dir():
-                    found.append((relative.as_posix(), class_folder.name.strip()))
+            name = class_folder.name.strip()
+            pictures = [file for file in sorted(class_folder.rglob("*")) if _is_picture(file, root)]
+            if pictures and not 1 <= len(name) <= CLASS_NAME_LENGTH:
+                raise BadInput(f"the class folder {str(class_folder)!r} has a name of {len(name)} characters: expected 1 to {CLASS_NAME_LENGTH}; rename it")
+            found += [(file.relative_to(root).as_posix(), name) for file in pictures]
     if not found:
         suffixes = " ".join(sorted(image.SUFFIXES))
-        raise BadInput(f"{root} holds no pictures in class folders: expected {root}/<class>/*.jpg (any of {suffixes})")
+        outside = len(list_outside(root))
+        loose = f" ({outside} stand in no class folder)" if outside else ""
+        raise BadInput(f"{root} holds no pictures in class folders{loose}: expected {root}/<class>/*.jpg (any of {suffixes})")
     return found
+
+
+def list_outside(root: Path) -> tuple[str, ...]:
+    """Return the picture files directly below `root` or its Train/ or Test/, relative to it, sorted."""
+    root = Path(root)
+    places = [root, *(folder for folder in sorted(_folders(root)) if folder.name.lower() in PARTS)]
+    return tuple(file.relative_to(root).as_posix() for place in places for file in sorted(place.iterdir()) if _is_picture(file, root))
 
 
 def read_metadata(path: Path) -> dict[str, tuple[str, str]]:
@@ -156,6 +169,11 @@ def read_metadata(path: Path) -> dict[str, tuple[str, str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{path} cannot be read as CSV: {error}; expected UTF-8 with a header line") from None
     return rows
+
+
+def _is_picture(file: Path, root: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+    return file.suffix.lower() in image.SUFFIXES and not hidden and not file.is_dir()
 
 
 def _folders(root: Path) -> list[Path]:

@@ -105,6 +105,7 @@ def select(index: Index, recipe: Recipe) -> Selection:
         report={
             "readable": len(index.rows),
             "unreadable": len(index.bad),
+            "in_no_class_folder": len(index.outside),
             **resolution.counts,
             "left_out_classes": small,
             "used": len(kept),

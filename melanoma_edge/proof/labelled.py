@@ -33,7 +33,7 @@ class Labelled:
     seen: np.ndarray
     """bool [n]: the picture, a copy of it in the folder, or its lesion was used for training or calibration."""
     account: dict
-    """Counts: used, seen_in_training, unknown_classes, unreadable, left_out (conflicts and copies)."""
+    """Counts: used, seen_in_training, unknown_classes, unreadable, in_no_class_folder, left_out (conflicts and copies)."""
 
     def unseen(self) -> "Labelled":
         """Return the pictures that training did not use."""
@@ -75,6 +75,7 @@ def load_labelled(
         "seen_in_training": int(was_seen.sum()),
         "unknown_classes": dict(sorted(unknown.items())),
         "unreadable": [list(bad) for bad in index.bad],
+        "in_no_class_folder": len(index.outside),
         "left_out": len(resolution.left_out),
         **{key: value for key, value in resolution.counts.items() if key in ("conflicting_groups", "relabelled_by_reference")},
     }

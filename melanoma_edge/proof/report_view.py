@@ -55,6 +55,7 @@ LOSSES = {"balanced_accuracy": "balanced accuracy", "positive_sensitivity": "pos
 COUNTS = {
     "readable": "pictures read",
     "unreadable": "files that could not be read",
+    "in_no_class_folder": "pictures in no class folder, passed over",
     "identical_groups": "groups of identical pictures",
     "conflicting_groups": "of these groups, under labels that contradict each other",
     "conflicts_dropped": "pictures dropped, because nothing decides between their labels",

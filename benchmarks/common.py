@@ -7,6 +7,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import textwrap
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +42,7 @@ def write(name: str, figures: dict, targets: dict | None = None) -> Path:
     write_json(path, facts)
     print(f"{path}:")
     for key, value in figures.items():
-        print(f"  {key}: {value}")
+        print(f"  {key}: {textwrap.shorten(str(value), 160)}")
     return path
 
 

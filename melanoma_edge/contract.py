@@ -27,6 +27,10 @@ PRECISIONS: dict[Format, tuple[Precision, ...]] = {
 }
 """The artifacts that exist: the one table that drives options, file names and gates."""
 
+EXACT_INTEGERS = {"session.x64quantprecision": "1"}
+"""What an ONNX Runtime session needs for int8 models on x86 processors without VNNI, in an application too:
+their default kernels overflow (onnxruntime_session_options_config_keys.h)."""
+
 
 class Model(BaseModel):
     """Base: frozen, no unknown keys, no silent conversions, no NaN or infinity."""

@@ -219,6 +219,7 @@ def test_int8_onnx_holds_the_int8_weights_of_the_tflite(bundle: Path) -> None:
 def test_the_card_says_what_it_is_not_and_carries_the_manifests_figures(bundle: Path) -> None:
     card, manifest = (bundle / "MODEL_CARD.md").read_text(encoding="utf-8"), read_json(bundle / "manifest.json")
     assert card.startswith("# lesions\n") and f"**{NOTICE}**" in card and NOTICE.startswith("Not a medical device.")
+    assert "give ONNX Runtime the session entry `session.x64quantprecision` = `1` for the int8 ONNX model" in card
     assert manifest["data"]["sha256"] in card and all(name in card for name in manifest["classes"])
     keys = ("accuracy", "balanced_accuracy", "macro_auc", "positive_auc", "positive_sensitivity_at_90_specificity", "ece")
     for artifact in manifest["artifacts"]:

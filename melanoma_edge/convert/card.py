@@ -5,7 +5,7 @@ In: a manifest. Out: Markdown. Every figure comes from the manifest.
 
 from __future__ import annotations
 
-from melanoma_edge.contract import Interval, Manifest
+from melanoma_edge.contract import EXACT_INTEGERS, Interval, Manifest
 
 
 def model_card(manifest: Manifest) -> str:
@@ -46,11 +46,26 @@ def model_card(manifest: Manifest) -> str:
         "Temperature, thresholds and abstention were fitted for each artifact on its own logits of the validation part; they stand in `manifest.json`.",
         f"Class priors: training {_priors(manifest.priors.training)}; probabilities are corrected to {_priors(manifest.priors.deployment)}.",
         "",
+        *_running(manifest),
         "## Licence",
         "",
         manifest.licence,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _running(manifest: Manifest) -> list[str]:
+    """Return what an application has to know to get the same numbers."""
+    if not any((artifact.format, artifact.precision) == ("onnx", "int8") for artifact in manifest.artifacts):
+        return []
+    settings = " and ".join(f"`{key}` = `{value}`" for key, value in EXACT_INTEGERS.items())
+    return [
+        "## Running it",
+        "",
+        f"On x86 processors without VNNI, give ONNX Runtime the session entry {settings} for the int8 ONNX model: its default "
+        "kernels overflow there and the answers are wrong. Other processors and TFLite need nothing.",
+        "",
+    ]
 
 
 def _table(manifest: Manifest) -> list[str]:

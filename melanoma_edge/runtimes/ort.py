@@ -8,8 +8,8 @@ thread the pool's threads spin for a moment after a run, which is what an applic
 
 x86 processors without VNNI multiply uint8 by int8 with `vpmaddubsw`, which adds pairs of products in
 16 bits and saturates: on an emulated Haswell 90 % of a trained network's logits were off, by up to 27
-quanta. There, and only there, sessions get `session.x64quantprecision`, which is slower and exact
-(onnxruntime_session_options_config_keys.h; on other processors it costs time and changes nothing).
+quanta. There, and only there, sessions get EXACT_INTEGERS, which is slower and exact; on other
+processors it costs time and changes nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from melanoma_edge.contract import EXACT_INTEGERS
 from melanoma_edge.errors import Error, Missing
 from melanoma_edge.runtimes.protocol import RUNTIMES, Runtime, read_signature
 
@@ -30,9 +31,6 @@ _QUIET = 3
 
 _PREAMBLE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : (\w+) : (?:Load model from .*? failed:)?(?:/onnxruntime_src/.*\) )?")
 """What its messages begin with: a code, the file's path and a place in its own source."""
-EXACT_INTEGERS = {"session.x64quantprecision": "1"}
-"""What an application on such a processor has to set as well."""
-
 _NAMES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
 

@@ -47,7 +47,9 @@ def scores(
     `groups` [N] names the lesion of each picture; without it each picture counts as a lesion of its
     own. Intervals are the 2.5 % and 97.5 % percentiles of the replicates in which the figure is
     defined; low and high are None when those are fewer than half, or when there is one lesion only.
-    Resampling adds noise to ece and so moves its interval upwards: it can lie above the value.
+    Resampling adds noise to ece and so moves its interval upwards: it can lie above the value. An
+    accuracy, recall or sensitivity of 0 or 1 is the same in every resample, which would look certain:
+    its interval is Clopper and Pearson's (1934) for as many trials as there are lesions.
 
     Raises BadInput for wrong shapes, NaN and values that are not probabilities.
     """
@@ -55,6 +57,8 @@ def scores(
     positive = _position(positive_class, classes)
     units = _units(groups, len(labels))
     intervals = _intervals(Figures(probabilities, labels, positive), units, replicates, seed)
+    for name, members in _proportions(labels, len(classes), positive).items():
+        intervals[name] = _not_certain(intervals[name], len(np.unique(units[members])))
     counts = np.bincount(labels, minlength=len(classes))
     return Scores(
         pictures=len(labels),
@@ -272,6 +276,22 @@ def _intervals(figures: Weighted, units: np.ndarray, replicates: int, seed: int)
             low, high = (float(bound) for bound in np.quantile(defined, (0.025, 0.975)))
         intervals[name] = Interval(value=_optional(value[0]), low=low, high=high)
     return intervals
+
+
+def _proportions(labels: np.ndarray, k: int, positive: int | None) -> dict[str, np.ndarray]:
+    """Return the figures that are shares of pictures, and of which ones: bool [N] each."""
+    members = {"accuracy": np.ones(len(labels), dtype=bool), **{f"recall {index}": labels == index for index in range(k)}}
+    if positive is not None:
+        members |= {f"positive_sensitivity_at_{percent}_specificity": labels == positive for percent in (80, 90)}
+    return members
+
+
+def _not_certain(interval: Interval, trials: int) -> Interval:
+    """Return the interval of a proportion, Clopper and Pearson's where resampling found none or all."""
+    if interval.low is None or interval.low != interval.high or interval.value not in (0.0, 1.0):
+        return interval
+    all_of_them = 0.025 ** (1 / trials)
+    return Interval(value=1.0, low=all_of_them, high=1.0) if interval.value else Interval(value=0.0, low=0.0, high=1 - all_of_them)
 
 
 def _binned(probabilities: np.ndarray, labels: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

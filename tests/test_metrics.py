@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import (
     accuracy_score,
@@ -135,10 +135,27 @@ def test_perfect_predictor():
     labels = np.arange(60) % 3
     got = metrics.scores(np.eye(3)[labels], labels, NAMES[:3], "melanoma", replicates=50)
     one = Interval(value=1.0, low=1.0, high=1.0)
-    assert got.accuracy == got.balanced_accuracy == got.macro_f1 == got.macro_auc == got.positive_auc == one
-    assert got.positive_sensitivity_at_80_specificity == got.positive_sensitivity_at_90_specificity == one
-    assert all(recall == one for recall in got.recall.values())
+    assert got.balanced_accuracy == got.macro_f1 == got.macro_auc == got.positive_auc == one
+    assert got.positive_sensitivity_at_80_specificity == got.positive_sensitivity_at_90_specificity == got.recall["melanoma"]
+    assert all((recall.value, recall.high) == (1.0, 1.0) and recall.low == pytest.approx(0.8316, abs=1e-4) for recall in got.recall.values())
     assert got.ece == Interval(value=0.0, low=0.0, high=0.0)
+
+
+@given(st.integers(2, 30), st.integers(1, 3), st.booleans())
+@settings(deadline=None, max_examples=30)
+def test_all_or_none_of_few_lesions_is_not_certain(lesions, pictures, right):
+    """Against scipy's exact interval: as many trials as lesions of that class, however often photographed."""
+    labels = np.repeat([0, 1, 2], lesions * pictures)
+    said = np.where(labels == 0, 0 if right else 1, labels)
+    got = metrics.scores(np.eye(3)[said], labels, NAMES[:3], "melanoma", groups=np.arange(len(labels)) // pictures, replicates=50)
+    exact = binomtest(lesions if right else 0, lesions).proportion_ci(0.95, "exact")
+    for found in (got.recall["melanoma"], *([got.positive_sensitivity_at_80_specificity] if right else [])):
+        assert (found.value, found.low, found.high) == pytest.approx((float(right), exact.low, exact.high), abs=1e-9)
+    if right:
+        exact = binomtest(3 * lesions, 3 * lesions).proportion_ci(0.95, "exact")
+        assert (got.accuracy.low, got.accuracy.high) == pytest.approx((exact.low, exact.high), abs=1e-9)
+    else:
+        assert got.accuracy.low < got.accuracy.value < got.accuracy.high  # resampled as ever
 
 
 def test_random_predictor():

@@ -306,5 +306,8 @@ def _found(gate) -> str:
         return f"{figures['pictures_that_differ']} pictures differ"
     if gate.losses:
         loss = gate.losses["balanced_accuracy"]
-        return "undefined" if loss.value is None else f"balanced accuracy {-loss.value:+.3f}" + ("" if loss.low is None else f" ({-loss.high:+.3f} to {-loss.low:+.3f})")
+        if loss.value is None:
+            return "undefined"
+        # 0 - x rather than -x, which would show a loss of nothing as -0.000.
+        return f"balanced accuracy {0 - loss.value:+.3f}" + ("" if loss.low is None else f" ({0 - loss.high:+.3f} to {0 - loss.low:+.3f})")
     return "-"

@@ -199,7 +199,7 @@ def _parity_plots(add, plots, material: Material) -> None:
     tasks = [(label, gate) for label, gate in done if gate.name == "task"]
     if tasks:
         label, first = tasks[0]
-        words = [f"{report_view.LOSSES.get(name, name)} {-loss.value * 100:+.1f}" for name, loss in first.losses.items() if loss.value is not None]
+        words = [f"{report_view.LOSSES.get(name, name)} {0 - loss.value * 100:+.1f}" for name, loss in first.losses.items() if loss.value is not None]
         moved = [f"{name} {change * 100:+.1f}" for name, change in first.recall_change.items() if change is not None]
         alt = f"Change of {label} against float32, in points: {', '.join(words)}. Recall: {', '.join(moved)}"
         losses = [(name, gate.losses) for name, gate in tasks]

@@ -90,7 +90,8 @@ def paired_losses(
     threshold) and `positive_auc`; each value is reference minus candidate, so above zero is a loss.
     Both models see the same resamples, of lesions where `groups` are given. A figure is undefined
     (None) without a positive class, without pictures of it or, for the sensitivity, without a
-    threshold. Intervals and errors are as in :func:`scores`.
+    threshold. Intervals and errors are as in :func:`scores`. Where no answer of any resample differs, a
+    loss of nothing is as uncertain as a share of none of the lesions: few pictures prove little.
     """
     positive = _position(positive_class, classes)
     before = _gate_figures(*_checked(reference, labels, len(classes), "the reference's probabilities"), positive, reference_threshold)
@@ -100,7 +101,15 @@ def paired_losses(
         kept = after(weights)
         return {name: values - kept[name] for name, values in before(weights).items()}
 
-    return _intervals(losses, _units(groups, len(labels)), replicates, seed)
+    units = _units(groups, len(labels))
+    intervals = _intervals(losses, units, replicates, seed)
+    members = {"balanced_accuracy": np.ones(len(units), dtype=bool), "positive_sensitivity": np.asarray(labels) == positive}
+    for name, among in members.items():
+        loss = intervals[name]
+        if loss.value == loss.low == loss.high == 0.0:
+            bound = _none_of(len(np.unique(units[among])))
+            intervals[name] = Interval(value=0.0, low=-bound, high=bound)
+    return intervals
 
 
 def recall_change(reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, float | None]:
@@ -290,8 +299,13 @@ def _not_certain(interval: Interval, trials: int) -> Interval:
     """Return the interval of a proportion, Clopper and Pearson's where resampling found none or all."""
     if interval.low is None or interval.low != interval.high or interval.value not in (0.0, 1.0):
         return interval
-    all_of_them = 0.025 ** (1 / trials)
-    return Interval(value=1.0, low=all_of_them, high=1.0) if interval.value else Interval(value=0.0, low=0.0, high=1 - all_of_them)
+    bound = _none_of(trials)
+    return Interval(value=1.0, low=1 - bound, high=1.0) if interval.value else Interval(value=0.0, low=0.0, high=bound)
+
+
+def _none_of(trials: int) -> float:
+    """Return the upper end of Clopper and Pearson's 95 % interval (1934) for no success in `trials`."""
+    return 1 - 0.025 ** (1 / trials)
 
 
 def _binned(probabilities: np.ndarray, labels: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

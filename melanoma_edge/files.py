@@ -83,35 +83,44 @@ def read_json(path: Path, what: str) -> Any:
 
 
 @contextlib.contextmanager
-def new_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
+def new_folder(target: Path, *, force: bool = False, mark: str | None = None) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes `target` when the block ends without an error.
 
     An existing `target` is refused (BadInput) unless `force`, and then replaced only at the very
-    end, so what was there stays when the block fails. Nothing half-written is left behind.
+    end, so what was there stays when the block fails. Nothing half-written is left behind. With `force`
+    only a folder that holds `mark`, as every earlier result does, is replaced; without a mark, anything.
     """
     target = Path(target)
     if target.name in ("", ".."):
         raise BadInput(f"{target} cannot be made or replaced: expected the name of a folder to make; choose another path")
-    refuse_existing(target, force=force)
+    refuse_existing(target, force=force, mark=mark)
     with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=target.parent))
         try:
             yield temporary
             os.chmod(temporary, 0o777 & ~_umask())
-            refuse_existing(target, force=force)  # it may have come into being meanwhile
+            refuse_existing(target, force=force, mark=mark)  # it may have come into being meanwhile
             _put_in_place(temporary, target)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
 
 
-def refuse_existing(target: Path, *, force: bool = False) -> None:
-    """Raise BadInput when `target` exists and `force` was not asked for (an empty folder passes)."""
+def refuse_existing(target: Path, *, force: bool = False, mark: str | None = None) -> None:
+    """Raise BadInput when `target` exists and `force` was not asked for (an empty folder passes).
+
+    With `force` and `mark`, a `target` without a file or folder of that name in it is refused too: it is
+    somebody's own, not an earlier result.
+    """
     target = Path(target)
     with explained(target):
-        if force or not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir())):
+        if not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir())):
             return
+        if force and (mark is None or os.path.lexists(target / mark)):
+            return
+    if force:
+        raise BadInput(f"{target} holds no {mark}, so no earlier result stands there: --force replaces nothing else; choose another path")
     raise BadInput(f"{target} exists already: expected a new path; choose another or give --force to replace it")
 
 

@@ -103,11 +103,11 @@ def paired_losses(
 
     units = _units(groups, len(labels))
     intervals = _intervals(losses, units, replicates, seed)
-    members = {"balanced_accuracy": np.ones(len(units), dtype=bool), "positive_sensitivity": np.asarray(labels) == positive}
-    for name, among in members.items():
+    lesions = {label: len(np.unique(units[np.asarray(labels) == label])) for label in np.unique(labels)}
+    for name, trials in (("balanced_accuracy", list(lesions.values())), ("positive_sensitivity", [lesions.get(positive, 0)])):
         loss = intervals[name]
         if loss.value == loss.low == loss.high == 0.0:
-            bound = _none_of(len(np.unique(units[among])))
+            bound = _none_of_each(trials)
             intervals[name] = Interval(value=0.0, low=-bound, high=bound)
     return intervals
 
@@ -306,6 +306,23 @@ def _not_certain(interval: Interval, trials: int) -> Interval:
 def _none_of(trials: int) -> float:
     """Return the upper end of Clopper and Pearson's 95 % interval (1934) for no success in `trials`."""
     return 1 - 0.025 ** (1 / trials)
+
+
+def _none_of_each(trials: Sequence[int]) -> float:
+    """Return the upper 97.5 % likelihood bound of the mean of shares of which none was seen in `trials` each.
+
+    The largest mean of p whose probability of nothing, the product of (1 - p) ** trials, is still 2.5 %; for one
+    share that is :func:`_none_of`. With x = -log(1 - p) the mean is concave and the constraint linear, so the
+    solution fills the classes with the fewest trials first (Karush, Kuhn and Tucker's conditions).
+    """
+    ordered = np.sort(np.asarray(trials, dtype=np.float64))
+    for count in range(len(ordered), 0, -1):
+        filled = ordered[:count]
+        level = (-np.log(0.025) + (filled * np.log(filled)).sum()) / filled.sum()
+        x = level - np.log(filled)
+        if x[-1] >= 0:
+            break
+    return float((1 - np.exp(-x)).sum() / len(ordered))
 
 
 def _binned(probabilities: np.ndarray, labels: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -318,9 +318,18 @@ def test_the_task_gate_says_where_it_cannot_tell(manifest: Manifest) -> None:
     # Nor do a few on which nothing is lost.
     gate = task_gate(manifest, wrong=0, count=60)
     assert gate.outcome == "inconclusive" and gate.flip_count == 0 and gate.losses["positive_sensitivity"].high == pytest.approx(0.168, abs=1e-3)
+    # Nor do many without the class that counts, or of which one class has two pictures only.
+    labels = np.arange(1200) % 2 + 1
+    right = (8.0 * np.eye(3)[labels]).astype(np.float32)
+    gate = gates.task_gate(manifest, artifact("int8"), artifact(), "litert", right, right, labels, np.arange(1200), names(1200))
+    assert gate.outcome == "inconclusive" and "positive_sensitivity, positive_auc are undefined" in gate.reason
+    labels[:2] = 0
+    right = (8.0 * np.eye(3)[labels]).astype(np.float32)
+    gate = gates.task_gate(manifest, artifact("int8"), artifact(), "litert", right, right, labels, np.arange(1200), names(1200))
+    assert gate.losses["balanced_accuracy"].high == pytest.approx((1 - 0.025**0.5) / 3, rel=0.01) and gate.outcome == "inconclusive"
     # The same pictures of one lesion say nothing about other lesions.
     gate = task_gate(manifest, wrong=20, lesions=1)
-    assert gate.outcome == "inconclusive" and "no figure is defined" in gate.reason
+    assert gate.outcome == "inconclusive" and "balanced_accuracy, positive_sensitivity, positive_auc are undefined" in gate.reason
 
 
 def test_pictures_of_few_lesions_tell_less_than_as_many_lesions(manifest: Manifest) -> None:
@@ -376,10 +385,9 @@ UNDEFINED = loss(None, None)
         ({"a": loss(-0.5, -0.4)}, "passed"),
         ({"a": loss(-0.1, 0.0), "b": loss(-0.1, 0.02)}, "inconclusive"),
         ({"a": loss(-0.1, 0.02), "b": loss(0.02, 0.03)}, "failed"),
-        ({"a": UNDEFINED, "b": loss(0.0, 0.0)}, "passed"),
+        ({"a": UNDEFINED, "b": loss(0.0, 0.0)}, "inconclusive"),
         ({"a": UNDEFINED, "b": loss(0.0, 0.5)}, "inconclusive"),
         ({"a": UNDEFINED}, "inconclusive"),
-        ({}, "inconclusive"),
     ],
 )
 def test_the_three_outcomes_of_the_task(losses: dict[str, Interval], outcome: str) -> None:

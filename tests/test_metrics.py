@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 from scipy.stats import binomtest, norm
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import (
@@ -299,9 +300,24 @@ def test_a_model_loses_nothing_against_itself_as_surely_as_there_are_lesions():
     probabilities, labels = random_case()
     losses = paired(probabilities, probabilities, labels, 4, candidate_threshold=0.3)
     assert losses["positive_auc"] == Interval(value=0.0, low=0.0, high=0.0)
-    for name, lesions in (("balanced_accuracy", len(labels)), ("positive_sensitivity", (labels == 0).sum())):
-        bound = binomtest(0, lesions).proportion_ci(0.95, "exact").high
-        assert (losses[name].value, losses[name].low, losses[name].high) == pytest.approx((0.0, -bound, bound))
+    bound = binomtest(0, (labels == 0).sum()).proportion_ci(0.95, "exact").high
+    found = losses["positive_sensitivity"]
+    assert (found.value, found.low, found.high) == pytest.approx((0.0, -bound, bound))
+    assert losses["balanced_accuracy"].high == -losses["balanced_accuracy"].low > 0
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=60)
+def test_nothing_lost_in_classes_of_any_size_is_bounded_as_a_search_finds(trials):
+    """Against scipy's search for the largest mean share of which nothing is seen with a chance of 2.5 %."""
+    negative_logs = minimize(
+        lambda x: -(1 - np.exp(-x)).mean(),
+        np.full(len(trials), -np.log(0.025) / sum(trials)),
+        bounds=[(0, None)] * len(trials),
+        constraints={"type": "ineq", "fun": lambda x: -np.log(0.025) - np.dot(trials, x)},
+        options={"maxiter": 500, "ftol": 1e-12},
+    )
+    assert metrics._none_of_each(trials) == pytest.approx(-negative_logs.fun, rel=1e-3)
 
 
 def test_pairing_narrows_the_interval_and_lesions_widen_it():

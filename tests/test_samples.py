@@ -187,7 +187,7 @@ def test_an_existing_folder_is_refused_and_left_as_it_is(tmp_path):
 
 
 def test_force_replaces_an_existing_folder(tmp_path):
-    (tmp_path / "set").mkdir()
+    write_samples(tmp_path / "set", per_class=2, size=32)
     (tmp_path / "set" / "mine.txt").write_text("mine")
     write_samples(tmp_path / "set", per_class=1, size=32, force=True)
     assert not (tmp_path / "set" / "mine.txt").exists()

@@ -9,11 +9,11 @@ Exit codes: 0 done; 1 a proof or comparison failed; 2 bad input or usage; 3 some
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
 
+from melanoma_edge.cli.output import drop_output
 from melanoma_edge.errors import Error
 
 INTERRUPTED = 130
@@ -23,6 +23,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the right code; a user's mistake never shows a traceback."""
     from melanoma_edge.cli.commands import group
 
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that has no block characters still gets the figures
     try:
         code = group.main(args=arguments, prog_name="melanoma-edge", standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -37,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         _say(str(error))
         code = error.exit_code
     except BrokenPipeError:  # the reader of our output went away: `melanoma-edge ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         code = 0
     except MemoryError:
         _say("out of memory: use a smaller batch_size or image_size, or a machine with more memory")

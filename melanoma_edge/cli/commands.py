@@ -223,7 +223,8 @@ def predict(bundle, images, artifact, as_json, quiet, verbose):
 @command
 @click.argument("subject", metavar="RUN_OR_BUNDLE", type=FOLDER)
 @click.option("--out", type=FOLDER, help="HTML file [default: RUN/report.html or BUNDLE/evidence/report.html].")
-def report(subject, out, quiet, verbose):
+@force_option
+def report(subject, out, force, quiet, verbose):
     """Write one self-contained HTML report with pictures.
 
     \b
@@ -233,7 +234,7 @@ def report(subject, out, quiet, verbose):
 
     screen = _show(quiet, verbose)
     with screen.steps("drawing the report") as progress:
-        path = library(subject, out=out, command=_line(), progress=progress)
+        path = library(subject, out=out, force=force, command=_line(), progress=progress)
     click.echo(str(path))
 
 

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from melanoma_edge import NOTICE
+from melanoma_edge.cli.output import drop_output
 
 PLAIN_INTERVAL = 15.0
 """Seconds between progress lines where there is no terminal."""
@@ -36,14 +37,21 @@ FIGURES = {
 }
 
 
+class _Output(Console):
+    """Standard output; goes on silently when its reader went away, so that the exit code stays the result's."""
+
+    def on_broken_pipe(self) -> None:
+        drop_output()
+
+
 class Screen:
     """Prints for one command; `quiet` leaves progress out, `verbose` adds detail."""
 
     def __init__(self, *, quiet: bool, verbose: bool):
         self.quiet, self.verbose = quiet, verbose
-        self.out = Console(highlight=False)
+        self.out = _Output(highlight=False)
         if not self.out.is_terminal:
-            self.out = Console(highlight=False, width=FILE_WIDTH)
+            self.out = _Output(highlight=False, width=FILE_WIDTH)
         self.err = Console(stderr=True, highlight=False, quiet=quiet)
 
     def line(self, text: str) -> None:
@@ -80,7 +88,13 @@ class Screen:
 
     def json(self, value) -> None:
         """Print `value` as JSON."""
-        self.out.print_json(json.dumps(value, allow_nan=False), indent=2) if self.out.is_terminal else print(json.dumps(value, indent=2, allow_nan=False))
+        if self.out.is_terminal:
+            self.out.print_json(json.dumps(value, allow_nan=False), indent=2)
+            return
+        try:
+            print(json.dumps(value, indent=2, allow_nan=False), flush=True)
+        except BrokenPipeError:
+            drop_output()
 
     def facts(self, facts: dict, as_json: bool) -> None:
         """Print a few named values."""

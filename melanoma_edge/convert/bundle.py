@@ -130,6 +130,9 @@ def _check_golden(path: Path, golden: Golden, manifest: Manifest) -> None:
     for file in sorted((path / GOLDEN).parent.iterdir()):
         if file.relative_to(path).as_posix() not in manifest.files and not file.name.startswith("."):
             raise BadInput(f"{_printable(str(file))} is not sealed: someone added it; remove it or export the bundle again")
+    missing = [artifact.name for artifact in manifest.artifacts if artifact.name not in golden.logits]
+    if missing:
+        raise BadInput(f"{path / GOLDEN} has no logits of {_printable(', '.join(missing))}: export the bundle again")
     shape = (len(golden.pictures), len(manifest.classes))
     for name, rows in golden.logits.items():
         if len(rows) != shape[0] or any(len(row) != shape[1] for row in rows):

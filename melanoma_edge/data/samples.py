@@ -54,7 +54,7 @@ def write_samples(
         raise BadInput(f"the seed is {seed}: expected 0 or more; give another --seed")
     rows: list[tuple[str, str, str, str]] = []
     lesions = 0
-    with new_folder(out, force=force) as folder:
+    with new_folder(out, force=force, mark="README.txt") as folder:
         for class_index, name in enumerate(CLASSES):
             (folder / name).mkdir()
             for lesion, photograph in _photographs(per_class):

@@ -46,7 +46,7 @@ def demo(
     Raises BadInput when `out` exists (unless `force`). `report` gets training events, `progress` lines.
     """
     out = Path(out)
-    with new_folder(out, force=force):
+    with new_folder(out, force=force, mark="samples"):
         pass
     progress("drawing samples")
     write_samples(out / "samples", per_class=PER_CLASS)

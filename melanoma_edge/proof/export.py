@@ -53,12 +53,12 @@ def export(
     are now, if they moved. Raises BadInput for an existing `out` (unless `force`), an int8 asked of a run
     without QAT, pictures that changed; nothing is left behind then.
     """
-    refuse_existing(out, force=force)
+    refuse_existing(out, force=force, mark=MANIFEST)
     opened = runs.open_run(run)
     wanted = plan(opened, formats, precisions)
     progress("reading the validation and test pictures")
     pictures = _held_out(opened, Path(data) if data else Path(opened.facts.data))
-    with new_folder(out, force=force) as folder:
+    with new_folder(out, force=force, mark=MANIFEST) as folder:
         golden, golden_inputs = write_golden(folder, opened.recipe.image_size)
         contents, keras_logits = _convert(opened, wanted, golden_inputs, progress)
         for name, content in contents.items():

@@ -153,7 +153,7 @@ def task_gate(
         candidate_threshold=thresholds[1].probability if thresholds[1] else None,
         groups=groups,
     )
-    outcome, reason = task_outcome(losses)
+    outcome, reason = task_outcome(losses if manifest.positive_class else {"balanced_accuracy": losses["balanced_accuracy"]})
     return Gate(
         **about,
         outcome=outcome,
@@ -167,15 +167,17 @@ def task_gate(
 
 def task_outcome(losses: dict) -> tuple[str, str | None]:
     """Return (outcome, reason): failed when a whole interval lies beyond the bound, inconclusive when one
-    reaches beyond it or nothing is defined, passed when all end within it."""
+    reaches beyond it or is undefined, passed when all end within it."""
     defined = {name: loss for name, loss in losses.items() if loss.low is not None}
     beyond = [name for name, loss in defined.items() if loss.low > TASK_LOSS]
     unsure = [name for name, loss in defined.items() if loss.high > TASK_LOSS]
+    missing = [name for name in losses if name not in defined]
     if beyond:
         return "failed", f"the loss of {', '.join(beyond)} lies wholly beyond {TASK_LOSS * 100:g} point"
-    if unsure or not defined:
-        what = f"the interval of {', '.join(unsure)} reaches beyond {TASK_LOSS * 100:g} point" if unsure else "no figure is defined"
-        return "inconclusive", f"{what}: the set is too small to tell; give more labelled pictures with --data"
+    if unsure or missing:
+        parts = [f"the interval of {', '.join(unsure)} reaches beyond {TASK_LOSS * 100:g} point"] if unsure else []
+        parts += [f"{', '.join(missing)} {'are' if len(missing) > 1 else 'is'} undefined"] if missing else []
+        return "inconclusive", f"{' and '.join(parts)}: the set is too small to tell; give more labelled pictures with --data"
     return "passed", None
 
 

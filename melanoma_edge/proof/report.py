@@ -21,7 +21,7 @@ from melanoma_edge.contract import Interval
 from melanoma_edge.convert.bundle import EVIDENCE
 from melanoma_edge.data import image
 from melanoma_edge.errors import BadInput
-from melanoma_edge.files import explained, write_text
+from melanoma_edge.files import explained, refuse_existing, write_text
 from melanoma_edge.model import run as runs
 from melanoma_edge.proof import gates, report_data, report_view
 from melanoma_edge.proof.predict import DOMAIN
@@ -63,16 +63,17 @@ class Example:
 
 
 def report(
-    subject: Path, *, out: Path | None = None, command: str = "melanoma_edge.proof.report.report", progress: Progress = lambda line: None
+    subject: Path, *, out: Path | None = None, force: bool = False, command: str = "melanoma_edge.proof.report.report", progress: Progress = lambda line: None
 ) -> Path:
     """Write the report on the run or bundle `subject` and return its path.
 
     It goes to RUN/report.html or BUNDLE/evidence/report.html, or to `out`; what was there stays whole until
-    the new page is. Raises BadInput for a subject that is neither, or altered, and for an `out` in no folder.
+    the new page is. Raises BadInput for a subject that is neither, or altered, for an `out` in no folder, and
+    for one that exists, unless `force`.
     """
     progress("reading")
     material = report_data.gather(Path(subject))
-    file = _target(material, out)
+    file = _target(material, out, force)
     test = material.test_part()
     page = _render(
         title=material.name,
@@ -103,13 +104,14 @@ def report(
     return file
 
 
-def _target(material: Material, out: Path | None) -> Path:
-    """Return where the page goes; raises BadInput where there is no such folder."""
+def _target(material: Material, out: Path | None, force: bool) -> Path:
+    """Return where the page goes; raises BadInput where there is no such folder, or a file that is not to be replaced."""
     if out is None:
         return material.path / EVIDENCE / REPORT_FILE if material.bundle else material.path / REPORT_FILE
     out = Path(out)
     if not out.parent.is_dir():
         raise BadInput(f"the folder {out.parent} does not exist: make it, or give another --out")
+    refuse_existing(out, force=force)
     return out
 
 

@@ -29,7 +29,7 @@ from melanoma_edge.model import run as runs
 from melanoma_edge.proof.latency import SAMPLES, SUMMARY
 from melanoma_edge.proof.latency_model import Latency
 from melanoma_edge.proof.parity_model import Parity
-from melanoma_edge.proof.subject import RUNTIME_OF, decision_from
+from melanoma_edge.proof.subject import RUNTIME_OF, evaluation_of
 from melanoma_edge.proof.verify import ORIGIN_FILE, PARITY_FILE
 
 
@@ -141,7 +141,7 @@ class Material:
         rows, logits = self.run.part(TEST), self.run.logits().get(f"{which}/{TEST}")
         if logits is None or len(logits) != len(rows) or logits.ndim != 2 or logits.shape[1] != len(self.classes):
             raise BadInput(f"{self.run.path / runs.LOGITS_FILE} does not fit the split of the run: train again")
-        evaluation = _evaluation(self.run)[which]
+        evaluation = evaluation_of(self.run)[which]
         return TestPart(
             which=which,
             rows=tuple(rows),
@@ -167,7 +167,7 @@ def gather(subject: Path) -> Material:
 
 def _of_run(run: runs.Run) -> Material:
     titles = {"qat": ("int8-simulated", "Keras, quantization-aware"), "float": ("float", "Keras")}
-    evaluation = _evaluation(run)
+    evaluation = evaluation_of(run)
     networks = [Network(f"keras-{which}", *titles[which], evaluation[which][1]) for which in titles if which in evaluation]
     gap = Gap("not measured yet: a run has no artifacts; export it, which also verifies", f"melanoma-edge export {_word(run.path)}")
     return Material(
@@ -201,16 +201,6 @@ def _of_bundle(bundle: Bundle) -> Material:
         latency=latency,
         samples=latency if isinstance(latency, Gap) else _samples(bundle, latency),
     )
-
-
-def _evaluation(run: runs.Run) -> dict[str, tuple[Decision, Scores]]:
-    """Return {which: (decision, scores)} of the run's evaluation.json."""
-    file = run.path / runs.EVALUATION_FILE
-    found = read_json(file, "a run's evaluation")
-    try:
-        return {which: (decision_from(found[which]["decision"]), Scores.model_validate_json(json.dumps(found[which]["scores"]))) for which in run.facts.weights}
-    except (KeyError, TypeError, ValidationError) as error:
-        raise BadInput(f"{file} is not a run's evaluation ({' '.join(str(error).split())[:120]}): train again") from None
 
 
 def _origin(bundle: Bundle) -> runs.Run | Gap:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
-from melanoma_edge.contract import Artifact, Decision, Recipe
+from melanoma_edge.contract import Artifact, Decision, Recipe, Scores
 from melanoma_edge.convert.bundle import MANIFEST, Bundle, open_bundle
 from melanoma_edge.data.split import TEST
 from melanoma_edge.errors import BadInput
@@ -84,14 +85,14 @@ def of_run(run: runs.Run, which: str | None = None) -> Subject:
         which = "qat" if "qat" in run.facts.weights else "float"
     if which not in run.facts.weights:
         raise BadInput(f"the run {run.path} has no network {which!r}: expected one of {', '.join(run.facts.weights)}")
-    evaluation = read_json(run.path / runs.EVALUATION_FILE, "a run's evaluation")
+    decision, _ = evaluation_of(run)[which]
     training, deployment = run.priors()
     return Subject(
         name=f"keras-{which}",
         recipe=run.recipe,
         classes=run.facts.classes,
         positive_class=run.recipe.positive_class or None,
-        decision=decision_from(evaluation[which]["decision"]),
+        decision=decision,
         training_priors=training,
         deployment_priors=deployment,
         seen=seen_of(run),
@@ -106,9 +107,17 @@ def seen_of(run: runs.Run) -> frozenset[str]:
     return frozenset(key for row in run.split if row.part != TEST for key in seen_keys(row.sha256, row.lesion))
 
 
-def decision_from(values: dict) -> Decision:
-    """Return the decision that a JSON file holds."""
-    return Decision.model_validate_json(json.dumps(values))
+def evaluation_of(run: runs.Run) -> dict[str, tuple[Decision, Scores]]:
+    """Return {which: (decision, scores)} of the run's evaluation.json; raises BadInput where it is damaged."""
+    file = run.path / runs.EVALUATION_FILE
+    found = read_json(file, "a run's evaluation")
+    try:
+        return {
+            which: (Decision.model_validate_json(json.dumps(found[which]["decision"])), Scores.model_validate_json(json.dumps(found[which]["scores"])))
+            for which in run.facts.weights
+        }
+    except (KeyError, TypeError, ValidationError) as error:
+        raise BadInput(f"{file} is not a run's evaluation ({' '.join(str(error).split())[:120]}): train again") from None
 
 
 def _vector(priors: dict[str, float], classes: tuple[str, ...]) -> np.ndarray:

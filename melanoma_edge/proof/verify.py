@@ -105,8 +105,7 @@ def verify(
         seconds=time.perf_counter() - started,
         conditions=host.conditions(),
     )
-    if "task" in require and not any(gate.name == "task" and gate.outcome != "not run" for gate in parity.gates):
-        raise Missing("the task gate was required but could not be carried out: give labelled pictures with --data")
+    _check_carried_out(require, parity.gates, references)
     with explained(opened.path):
         (opened.path / EVIDENCE).mkdir(exist_ok=True)
         write_json(opened.path / EVIDENCE / PARITY_FILE, parity.model_dump(mode="json"))
@@ -163,6 +162,8 @@ def _against_keras(bundle: Bundle, artifact: Artifact, runtime: str, logits, ref
     else:
         ours, theirs, names, where = logits[:count], bundle.golden.expected(which), _golden_names(bundle), "golden pictures"
         note = f"compared on the golden pictures only: {references}"
+        if theirs is None:
+            return gates.not_run(artifact.precision, artifact.name, runtime, which, "", f"the bundle holds no logits of {which}, and {references}")
     if artifact.precision == "int8":
         gate = gates.int8_gate(artifact, runtime, ours, theirs, names, bundle.manifest.classes)
     else:
@@ -209,7 +210,10 @@ def _keras(bundle: Bundle, run: Path | None, here, inputs: np.ndarray, progress:
         origin = bundle.path / EVIDENCE / ORIGIN_FILE
         if not origin.is_file():
             return "the run is not known; name it with --run RUN"
-        run = Path(str(read_json(origin, "the bundle's origin").get("run")))
+        known = read_json(origin, "the bundle's origin")
+        if not isinstance(known, dict) or not isinstance(known.get("run"), str):
+            return f"{origin} does not name the run; name it with --run RUN"
+        run = Path(known["run"])
         if not run.is_dir():
             return f"the run {run} is not here; name it with --run RUN"
         named = False
@@ -251,6 +255,19 @@ def _probes(bundle: Bundle) -> Pictures:
 
 def _golden_names(bundle: Bundle) -> tuple[str, ...]:
     return tuple(picture.file for picture in bundle.golden.pictures)
+
+
+def _check_carried_out(require: Sequence[str], carried_out: Sequence[Gate], references: dict[str, np.ndarray] | str) -> None:
+    """Raise Missing when something required is here but no gate came to use it."""
+    used = {name for gate in carried_out if gate.outcome != "not run" for name in (gate.runtime, gate.name if gate.name == "task" else "")}
+    for name in require:
+        if name == "keras" and not (isinstance(references, dict) and references):
+            why = references if isinstance(references, str) else "the bundle names no network"
+            raise Missing(f"the runtime keras was required but not compared with: {why}")
+        if name == "task" and name not in used:
+            raise Missing("the task gate was required but could not be carried out: give labelled pictures with --data")
+        if name not in used and name != "keras":
+            raise Missing(f"the runtime {name} was required but no gate used it: the bundle has no artifact for it; export one")
 
 
 def _check_required(require: Sequence[str], here) -> None:

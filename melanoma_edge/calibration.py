@@ -76,6 +76,9 @@ def probabilities(logits: np.ndarray, temperature: float, training: np.ndarray, 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray, training: np.ndarray, deployment: np.ndarray) -> float:
     """Return the temperature that gives `labels` [N] the highest likelihood under :func:`probabilities`.
 
+    Pictures are weighted so that the classes found have the shares of `deployment`, for that is the
+    population that the probabilities are corrected to.
+
     Temperature scaling after Guo et al. 2017, "On Calibration of Modern Neural Networks". The mean
     log-loss is convex in 1/temperature, so it has one minimum, which is sought between 0.05 and 20;
     logits that are always right end at the lower end, or where their loss is already zero. Where
@@ -95,9 +98,12 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, training: np.ndarray
         raise BadInput(f"found labels from {labels.min()} to {labels.max()}: expected 0 to {logits.shape[1] - 1}; check the order of the classes")
     log_ratio = np.log(_prior_ratio(training, deployment, logits.shape[1]))
 
+    weights = (np.asarray(deployment) / np.maximum(np.bincount(labels, minlength=logits.shape[1]), 1))[labels]
+    weights /= weights.sum()
+
     def loss(log_temperature: float) -> float:
         corrected = log_softmax(log_softmax(logits, np.exp(log_temperature)) + log_ratio)
-        return -float(corrected[np.arange(len(labels)), labels].mean())
+        return -float(weights @ corrected[np.arange(len(labels)), labels])
 
     best = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-6})
     return float(np.exp(best.x)) if best.fun < loss(0.0) else 1.0

@@ -276,6 +276,9 @@ class DataFacts(Model):
     pictures: dict[str, int]
     """Pictures of each part."""
     lesions: dict[str, int]
+    """Groups of each part: lesions where they are known, else single pictures with their copies."""
+    with_lesion_id: dict[str, int]
+    """Pictures of each part whose lesion is known."""
     left_out_classes: tuple[str, ...]
     calibration_sha256: Sha256
     """Over the pixel hashes of the validation part, on which decisions were fitted."""

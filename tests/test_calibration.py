@@ -90,11 +90,20 @@ def test_temperature_minimises_the_log_loss():
     logits, labels = calibrated_logits(300, seed=5)
     logits = 2.5 * logits + np.random.default_rng(1).normal(size=logits.shape)
     fitted = calibration.fit_temperature(logits, labels, UNIFORM, SKEWED)
+    weights = (np.asarray(SKEWED) / np.bincount(labels))[labels]  # as if the classes came as often as in deployment
     losses = {
-        temperature: log_loss(labels, calibration.probabilities(logits, temperature, UNIFORM, SKEWED), labels=range(3))
+        temperature: log_loss(labels, calibration.probabilities(logits, temperature, UNIFORM, SKEWED), labels=range(3), sample_weight=weights)
         for temperature in [fitted, *np.geomspace(0.05, 20, 200)]
     }
     assert min(losses, key=losses.get) == fitted
+
+
+def test_how_often_a_class_was_photographed_for_validation_does_not_move_the_temperature():
+    logits, labels = calibrated_logits(300, seed=5)
+    logits = 2.5 * logits + np.random.default_rng(1).normal(size=logits.shape)
+    more = np.concatenate([np.arange(300), np.repeat(np.flatnonzero(labels == 0), 6)])
+    fitted = [calibration.fit_temperature(logits[rows], labels[rows], UNIFORM, UNIFORM) for rows in (np.arange(300), more)]
+    assert fitted[0] == pytest.approx(fitted[1], rel=1e-4)
 
 
 def test_temperature_at_the_ends():

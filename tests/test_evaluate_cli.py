@@ -127,6 +127,17 @@ def test_a_copy_of_a_picture_that_training_saw_is_left_out_with_it(cli: Cli, bun
     assert result["pictures"]["seen_in_training"] == 2 and result["scores"]["pictures"] == len(test)
 
 
+def test_copies_of_pictures_that_training_saw_are_known_without_them(cli: Cli, bundle: Path, run: Path, drawn: Path, tmp_path: Path) -> None:
+    test, train = rows_of(run, "test"), rows_of(run, "train")
+    data = folder_of(drawn, test, tmp_path / "data", metadata=False)
+    for number, row in enumerate(train[:40]):
+        with Image.open(drawn / row["path"]) as image:
+            smaller = image.convert("RGB").resize((image.width * 2 // 3, image.height * 2 // 3), Image.Resampling.LANCZOS)
+            smaller.transpose(Image.Transpose(number % 7)).save(data / row["label"] / f"copy {number}.jpg", quality=60)
+    result = cli("evaluate", bundle, "--data", data, "--json", "-q").json
+    assert result["pictures"]["seen_in_training"] == 40 and result["scores"]["pictures"] == len(test)
+
+
 def test_another_photograph_of_a_lesion_that_training_saw_is_left_out(cli: Cli, bundle: Path, run: Path, drawn: Path, tmp_path: Path) -> None:
     test, train = rows_of(run, "test"), rows_of(run, "train")
     data = folder_of(drawn, test, tmp_path / "data")

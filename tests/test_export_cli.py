@@ -114,7 +114,8 @@ def test_seen_lists_training_and_validation_and_nothing_of_the_test_part(bundle:
     seen = set((bundle / "seen.txt").read_text().split())
     rows = split_of(run)
     used = [row for row in rows if row["part"] != "test"]
-    assert seen == {row["sha256"] for row in used} | {hashlib.sha256(f"lesion:{row['lesion']}".encode()).hexdigest() for row in used}
+    lesions = {hashlib.sha256(f"lesion:{row['lesion']}".encode()).hexdigest() for row in used}
+    assert seen == {row["sha256"] for row in used} | lesions | {f"like:{row['fingerprint']}" for row in used}
     assert not seen & {row["sha256"] for row in rows if row["part"] == "test"}
 
 
@@ -220,6 +221,7 @@ def test_the_card_says_what_it_is_not_and_carries_the_manifests_figures(bundle: 
     card, manifest = (bundle / "MODEL_CARD.md").read_text(encoding="utf-8"), read_json(bundle / "manifest.json")
     assert card.startswith("# lesions\n") and f"**{NOTICE}**" in card and NOTICE.startswith("Not a medical device.")
     assert "give ONNX Runtime the session entry `session.x64quantprecision` = `1` for the int8 ONNX model" in card
+    assert "no lesion and no copy stands in two parts" in card and manifest["data"]["with_lesion_id"] == manifest["data"]["pictures"]
     assert manifest["data"]["sha256"] in card and all(name in card for name in manifest["classes"])
     keys = ("accuracy", "balanced_accuracy", "macro_auc", "positive_auc", "positive_sensitivity_at_90_specificity", "ece")
     for artifact in manifest["artifacts"]:
@@ -240,13 +242,31 @@ def test_one_tflite_precision_replaces_what_was_there_when_forced(cli: Cli, run:
     out = tmp_path / "b.bundle"
     out.mkdir()
     (out / "mine.txt").write_text("mine")
+    (out / "manifest.json").write_text("of an older bundle")
     assert "exists already" in cli.refused("export", run, "--tflite", "--precision", "float16", "--out", out)
-    assert snapshot(tmp_path).keys() == {"b.bundle/mine.txt"}
+    assert snapshot(tmp_path).keys() == {"b.bundle/mine.txt", "b.bundle/manifest.json"}
     done = cli("export", run, "--tflite", "--precision", "float16", "--out", out, "--force", "-q")
     assert tuple(artifacts(out)) == ("demo-float16.tflite",) and read_json(out / "manifest.json")["weights"].keys() == {"float"}
     assert not (out / "mine.txt").exists() and list(tmp_path.iterdir()) == [out] and done.err == ""
     gates = read_json(out / "evidence" / "parity.json")["gates"]
     assert {(gate["name"], gate["outcome"]) for gate in gates if gate["artifact"] == "demo-float16.tflite"} == {("golden", "passed"), ("float16", "passed")}
+
+
+def test_force_replaces_bundles_and_nothing_else(cli: Cli, run: Path, drawn: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(run, mine)
+    before = snapshot(tmp_path)
+    for out in (mine, tmp_path):
+        assert "holds no manifest.json, so no earlier result stands there" in cli.refused("export", mine, "--out", out, "--force", "-q")
+    assert snapshot(tmp_path) == before
+
+
+def test_a_report_replaces_no_file_unless_forced(cli: Cli, bundle: Path, tmp_path: Path) -> None:
+    file = tmp_path / "precious.txt"
+    file.write_text("precious")
+    assert "exists already" in cli.refused("report", bundle, "--out", file, "-q") and file.read_text() == "precious"
+    cli("report", bundle, "--out", file, "--force", "-q")
+    assert "<html" in file.read_text(encoding="utf-8")
 
 
 def test_without_a_run_the_newest_finished_one_is_exported(cli: Cli, run: Path, drawn: Path, tmp_path: Path) -> None:

@@ -323,6 +323,8 @@ def test_a_folder_of_real_files_is_accounted_for_too(tmp_path: Path) -> None:
         "left_out_classes": {},
         "used": 12,
         "used_groups": 11,
+        "with_lesion_id": 2,
+        "groups_under_two_classes": 0,
         "per_class": {"melanoma": 4, "nevus": 5, "wart": 3},
         "lesions_per_class": {"melanoma": 3, "nevus": 5, "wart": 3},
     }
@@ -330,3 +332,10 @@ def test_a_folder_of_real_files_is_accounted_for_too(tmp_path: Path) -> None:
         "Train/nevus/ISIC_0.png": "identical to Train/melanoma/ISIC_0.png",
         "Train/nevus/ISIC_1.png": "identical to Train/nevus/ISIC_1.bmp",
     }
+
+
+def test_a_copy_that_is_dropped_still_says_which_lesion_training_saw() -> None:
+    found = index(("melanoma", "a", "", ""), ("melanoma", "a", "", "L1"), ("melanoma", "b", "", "L2"), *[("melanoma",)] * 3, *[("nevus",)] * 4)
+    chosen = select(found, recipe(min_lesions=2))
+    assert dict(zip(chosen.positions, chosen.lesions))[0] == "L1" and chosen.report["duplicates_dropped"] == 1
+    assert chosen.report["with_lesion_id"] == 2

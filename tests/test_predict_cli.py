@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -100,6 +101,20 @@ def test_hostile_file_names_are_only_names(cli: Cli, bundle: Path, drawn: Path, 
     assert all(result["probabilities"] == expected["probabilities"] for result in results)
     shown = os.fsencode(cli("predict", bundle, "--", *HOSTILE, cwd=tmp_path).out)
     assert [name for name in HOSTILE if name not in shown and b"\x1b" not in name] == []
+
+
+def test_a_terminal_without_blocks_still_gets_the_figures(cli: Cli, bundle: Path, drawn: Path) -> None:
+    picture = min((drawn / "nevus").iterdir())
+    plain, ascii_only = (cli("predict", bundle, picture, env=env).out for env in ({"PYTHONIOENCODING": "utf-8"}, {"PYTHONIOENCODING": "ascii"}))
+    assert "█" in plain and ascii_only.isascii() and re.findall(r"[\d.]+%", plain) == re.findall(r"[\d.]+%", ascii_only)
+
+
+def test_a_damaged_evaluation_is_one_line(cli: Cli, run: Path, drawn: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    for content in ("{}", "[]", '{"float": {}, "qat": 1}'):
+        (tmp_path / "run" / "evaluation.json").write_text(content)
+        for command in (["predict", tmp_path / "run", min((drawn / "nevus").iterdir())], ["report", tmp_path / "run"]):
+            assert "is not a run's evaluation" in cli.refused(*command, "-q")
 
 
 def test_a_picture_has_the_same_answer_alone_and_among_others(cli: Cli, bundle: Path, drawn: Path) -> None:

@@ -203,6 +203,27 @@ def test_integers_of_onnx_runtime_equal_those_of_litert(networks, tmp_path):
     assert not operators & {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "GlobalAveragePool", "AveragePool", "QuantizeLinear"}, operators
 
 
+def test_hybrid_operators_have_the_versions_that_tensorflow_gives_them(keras, monkeypatch):
+    import tensorflow as tf
+    from ai_edge_litert import schema_py_generated as schema
+
+    from melanoma_edge.convert import tflite
+
+    monkeypatch.setattr(tflite, "LEAST_WEIGHTS", 1)
+
+    def versions(content: bytes) -> tuple[dict[int, int], str]:
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+        [stated] = [entry for entry in model.metadata if entry.name == b"min_runtime_version"]
+        used = [model.operatorCodes[operator.opcodeIndex] for operator in model.subgraphs[0].operators]
+        return {code.builtinCode: code.version for code in used}, bytes(model.buffers[stated.buffer].data).rstrip(b"\0").decode()
+
+    for layers in ([keras.layers.Conv2D(64, 3)], [keras.layers.Conv2D(64, 3), keras.layers.Flatten(), keras.layers.Dense(10)]):
+        model = keras.Sequential([keras.Input((16, 16, 16), batch_size=1), *layers])
+        converter = tf.lite.TFLiteConverter.from_keras_model(model)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        assert versions(tflite.convert(model, "dynamic")) == versions(converter.convert())
+
+
 def test_statistics_and_the_folded_first_layer_do_not_move_in_training(networks, keras):
     from melanoma_edge.model import quantize
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections import Counter
 from dataclasses import replace
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from melanoma_edge.contract import Recipe
-from melanoma_edge.data.copies import near_copies
+from melanoma_edge.data.copies import fingerprints, near_copies, resembling
 from melanoma_edge.data.index import Row, read_index
 from melanoma_edge.data.policy import Selection, connect, select
 from melanoma_edge.data.samples import CLASSES, draw
@@ -269,6 +270,29 @@ def test_copies_join_what_is_one_lesion_further_on(copied: Path) -> None:
     rows = tuple(replace(row, lesion={"00 copy": "L", "35": "L"}.get(stem, "")) for row, stem in zip(index.rows, stems))
     groups = connect(replace(index, rows=rows), range(len(rows)))
     assert groups[stems.index("00")] == groups[stems.index("35")] != groups[stems.index("34")]
+
+
+def test_a_copy_in_any_shape_is_known_by_the_fingerprint(copied: Path) -> None:
+    index = read_index(copied)
+    stems = [Path(row.path).stem for row in index.rows]
+    marks = dict(zip(stems, fingerprints(index.thumbnails)))
+    assert all(re.fullmatch("[0-9a-f]{64}", mark) for mark in marks.values())
+    for stem in marks:
+        found = resembling(index.thumbnails, [marks[stem], "no fingerprint", "a1" * 31, "g" * 64])
+        assert {other for other, alike in zip(stems, found) if alike} == {other for other in stems if other[:2] == stem[:2]}
+    assert not resembling(index.thumbnails, []).any() and resembling(index.thumbnails[:0], marks.values()).shape == (0,)
+
+
+def test_flat_pictures_resemble_nothing() -> None:
+    flat = np.full((2, 16, 16), 100, np.uint8)
+    assert not resembling(flat, fingerprints(flat)).any()
+
+
+def test_near_copies_under_two_classes_are_counted(copied: Path) -> None:
+    index = read_index(copied)
+    rows = tuple(replace(row, label=CLASSES[1] if row.path.endswith("03 copy.png") else row.label) for row in index.rows)
+    before, after = (select(replace(index, rows=given_), recipe(min_lesions=3)).report["groups_under_two_classes"] for given_ in (index.rows, rows))
+    assert (before, after) == (0, 1)
 
 
 @pytest.mark.parametrize("name", CLASSES)

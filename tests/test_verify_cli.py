@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -131,6 +132,52 @@ def test_a_required_task_gate_without_labels_is_exit_3(cli: Cli, copy: Path) -> 
     before = snapshot(copy)
     assert "give labelled pictures with --data" in cli.refused("verify", copy, "--require", "task", "-q", code=3)
     assert snapshot(copy) == before
+
+
+def test_a_required_runtime_that_no_gate_used_is_exit_3(cli: Cli, copy: Path, run: Path, tmp_path: Path) -> None:
+    line = cli.refused("verify", copy, "--require", "keras", "-q", code=3)
+    assert "the runtime keras was required but not compared with: the run is not known; name it with --run RUN" in line
+    cli("verify", copy, "--require", "keras", "--run", run, "-q")
+    one = tmp_path / "one.bundle"
+    cli("export", run, "--tflite", "--precision", "float32", "--out", one, "-q")
+    line = cli.refused("verify", one, "--require", "onnxruntime", "-q", code=3)
+    assert "the runtime onnxruntime was required but no gate used it" in line
+
+
+@pytest.mark.parametrize("content", ["[]", '{"run": 3}'])
+def test_an_origin_that_names_no_run_is_no_origin(cli: Cli, copy: Path, content: str) -> None:
+    (copy / "evidence" / "origin.json").write_text(content)
+    cli("verify", copy, "-q")
+    assert "does not name the run" in gates_of(copy)["int8", "demo-int8.tflite"]["reason"]
+
+
+def test_golden_logits_that_are_missing_are_refused_or_not_run(cli: Cli, copy: Path) -> None:
+    golden = read_json(copy / "golden" / "golden.json")
+    del golden["logits"]["keras-qat"]
+    (copy / "golden" / "golden.json").write_text(json.dumps(golden))
+    reseal(copy)
+    cli("verify", copy, "-q")
+    gate = gates_of(copy)["int8", "demo-int8.tflite"]
+    assert gate["outcome"] == "not run" and "the bundle holds no logits of keras-qat" in gate["reason"]
+    del golden["logits"]["demo-int8.tflite"]
+    (copy / "golden" / "golden.json").write_text(json.dumps(golden))
+    reseal(copy)
+    assert "has no logits of demo-int8.tflite" in cli.refused("verify", copy, "-q")
+
+
+def test_the_exit_code_is_that_of_the_gates_when_nobody_reads(cli: Cli, copy: Path) -> None:
+    for expected in (0, 1):
+        for options in ([], ["--json"]):
+            reading, writing = os.pipe()
+            os.close(reading)
+            process = cli.start("verify", copy, "-q", *options, stdout=writing)
+            os.close(writing)
+            process.communicate(timeout=300)
+            assert process.returncode == expected
+        golden = read_json(copy / "golden" / "golden.json")
+        golden["logits"]["demo-float32.onnx"][0][0] += 1.0
+        (copy / "golden" / "golden.json").write_text(json.dumps(golden))
+        reseal(copy)
 
 
 def test_an_unknown_runtime_cannot_be_required(cli: Cli, copy: Path) -> None:

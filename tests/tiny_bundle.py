@@ -176,7 +176,7 @@ def _manifest(artifacts: list[dict], files: dict[str, str]) -> dict:
         "priors": {"training": even, "deployment": even},
         "artifacts": artifacts,
         "weights": {"float": "0" * 64, "qat": "0" * 64},
-        "data": {"sha256": "0" * 64, "pictures": {}, "lesions": {}, "left_out_classes": [], "calibration_sha256": "0" * 64},
+        "data": {"sha256": "0" * 64, "pictures": {}, "lesions": {}, "with_lesion_id": {}, "left_out_classes": [], "calibration_sha256": "0" * 64},
         "licence": "none",
         "files": files,
     }

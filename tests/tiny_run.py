@@ -111,7 +111,7 @@ def _rows(data: Path, classes: tuple[str, ...], absent: str | None, file_name: s
                 if part == TEST:
                     Image.fromarray(pixels).save(data / path)
                 group = 100 * (3 * index + PARTS.index(part)) + number // 2
-                yield runs.SplitRow(path, image.pixel_hash(pixels), name, f"lesion {group}", group, part)
+                yield runs.SplitRow(path, image.pixel_hash(pixels), name, f"lesion {group}", group, part, f"{group:064x}")
 
 
 def _history(recipe: Recipe) -> list[EpochRow]:

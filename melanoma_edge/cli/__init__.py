@@ -38,6 +38,8 @@ def main(arguments: list[str] | None = None) -> None:
     except Error as error:
         _say(str(error))
         code = error.exit_code
+    except SystemExit as stop:  # click's own end when the reader of a help text went away is 1, which means something else here
+        code = 0 if isinstance(sys.stdout, click.utils.PacifyFlushWrapper) else stop.code
     except BrokenPipeError:  # the reader of our output went away: `melanoma-edge ... | head`
         drop_output()
         code = 0

@@ -272,8 +272,17 @@ class _Training:
     def on_data(self, facts: dict) -> None:
         parts = ", ".join(f"{count} {part}" for part, count in facts["parts"].items())
         self.screen.line(f"data: {facts['used']} pictures of {facts['used_groups']} lesions ({parts}); classes: {', '.join(facts['per_class'])}")
-        self.screen.line(f"lesion ids: {facts['metadata'] or 'unknown (no metadata): only copies are kept together'}")
-        for key in ("unreadable", "in_no_class_folder", "conflicting_groups", "conflicts_dropped", "relabelled_by_reference", "duplicates_dropped"):
+        known = f"{facts['metadata']} knows the lesion of {facts['with_lesion_id']} of {facts['used']} pictures"
+        self.screen.line(f"lesion ids: {known if facts['metadata'] else 'unknown (no metadata): only copies are kept together'}")
+        for key in (
+            "unreadable",
+            "in_no_class_folder",
+            "conflicting_groups",
+            "conflicts_dropped",
+            "relabelled_by_reference",
+            "duplicates_dropped",
+            "groups_under_two_classes",
+        ):
             if facts[key]:
                 self.screen.line(f"{key.replace('_', ' ')}: {facts[key]}")
         for name, lesions in facts["left_out_classes"].items():

@@ -32,12 +32,13 @@ def model_card(manifest: Manifest) -> str:
         "",
         "## Data",
         "",
-        f"{per_part}. Split by lesion and by content: no lesion and no copy stands in two parts. {left_out}".rstrip(),
+        f"{per_part}. {_split(manifest)} {left_out}".rstrip(),
         f"Data hash: `{data.sha256}`.",
         "",
         "## Figures on the test part",
         "",
-        "Value and 95 % bootstrap interval over lesions; the test part took no part in training or calibration.",
+        "Value and 95 % bootstrap interval over lesions; the test part took no part in training or calibration. Sensitivity at 90 % "
+        "specificity is that of the best threshold on these very pictures; the last column is what the fitted threshold gives.",
         "",
         *_table(manifest),
         "",
@@ -52,6 +53,23 @@ def model_card(manifest: Manifest) -> str:
         manifest.licence,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _split(manifest: Manifest) -> str:
+    """Return how the parts were kept apart, as far as lesions were known."""
+    known, total = sum(manifest.data.with_lesion_id.values()), sum(manifest.data.pictures.values())
+    if known == total:
+        return "Split by lesion and by content: no lesion and no copy stands in two parts."
+    if not known:
+        return (
+            "Split by content: no copy stands in two parts. Lesion ids were not known, so photographs of one lesion may, "
+            "and every picture counts as a lesion."
+        )
+    return (
+        f"Split by content, and by lesion where it is known ({known} of {total} pictures; "
+        f"{manifest.data.with_lesion_id['test']} of {manifest.data.pictures['test']} in the test part): no copy and no known lesion "
+        "stands in two parts. Every other picture counts as a lesion."
+    )
 
 
 def _running(manifest: Manifest) -> list[str]:

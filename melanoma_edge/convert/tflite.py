@@ -14,6 +14,9 @@ from melanoma_edge.contract import INPUT_NAME, OUTPUT_NAME, Precision, Quantizat
 from melanoma_edge.errors import BadInput
 
 IDENTIFIER = b"TFL3"
+HYBRID = {"CONV_2D": (5, "2.4.0"), "FULLY_CONNECTED": (12, "2.17.0")}
+"""Version of each operator that takes float inputs and per-channel int8 weights, and the first runtime that knows
+it, as TensorFlow's converter writes them. An older runtime then refuses the file instead of computing something else."""
 LEAST_WEIGHTS = 4096
 """Layers with fewer weights stay float in dynamic-range artifacts. On the nine-class ISIC set this made
 the error of the logits a third smaller than the converter's choice (1,024, depthwise layers included)
@@ -54,8 +57,9 @@ def quantize_weights(content: bytes) -> bytes:
     from ai_edge_litert import schema_py_generated as schema
 
     graph, model = _graph(content)
+    hybrid = {getattr(schema.BuiltinOperator, name): known for name, known in HYBRID.items()}
     for operator in graph.operators:
-        if _builtin(model, operator) not in (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.FULLY_CONNECTED):
+        if _builtin(model, operator) not in hybrid:
             continue
         tensor = graph.tensors[operator.inputs[1]]
         weights = np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32).reshape([int(size) for size in tensor.shape])
@@ -70,6 +74,9 @@ def quantize_weights(content: bytes) -> bytes:
         tensor.quantization.scale, tensor.quantization.zeroPoint = scales, np.zeros(len(scales), np.int64)
         if hasattr(operator.builtinOptions, "asymmetricQuantizeInputs"):
             operator.builtinOptions.asymmetricQuantizeInputs = True
+        version, runtime = hybrid[_builtin(model, operator)]
+        operator.opcodeIndex = _operator_code(model, _builtin(model, operator), version)
+        _raise_runtime_version(model, runtime)
     return _pack(model, len(content))
 
 
@@ -126,6 +133,30 @@ def _builtin(model, operator) -> int:
     """Return the builtin code of an operator (old files keep it in the deprecated field)."""
     code = model.operatorCodes[operator.opcodeIndex]
     return max(code.builtinCode, code.deprecatedBuiltinCode)
+
+
+def _operator_code(model, builtin: int, version: int) -> int:
+    """Return the index of the operator code of this builtin and version, added where there is none."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    for index, code in enumerate(model.operatorCodes):
+        if (max(code.builtinCode, code.deprecatedBuiltinCode), code.version) == (builtin, version):
+            return index
+    # The deprecated field is one byte; its largest value, PLACEHOLDER_FOR_GREATER_OP_CODES, says to read the other.
+    model.operatorCodes.append(schema.OperatorCodeT(builtinCode=builtin, deprecatedBuiltinCode=min(builtin, 127), version=version))
+    return len(model.operatorCodes) - 1
+
+
+def _raise_runtime_version(model, version: str) -> None:
+    """Raise the lowest runtime version that can run the model, where its metadata states one, to `version`."""
+    for entry in model.metadata or []:
+        stated = bytes(model.buffers[entry.buffer].data).rstrip(b"\0").decode("ascii", "replace")
+        if entry.name == b"min_runtime_version" and _ordinal(stated) < _ordinal(version):
+            model.buffers[entry.buffer].data = np.frombuffer(version.encode().ljust(16, b"\0"), np.uint8)
+
+
+def _ordinal(version: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
 
 
 def _graph(content: bytes):

@@ -36,6 +36,8 @@ class Selection:
     """{path: why} of the pictures that are not used."""
     report: dict = field(default_factory=dict)
     """Counts for the run directory and for people."""
+    lesions: tuple[str, ...] = ()
+    """Lesion ids of each used picture's group, sorted and joined by "|"; empty where none is known."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,17 @@ def select(index: Index, recipe: Recipe) -> Selection:
         if label not in classes:
             left_out[index.rows[position].path] = f"class left out: {lesions[label]} lesions, min_lesions is {recipe.min_lesions}"
     kept = [position for position in sorted(labels) if labels[position] in classes]
+    known = defaultdict(set)
+    for position, group in connect(index, range(len(index.rows))).items():
+        known[group] |= {index.rows[position].lesion} - {""}
+    labels_of = defaultdict(set)
+    for position in kept:
+        labels_of[groups[position]].add(labels[position])
     return Selection(
         rows=tuple(replace(index.rows[position], label=labels[position]) for position in kept),
         positions=tuple(kept),
         groups=tuple(groups[position] for position in kept),
+        lesions=tuple("|".join(sorted(known[groups[position]])) for position in kept),
         classes=classes,
         left_out=left_out,
         report={
@@ -110,6 +119,8 @@ def select(index: Index, recipe: Recipe) -> Selection:
             "left_out_classes": small,
             "used": len(kept),
             "used_groups": len({groups[position] for position in kept}),
+            "with_lesion_id": sum(bool(known[groups[position]]) for position in kept),
+            "groups_under_two_classes": sum(len(names) > 1 for names in labels_of.values()),
             "per_class": {name: sum(labels[position] == name for position in kept) for name in classes},
             "lesions_per_class": {name: lesions[name] for name in classes},
         },

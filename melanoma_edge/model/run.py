@@ -5,7 +5,7 @@
     RUN/
       run.json               what it is, from what, on what machine, how far it got
       recipe.toml            the resolved recipe
-      split.csv              every picture: path, pixel hash, class, lesion, group, part
+      split.csv              every picture: path, pixel hash, class, lesion, group, part, fingerprint
       data.json              what the data policy did, unreadable files, pictures left out
       history.json           one row an epoch
       checkpoint.safetensors where to go on after an interruption (gone when complete)
@@ -57,8 +57,11 @@ class SplitRow:
     sha256: str
     label: str
     lesion: str
+    """Lesion ids of its group (its own and those of its copies), joined by "|"; empty where unknown."""
     group: int
     part: str
+    fingerprint: str
+    """See :func:`melanoma_edge.data.copies.fingerprints`."""
 
 
 @dataclass(frozen=True)
@@ -142,8 +145,8 @@ def write_split(path: Path, rows: list[SplitRow]) -> None:
     """Write split.csv atomically."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["path", "sha256", "label", "lesion", "group", "part"])
-    writer.writerows([row.path, row.sha256, row.label, row.lesion, row.group, row.part] for row in rows)
+    writer.writerow(["path", "sha256", "label", "lesion", "group", "part", "fingerprint"])
+    writer.writerows([row.path, row.sha256, row.label, row.lesion, row.group, row.part, row.fingerprint] for row in rows)
     write_text(path, buffer.getvalue())
 
 
@@ -223,6 +226,6 @@ def _read_split(path: Path):
     try:
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                yield SplitRow(row["path"], row["sha256"], row["label"], row["lesion"], int(row["group"]), row["part"])
+                yield SplitRow(row["path"], row["sha256"], row["label"], row["lesion"], int(row["group"]), row["part"], row["fingerprint"])
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise BadInput(f"{path} is not a run's split: {error}; train again") from None

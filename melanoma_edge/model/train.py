@@ -15,6 +15,7 @@ import numpy as np
 from melanoma_edge import calibration, host, metrics, recipes
 from melanoma_edge.contract import EpochRow, Recipe, RunFacts
 from melanoma_edge.data import policy, rebalance
+from melanoma_edge.data.copies import fingerprints
 from melanoma_edge.data.index import find_metadata, read_index
 from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION, data_hash, split
 from melanoma_edge.errors import BadInput
@@ -75,7 +76,7 @@ def _begin(out: Path, data: Path, metadata, recipe: Recipe, index, selection, pa
 
     model = network.build(recipe, len(selection.classes))
     training = rebalance.training_priors(labels[parts == TRAIN], len(selection.classes), recipe)
-    counts = Counter(row.label for row in selection.rows)
+    counts = Counter(row.label for row, part in zip(selection.rows, parts) if part != TEST)
     facts = RunFacts(
         state="training",
         command=command,
@@ -84,7 +85,7 @@ def _begin(out: Path, data: Path, metadata, recipe: Recipe, index, selection, pa
         data_sha256=sha256,
         classes=selection.classes,
         training_priors=dict(zip(selection.classes, training.tolist())),
-        data_priors={name: counts[name] / len(labels) for name in selection.classes},
+        data_priors={name: counts[name] / counts.total() for name in selection.classes},
         parameters=int(model.count_params()),
         multiply_accumulates=network.multiply_accumulates(model),
         weights={},
@@ -96,8 +97,10 @@ def _begin(out: Path, data: Path, metadata, recipe: Recipe, index, selection, pa
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / runs.RECIPE_FILE, recipes.to_toml(recipe))
         rows = [
-            runs.SplitRow(row.path, row.sha256, row.label, row.lesion, group, str(part))
-            for row, group, part in zip(selection.rows, selection.groups, parts)
+            runs.SplitRow(row.path, row.sha256, row.label, lesion, group, str(part), fingerprint)
+            for row, lesion, group, part, fingerprint in zip(
+                selection.rows, selection.lesions, selection.groups, parts, fingerprints(index.thumbnails[list(selection.positions)])
+            )
         ]
         runs.write_split(out / runs.SPLIT_FILE, rows)
         write_json(

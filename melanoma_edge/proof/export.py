@@ -208,6 +208,7 @@ def _seal(run: runs.Run, folder: Path, out: Path, artifacts: list[Artifact], lic
             sha256=run.facts.data_sha256,
             pictures={part: len(run.part(part)) for part in PARTS},
             lesions={part: len({row.group for row in run.part(part)}) for part in PARTS},
+            with_lesion_id={part: sum(bool(row.lesion) for row in run.part(part)) for part in PARTS},
             left_out_classes=tuple(counts["left_out_classes"]),
             calibration_sha256=hashlib.sha256("\n".join(sorted(row.sha256 for row in run.part(VALIDATION))).encode()).hexdigest(),
         ),

@@ -15,8 +15,13 @@ import numpy as np
 
 from melanoma_edge.contract import Recipe
 from melanoma_edge.data import policy
+from melanoma_edge.data.copies import resembling
 from melanoma_edge.data.index import Progress, read_index
 from melanoma_edge.errors import BadInput
+
+
+FINGERPRINT = "like:"
+"""What the keys begin with that are fingerprints."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,9 @@ def load_labelled(
         )
     groups = policy.connect(index, range(len(index.rows)))
     rows = [index.rows[position] for position in known]
-    # A copy of a seen picture, or another photograph of its lesion, is no news to the model either.
-    seen_groups = {groups[position] for position, row in enumerate(index.rows) if seen & seen_keys(row.sha256, row.lesion)}
+    # A copy of a seen picture (re-encoded, resized, turned), or another photograph of its lesion, is no news to the model either.
+    alike = resembling(index.thumbnails, {key.removeprefix(FINGERPRINT) for key in seen if key.startswith(FINGERPRINT)})
+    seen_groups = {groups[position] for position, row in enumerate(index.rows) if alike[position] or seen & seen_keys(row.sha256, row.lesion)}
     was_seen = np.array([groups[position] in seen_groups for position in known])
     account = {
         "used": len(known),
@@ -89,6 +95,8 @@ def load_labelled(
     )
 
 
-def seen_keys(pixels: str, lesion: str) -> set[str]:
-    """Return the keys under which a picture counts as seen: its pixel hash and, hashed, its lesion id."""
-    return {pixels} | ({hashlib.sha256(f"lesion:{lesion}".encode()).hexdigest()} if lesion else set())
+def seen_keys(pixels: str, lesions: str, fingerprint: str = "") -> set[str]:
+    """Return the keys under which a picture counts as seen: its pixel hash, its lesion ids (joined by "|"),
+    hashed, and its fingerprint."""
+    ids = {hashlib.sha256(f"lesion:{lesion}".encode()).hexdigest() for lesion in lesions.split("|") if lesion}
+    return {pixels} | ids | ({FINGERPRINT + fingerprint} if fingerprint else set())

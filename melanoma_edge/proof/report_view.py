@@ -62,7 +62,9 @@ COUNTS = {
     "relabelled_by_reference": "pictures moved to the class of their reference diagnosis",
     "duplicates_dropped": "identical copies dropped",
     "used": "pictures used",
-    "used_groups": "lesions among them (with near copies joined)",
+    "used_groups": "lesions among them (with near copies joined; where the lesion is unknown, a picture counts as one)",
+    "with_lesion_id": "pictures whose lesion is known",
+    "groups_under_two_classes": "lesions or near copies that stand under two classes, kept together in one part",
 }
 MIXUPS = 7
 MOST_ROWS = 500

@@ -104,7 +104,7 @@ def of_run(run: runs.Run, which: str | None = None) -> Subject:
 
 def seen_of(run: runs.Run) -> frozenset[str]:
     """Return the keys of every picture and lesion that training or calibration of `run` used."""
-    return frozenset(key for row in run.split if row.part != TEST for key in seen_keys(row.sha256, row.lesion))
+    return frozenset(key for row in run.split if row.part != TEST for key in seen_keys(row.sha256, row.lesion, row.fingerprint))
 
 
 def evaluation_of(run: runs.Run) -> dict[str, tuple[Decision, Scores]]:

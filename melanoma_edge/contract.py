@@ -238,6 +238,14 @@ class Scores(Model):
     positive_sensitivity_at_80_specificity: Interval
     positive_sensitivity_at_90_specificity: Interval
     ece: Interval
+    positive_sensitivity_of_decision: Interval | None = None
+    """Share of the positive class above the threshold in force; null where there is none."""
+    positive_specificity_of_decision: Interval | None = None
+    """Share of the other classes below that threshold."""
+    coverage_of_decision: Interval | None = None
+    """Share of pictures on which the model does not abstain."""
+    accuracy_of_answers: Interval | None = None
+    """Accuracy on the pictures on which it does not abstain."""
     bootstrap: dict[str, int | str]
     """Replicates, seed and the unit that was resampled."""
 

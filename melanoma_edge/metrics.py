@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from melanoma_edge.contract import Interval, Scores
+from melanoma_edge.contract import Decision, Interval, Scores
 from melanoma_edge.errors import BadInput
 
 ECE_BINS = 15
@@ -32,6 +32,7 @@ def scores(
     classes: Sequence[str],
     positive_class: str | None,
     *,
+    decision: Decision | None = None,
     groups: np.ndarray | None = None,
     replicates: int = 1000,
     seed: int = 0,
@@ -42,7 +43,8 @@ def scores(
     in the labels; recall of each class; macro_auc, the mean one-vs-rest AUC over the classes that
     are some but not all of the labels; positive_auc; the highest sensitivity for the positive class
     over all thresholds whose specificity is at least 80 % or 90 %, on these very pictures; and ece,
-    the calibration error of the top class in 15 equal-width bins.
+    the calibration error of the top class in 15 equal-width bins. With `decision`, also what its threshold in
+    force and its abstention, both fitted elsewhere, come to on these pictures.
 
     `groups` [N] names the lesion of each picture; without it each picture counts as a lesion of its
     own. Intervals are the 2.5 % and 97.5 % percentiles of the replicates in which the figure is
@@ -56,9 +58,12 @@ def scores(
     probabilities, labels = _checked(probabilities, labels, len(classes))
     positive = _position(positive_class, classes)
     units = _units(groups, len(labels))
-    intervals = _intervals(Figures(probabilities, labels, positive), units, replicates, seed)
+    figures = Figures(probabilities, labels, positive)
+    decided = _decided(probabilities, labels, positive, decision) if decision else lambda weights: {}
+    intervals = _intervals(lambda weights: figures(weights) | decided(weights), units, replicates, seed)
     for name, members in _proportions(labels, len(classes), positive).items():
-        intervals[name] = _not_certain(intervals[name], len(np.unique(units[members])))
+        if name in intervals:
+            intervals[name] = _not_certain(intervals[name], len(np.unique(units[members])))
     counts = np.bincount(labels, minlength=len(classes))
     return Scores(
         pictures=len(labels),
@@ -221,6 +226,26 @@ class Figures:
         }
 
 
+def _decided(probabilities: np.ndarray, labels: np.ndarray, positive: int | None, decision: Decision) -> Weighted:
+    """Return what the decision's threshold in force and its abstention come to, as a function of weights."""
+    answered = (probabilities.max(axis=1) >= decision.abstention.probability).astype(np.float64)
+    right = answered * (probabilities.argmax(axis=1) == labels)
+    threshold = decision.operating()
+
+    def figures(weights: np.ndarray) -> dict[str, np.ndarray]:
+        found = {
+            "coverage_of_decision": weights @ answered / weights.sum(axis=1),
+            "accuracy_of_answers": _ratio(weights @ right, weights @ answered),
+        }
+        if positive is not None and threshold is not None:
+            called, is_positive = probabilities[:, positive] >= threshold.probability, labels == positive
+            found["positive_sensitivity_of_decision"] = _ratio(weights @ (called & is_positive), weights @ is_positive)
+            found["positive_specificity_of_decision"] = _ratio(weights @ (~called & ~is_positive), weights @ ~is_positive)
+        return found
+
+    return figures
+
+
 class _Ranking:
     """Pictures in falling order of their scores, with equal scores passed at one threshold."""
 
@@ -289,9 +314,11 @@ def _intervals(figures: Weighted, units: np.ndarray, replicates: int, seed: int)
 
 def _proportions(labels: np.ndarray, k: int, positive: int | None) -> dict[str, np.ndarray]:
     """Return the figures that are shares of pictures, and of which ones: bool [N] each."""
-    members = {"accuracy": np.ones(len(labels), dtype=bool), **{f"recall {index}": labels == index for index in range(k)}}
+    every = np.ones(len(labels), dtype=bool)
+    members = {"accuracy": every, "coverage_of_decision": every, **{f"recall {index}": labels == index for index in range(k)}}
     if positive is not None:
         members |= {f"positive_sensitivity_at_{percent}_specificity": labels == positive for percent in (80, 90)}
+        members |= {"positive_sensitivity_of_decision": labels == positive, "positive_specificity_of_decision": labels != positive}
     return members
 
 

@@ -21,7 +21,7 @@ from sklearn.metrics import (
 )
 
 from melanoma_edge import metrics
-from melanoma_edge.contract import Interval
+from melanoma_edge.contract import Abstention, Decision, Interval, Threshold
 from melanoma_edge.errors import BadInput
 
 UNDEFINED = Interval(value=None, low=None, high=None)
@@ -157,6 +157,30 @@ def test_all_or_none_of_few_lesions_is_not_certain(lesions, pictures, right):
         assert (got.accuracy.low, got.accuracy.high) == pytest.approx((exact.low, exact.high), abs=1e-9)
     else:
         assert got.accuracy.low < got.accuracy.value < got.accuracy.high  # resampled as ever
+
+
+def test_the_fitted_decision_is_scored_as_it_is():
+    """Threshold and abstention come from elsewhere; each share by hand, and with an interval around it."""
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 3, 300)
+    raw = np.eye(3)[labels] * 0.5 + rng.random((300, 3))
+    probabilities = raw / raw.sum(axis=1, keepdims=True)
+    threshold = Threshold(target_specificity=0.8, probability=0.45, validation_sensitivity=None, validation_specificity=None)
+    decision = Decision(temperature=1.0, thresholds=(threshold,), operating_specificity=0.8, abstention=Abstention(coverage=0.9, probability=0.5))
+    got = metrics.scores(probabilities, labels, NAMES[:3], "melanoma", decision=decision, replicates=200)
+    called, is_positive, answered = probabilities[:, 0] >= 0.45, labels == 0, probabilities.max(axis=1) >= 0.5
+    expected = {
+        "positive_sensitivity_of_decision": called[is_positive].mean(),
+        "positive_specificity_of_decision": (~called[~is_positive]).mean(),
+        "coverage_of_decision": answered.mean(),
+        "accuracy_of_answers": (probabilities.argmax(axis=1) == labels)[answered].mean(),
+    }
+    for name, value in expected.items():
+        found = getattr(got, name)
+        assert found.value == pytest.approx(value) and found.low < value < found.high
+    without = metrics.scores(probabilities, labels, NAMES[:3], None, decision=decision, replicates=20)
+    assert without.positive_sensitivity_of_decision is None and without.coverage_of_decision.value == pytest.approx(answered.mean())
+    assert metrics.scores(probabilities, labels, NAMES[:3], "melanoma", replicates=20).coverage_of_decision is None
 
 
 def test_random_predictor():

@@ -244,6 +244,36 @@ def test_what_cannot_be_read_or_used_is_named_and_counted(mixed: Mixed) -> None:
     assert "unreadable: 3" in mixed.done.err and "class left out: lonely (1 usable lesions)" in mixed.done.err
 
 
+def test_two_processes_do_not_train_in_one_run(cli: Cli, drawn: Path, tmp_path: Path) -> None:
+    data, out = some_classes(drawn, tmp_path / "data", 8), tmp_path / "run"
+    process = cli.start("train", data, *tiny(epochs=400), "--out", out, "-q")
+    wait_until(lambda: (out / "history.json").exists() and read_json(out / "history.json"), process)
+    before = {name: digest for name, digest in snapshot(out).items() if name in ("recipe.toml", "split.csv")}
+    assert "another process is training in" in cli.refused("train", "--resume", "--out", out, "-q")
+    assert "exists already" in cli.refused("train", data, *tiny(seed=9), "--out", out, "-q")
+    assert before.items() <= snapshot(out).items()
+    process.kill()
+    process.communicate()
+    assert read_json(out / "run.json")["state"] == "training"
+    process = cli.start("train", "--resume", "--out", out, "-q")  # the lock of a killed process is none
+    rows = len(read_json(out / "history.json"))
+    wait_until(lambda: len(read_json(out / "history.json")) > rows, process)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode == 130 and not (out / ".lock").exists()
+
+
+def test_two_processes_that_begin_together_make_one_run(cli: Cli, drawn: Path, tmp_path: Path) -> None:
+    data, out = some_classes(drawn, tmp_path / "data", 8), tmp_path / "run"
+    processes = [cli.start("train", data, *tiny(seed=seed), "--out", out, "-q") for seed in (7, 99)]
+    results = [(process.communicate(timeout=300)[1].decode(), process.returncode) for process in processes]
+    assert sorted(code for _, code in results) == [0, 2]
+    [(line, _)] = [result for result in results if result[1] == 2]
+    assert "another process is training in" in line or "exists already" in line
+    [winner] = [seed for seed, result in zip((7, 99), results) if result[1] == 0]
+    assert f"seed = {winner}" in (out / "recipe.toml").read_text()
+
+
 def test_the_same_seed_and_data_give_the_same_split_and_weights(mixed: Mixed) -> None:
     first, second = (snapshot(run) for run in mixed.runs)
     for name in ("split.csv", "data.json", "recipe.toml", "weights/float.safetensors", "logits.safetensors", "evaluation.json", "augmented.png"):

@@ -31,8 +31,12 @@ FIGURES = {
     "macro_f1": "macro F1",
     "macro_auc": "macro AUC",
     "positive_auc": "{positive} AUC",
-    "positive_sensitivity_at_80_specificity": "{positive} sensitivity at 80 % specificity",
-    "positive_sensitivity_at_90_specificity": "{positive} sensitivity at 90 % specificity",
+    "positive_sensitivity_at_80_specificity": "{positive} sensitivity at 80 % specificity, best threshold here",
+    "positive_sensitivity_at_90_specificity": "{positive} sensitivity at 90 % specificity, best threshold here",
+    "positive_sensitivity_of_decision": "{positive} sensitivity at the fitted threshold",
+    "positive_specificity_of_decision": "{positive} specificity at the fitted threshold",
+    "coverage_of_decision": "share answered (the rest: abstains)",
+    "accuracy_of_answers": "accuracy of what is answered",
     "ece": "expected calibration error",
 }
 
@@ -250,7 +254,9 @@ class Screen:
     def _scores(self, columns: dict[str, dict], positive: str | None, title: str) -> None:
         table = Table("figure", *(escape(name) for name in columns), title=title, title_justify="left")
         for key, label in FIGURES.items():
-            table.add_row(escape(label.format(positive=positive or "positive class")), *(_interval(scores[key]) for scores in columns.values()))
+            found = [scores.get(key) for scores in columns.values()]
+            if any(found):
+                table.add_row(escape(label.format(positive=positive or "positive class")), *(_interval(figure) if figure else "-" for figure in found))
         self.out.print(table)
         self.out.print(f"Value and 95 % bootstrap interval. {NOTICE}", style="dim")
 

@@ -89,8 +89,8 @@ def _running(manifest: Manifest) -> list[str]:
 def _table(manifest: Manifest) -> list[str]:
     positive = manifest.positive_class or "positive class"
     rows = [
-        f"| artifact | accuracy | balanced accuracy | macro AUC | {positive} AUC | {positive} sensitivity at 90 % specificity | ECE |",
-        "|---|---|---|---|---|---|---|",
+        f"| artifact | accuracy | balanced accuracy | macro AUC | {positive} AUC | {positive} sensitivity at 90 % specificity | ECE | {positive} sensitivity / specificity of the decision |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for artifact in manifest.artifacts:
         scores = artifact.scores
@@ -103,7 +103,9 @@ def _table(manifest: Manifest) -> list[str]:
                 scores.positive_sensitivity_at_90_specificity,
                 scores.ece,
             )
-            rows.append(f"| {artifact.name} | " + " | ".join(interval_text(figure) for figure in figures) + " |")
+            decided = (scores.positive_sensitivity_of_decision, scores.positive_specificity_of_decision)
+            last = " / ".join(interval_text(figure) if figure else "undefined" for figure in decided)
+            rows.append(f"| {artifact.name} | " + " | ".join(interval_text(figure) for figure in figures) + f" | {last} |")
     return rows
 
 

@@ -20,10 +20,12 @@ read from a run.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,7 +36,7 @@ from pydantic import ValidationError
 from melanoma_edge import recipes
 from melanoma_edge.contract import RUN_SCHEMA_VERSION, EpochRow, Recipe, RunFacts
 from melanoma_edge.errors import BadInput
-from melanoma_edge.files import read_json, sha256_file, write_bytes, write_text
+from melanoma_edge.files import explained, read_json, sha256_file, write_bytes, write_text
 
 RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.toml"
@@ -44,6 +46,7 @@ HISTORY_FILE = "history.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 LOGITS_FILE = "logits.safetensors"
 EVALUATION_FILE = "evaluation.json"
+LOCK_FILE = ".lock"
 AUGMENTED_FILE = "augmented.png"
 
 Which = Literal["float", "qat"]
@@ -125,6 +128,28 @@ def open_run(path: Path, *, complete: bool = True) -> Run:
         if not file.is_file() or sha256_file(file) != expected:
             raise BadInput(f"{file} is missing or was altered: expected sha256 {expected[:12]}...; train again")
     return Run(path, facts, recipe, tuple(_read_split(path / SPLIT_FILE)))
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold the run directory `path`, made if need be, so that no other process trains in it meanwhile.
+
+    Raises BadInput when one does. The lock ends with the process, however it ends.
+    """
+    import fcntl
+
+    with explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+        file = open(path / LOCK_FILE, "a", encoding="utf-8")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"another process is training in {path}: wait for its end, or choose another --out") from None
+        try:
+            yield
+        finally:
+            (path / LOCK_FILE).unlink(missing_ok=True)
 
 
 def newest_run(folder: Path = Path("runs")) -> Path:

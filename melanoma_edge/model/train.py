@@ -6,6 +6,7 @@ index, data policy, split, and only then rebalancing and augmentation, on the tr
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from pathlib import Path
@@ -37,37 +38,43 @@ def train(
     """Train `recipe` on the pictures below `data` and return the complete run at `out`.
 
     With `resume`, an interrupted run at `out` goes on (its own recipe counts); a complete one is
-    returned as it is. Without `metadata`, `data`/metadata.csv is used where it is there. `report(event, facts)` is called with "index", "data", "phase", "step", "epoch"
-    and "evaluation" events. Raises BadInput for bad data, Missing for a missing package or full disk.
+    returned as it is. Without `metadata`, `data`/metadata.csv is used where it is there.
+    `report(event, facts)` is called with "index", "data", "phase", "step", "epoch" and "evaluation" events. Raises BadInput for bad data, Missing for a missing package or full disk.
     """
     started = time.perf_counter()
     out = Path(out)
-    if resume:
-        run = runs.open_run(out, complete=False)
-        if run.facts.state == "complete":
-            return run
-        data, recipe = Path(run.facts.data), run.recipe
-        metadata = Path(run.facts.metadata) if run.facts.metadata else None
-    else:
-        refuse_existing(out)
-    require()
-    metadata = metadata or find_metadata(data)
-    index = read_index(data, metadata=metadata, size=recipe.image_size, progress=lambda done, total: report("index", {"done": done, "total": total}))
-    selection = policy.select(index, recipe)
-    parts = split(selection, recipe)
-    report("data", {"metadata": str(metadata) if metadata else None, **selection.report, "parts": {part: int((parts == part).sum()) for part in PARTS}})
-    sha256 = data_hash(selection, parts)
-    labels = np.array([selection.classes.index(row.label) for row in selection.rows])
-    if resume:
-        if sha256 != run.facts.data_sha256:
-            raise BadInput(f"{data} changed since the run {out} began (data hash {sha256[:12]}..., was {run.facts.data_sha256[:12]}...): start a new run")
-        facts = run.facts
-    else:
-        facts = _begin(out, data, metadata, recipe, index, selection, parts, sha256, labels, command)
-    pictures = index.pixels[list(selection.positions)]
-    del index
-    with explained(out):
-        return _phases(out, facts, recipe, pictures, labels, parts, selection.groups, started, report)
+    with contextlib.ExitStack() as stack:
+        if resume:
+            runs.open_run(out, complete=False)
+            stack.enter_context(runs.held(out))
+            run = runs.open_run(out, complete=False)
+            if run.facts.state == "complete":
+                return run
+            data, recipe = Path(run.facts.data), run.recipe
+            metadata = Path(run.facts.metadata) if run.facts.metadata else None
+        else:
+            refuse_existing(out)
+        require()
+        metadata = metadata or find_metadata(data)
+        index = read_index(data, metadata=metadata, size=recipe.image_size, progress=lambda done, total: report("index", {"done": done, "total": total}))
+        selection = policy.select(index, recipe)
+        parts = split(selection, recipe)
+        report("data", {"metadata": str(metadata) if metadata else None, **selection.report, "parts": {part: int((parts == part).sum()) for part in PARTS}})
+        sha256 = data_hash(selection, parts)
+        labels = np.array([selection.classes.index(row.label) for row in selection.rows])
+        if resume:
+            if sha256 != run.facts.data_sha256:
+                raise BadInput(f"{data} changed since the run {out} began (data hash {sha256[:12]}..., was {run.facts.data_sha256[:12]}...): start a new run")
+            facts = run.facts
+        else:
+            stack.enter_context(runs.held(out))
+            if (out / runs.RUN_FILE).exists():  # reading the pictures took a while
+                raise BadInput(f"{out} exists already: another process made it meanwhile; choose another --out")
+            facts = _begin(out, data, metadata, recipe, index, selection, parts, sha256, labels, command)
+        pictures = index.pixels[list(selection.positions)]
+        del index
+        with explained(out):
+            return _phases(out, facts, recipe, pictures, labels, parts, selection.groups, started, report)
 
 
 def _begin(out: Path, data: Path, metadata, recipe: Recipe, index, selection, parts, sha256: str, labels, command: str) -> RunFacts:
@@ -192,7 +199,7 @@ def _evaluate(run: runs.Run, logits: dict[str, np.ndarray], by_part, groups) -> 
             operating_specificity=run.recipe.operating_specificity,
         )
         probabilities = calibration.probabilities(logits[f"{which}/{TEST}"], decision.temperature, training, deployment)
-        scores = metrics.scores(probabilities, by_part[TEST].labels, run.facts.classes, positive, groups=groups[TEST])
+        scores = metrics.scores(probabilities, by_part[TEST].labels, run.facts.classes, positive, decision=decision, groups=groups[TEST])
         result[which] = {"decision": decision.model_dump(), "scores": scores.model_dump()}
     return result
 

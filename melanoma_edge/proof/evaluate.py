@@ -41,7 +41,7 @@ def evaluate(
     probabilities = calibration.probabilities(
         model.logits(used.pictures), model.decision.temperature, model.training_priors, model.deployment_priors
     )
-    scores = metrics.scores(probabilities, used.labels, model.classes, model.positive_class, groups=used.groups)
+    scores = metrics.scores(probabilities, used.labels, model.classes, model.positive_class, decision=model.decision, groups=used.groups)
     return {
         "model": model.name,
         "notice": NOTICE,

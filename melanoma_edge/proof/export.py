@@ -183,7 +183,7 @@ def _artifact(run: runs.Run, file: Path, fmt: Format, precision: Precision, cont
         operators=operators,
         weight_bytes=weights,
         decision=decision,
-        scores=metrics.scores(probabilities, pictures.labels[test], run.facts.classes, positive, groups=pictures.groups[test]),
+        scores=metrics.scores(probabilities, pictures.labels[test], run.facts.classes, positive, decision=decision, groups=pictures.groups[test]),
     )
 
 

@@ -25,8 +25,12 @@ FIGURES = {
     "macro_f1": ("Macro F1", "index"),
     "macro_auc": ("Macro AUC", "index"),
     "positive_auc": ("AUC of {positive}", "index"),
-    "positive_sensitivity_at_90_specificity": ("Sensitivity for {positive} at 90 % specificity", "share"),
-    "positive_sensitivity_at_80_specificity": ("Sensitivity for {positive} at 80 % specificity", "share"),
+    "positive_sensitivity_at_90_specificity": ("Sensitivity for {positive} at 90 % specificity, best threshold on these pictures", "share"),
+    "positive_sensitivity_at_80_specificity": ("Sensitivity for {positive} at 80 % specificity, best threshold on these pictures", "share"),
+    "positive_sensitivity_of_decision": ("Sensitivity for {positive} at the fitted threshold", "share"),
+    "positive_specificity_of_decision": ("Specificity for {positive} at the fitted threshold", "share"),
+    "coverage_of_decision": ("Share answered; on the rest the model abstains", "share"),
+    "accuracy_of_answers": ("Accuracy of what is answered", "share"),
     "ece": ("Calibration error (ECE), lower is better", "index"),
 }
 """Score: (label, share for percent or index for 0..1)."""

@@ -228,7 +228,9 @@ def test_the_card_says_what_it_is_not_and_carries_the_manifests_figures(bundle: 
         [line] = [line for line in card.splitlines() if line.startswith(f"| {artifact['name']} |")]
         cells = [cell.strip() for cell in line.strip("|").split("|")][1:]
         figures = [artifact["scores"][key] for key in keys]
-        assert cells == [f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})" for figure in figures]
+        decided = [artifact["scores"][f"positive_{key}_of_decision"] for key in ("sensitivity", "specificity")]
+        shown = [f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})" for figure in (*figures, *decided)]
+        assert cells == [*shown[:6], " / ".join(shown[6:])]
 
 
 def test_exporting_twice_gives_the_same_bytes(cli: Cli, run: Path, bundle: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the right code; a user's mistake never shows a traceback."""
     from melanoma_edge.cli.commands import group
 
-    if hasattr(sys.stdout, "reconfigure"):
+    if getattr(sys.stdout, "errors", None) == "strict":
         sys.stdout.reconfigure(errors="replace")  # a terminal that has no block characters still gets the figures
     try:
         code = group.main(args=arguments, prog_name="melanoma-edge", standalone_mode=False)

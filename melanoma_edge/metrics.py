@@ -61,7 +61,10 @@ def scores(
     figures = Figures(probabilities, labels, positive)
     decided = _decided(probabilities, labels, positive, decision) if decision else lambda weights: {}
     intervals = _intervals(lambda weights: figures(weights) | decided(weights), units, replicates, seed)
-    for name, members in _proportions(labels, len(classes), positive).items():
+    proportions = _proportions(labels, len(classes), positive)
+    if decision:
+        proportions["accuracy_of_answers"] = _answered(probabilities, decision)
+    for name, members in proportions.items():
         if name in intervals:
             intervals[name] = _not_certain(intervals[name], len(np.unique(units[members])))
     counts = np.bincount(labels, minlength=len(classes))
@@ -228,7 +231,7 @@ class Figures:
 
 def _decided(probabilities: np.ndarray, labels: np.ndarray, positive: int | None, decision: Decision) -> Weighted:
     """Return what the decision's threshold in force and its abstention come to, as a function of weights."""
-    answered = (probabilities.max(axis=1) >= decision.abstention.probability).astype(np.float64)
+    answered = _answered(probabilities, decision).astype(np.float64)
     right = answered * (probabilities.argmax(axis=1) == labels)
     threshold = decision.operating()
 
@@ -244,6 +247,11 @@ def _decided(probabilities: np.ndarray, labels: np.ndarray, positive: int | None
         return found
 
     return figures
+
+
+def _answered(probabilities: np.ndarray, decision: Decision) -> np.ndarray:
+    """Return on which pictures the model does not abstain: bool [N]."""
+    return probabilities.max(axis=1) >= decision.abstention.probability
 
 
 class _Ranking:

@@ -178,6 +178,8 @@ def test_the_fitted_decision_is_scored_as_it_is():
     for name, value in expected.items():
         found = getattr(got, name)
         assert found.value == pytest.approx(value) and found.low < value < found.high
+    perfect = metrics.scores(np.eye(3)[labels[:20]], labels[:20], NAMES[:3], "melanoma", decision=decision, replicates=50)
+    assert perfect.accuracy_of_answers.low == perfect.coverage_of_decision.low == pytest.approx(0.025 ** (1 / 20))
     without = metrics.scores(probabilities, labels, NAMES[:3], None, decision=decision, replicates=20)
     assert without.positive_sensitivity_of_decision is None and without.coverage_of_decision.value == pytest.approx(answered.mean())
     assert metrics.scores(probabilities, labels, NAMES[:3], "melanoma", replicates=20).coverage_of_decision is None

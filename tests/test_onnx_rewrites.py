@@ -208,6 +208,14 @@ def test_every_operator_becomes_integer(tmp_path):
     }
 
 
+def test_the_model_of_a_known_answer_is_what_it_is_said_to_be():
+    model = onnx.load_from_string(ort._KNOWN_ANSWER)
+    onnx.checker.check_model(model, full_check=True)
+    [node], [weights] = model.graph.node, model.graph.initializer
+    assert node.op_type == "MatMulInteger" and list(node.input) == ["a", weights.name]
+    np.testing.assert_array_equal(numpy_helper.to_array(weights), np.full((4, 1), 127, np.int8), strict=True)
+
+
 HASWELL = """
 import sys, numpy as np
 from pathlib import Path

@@ -268,7 +268,7 @@ def test_copies_join_what_is_one_lesion_further_on(copied: Path) -> None:
     index = read_index(copied)
     stems = [Path(row.path).stem for row in index.rows]
     rows = tuple(replace(row, lesion={"00 copy": "L", "35": "L"}.get(stem, "")) for row, stem in zip(index.rows, stems))
-    groups = connect(replace(index, rows=rows), range(len(rows)))
+    groups = connect(replace(index, rows=rows))
     assert groups[stems.index("00")] == groups[stems.index("35")] != groups[stems.index("34")]
 
 

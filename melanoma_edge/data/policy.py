@@ -89,7 +89,7 @@ def select(index: Index, recipe: Recipe) -> Selection:
     _refuse_bad(index, recipe)
     resolution = resolve(index, recipe)
     labels, left_out = resolution.labels, dict(resolution.left_out)
-    groups = connect(index, sorted(labels))
+    groups = connect(index)
     lesions = Counter(label for label, _ in {(labels[position], groups[position]) for position in labels})
     classes = tuple(sorted(name for name, count in lesions.items() if count >= recipe.min_lesions))
     small = {name: lesions[name] for name in sorted({row.label for row in index.rows}) if name not in classes}
@@ -98,9 +98,9 @@ def select(index: Index, recipe: Recipe) -> Selection:
         if label not in classes:
             left_out[index.rows[position].path] = f"class left out: {lesions[label]} lesions, min_lesions is {recipe.min_lesions}"
     kept = [position for position in sorted(labels) if labels[position] in classes]
-    known = defaultdict(set)
-    for position, group in connect(index, range(len(index.rows))).items():
-        known[group] |= {index.rows[position].lesion} - {""}
+    known = defaultdict(set)  # from all pictures: a copy that is dropped may be the one that knows the lesion
+    for row, group in zip(index.rows, groups):
+        known[group] |= {row.lesion} - {""}
     labels_of = defaultdict(set)
     for position in kept:
         labels_of[groups[position]].add(labels[position])
@@ -173,12 +173,8 @@ def _drop_duplicates(index: Index, identical: Iterable[list[int]], labels: dict[
     return dropped
 
 
-def connect(index: Index, positions: Iterable[int]) -> dict[int, int]:
-    """Return {position in the index: group}: connected by lesion id, by identical pixels or as near copies.
-
-    All pictures of the index connect, not only those at `positions`: a copy that is dropped may be the
-    one that knows the lesion.
-    """
+def connect(index: Index) -> list[int]:
+    """Return the group of every picture of the index: connected by lesion id, by identical pixels or as near copies."""
     parent = list(range(len(index.rows)))
 
     def find(position: int) -> int:
@@ -198,7 +194,7 @@ def connect(index: Index, positions: Iterable[int]) -> dict[int, int]:
                 join(position, first.setdefault(key, position))
     for a, b in near_copies(index.thumbnails):
         join(a, b)
-    return {position: find(position) for position in positions}
+    return [find(position) for position in range(len(parent))]
 
 
 def _refuse_bad(index: Index, recipe: Recipe) -> None:

@@ -45,9 +45,9 @@ def train(
     out = Path(out)
     with contextlib.ExitStack() as stack:
         if resume:
-            runs.open_run(out, complete=False)
-            stack.enter_context(runs.held(out))
-            run = runs.open_run(out, complete=False)
+            if (out / runs.RUN_FILE).is_file():
+                stack.enter_context(runs.held(out))
+            run = runs.open_run(out, complete=False)  # and what is no run is refused here
             if run.facts.state == "complete":
                 return run
             data, recipe = Path(run.facts.data), run.recipe

@@ -70,7 +70,7 @@ def load_labelled(
             f"{data} holds no picture of a class that the model knows (found {', '.join(sorted(unknown)) or 'none'}): "
             f"expected folders named {', '.join(classes)}"
         )
-    groups = policy.connect(index, range(len(index.rows)))
+    groups = policy.connect(index)
     rows = [index.rows[position] for position in known]
     # A copy of a seen picture (re-encoded, resized, turned), or another photograph of its lesion, is no news to the model either.
     alike = resembling(index.thumbnails, {key.removeprefix(FINGERPRINT) for key in seen if key.startswith(FINGERPRINT)})

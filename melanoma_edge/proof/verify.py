@@ -259,14 +259,15 @@ def _golden_names(bundle: Bundle) -> tuple[str, ...]:
 
 def _check_carried_out(require: Sequence[str], carried_out: Sequence[Gate], references: dict[str, np.ndarray] | str) -> None:
     """Raise Missing when something required is here but no gate came to use it."""
-    used = {name for gate in carried_out if gate.outcome != "not run" for name in (gate.runtime, gate.name if gate.name == "task" else "")}
+    used = [gate for gate in carried_out if gate.outcome != "not run"]
     for name in require:
-        if name == "keras" and not (isinstance(references, dict) and references):
-            why = references if isinstance(references, str) else "the bundle names no network"
-            raise Missing(f"the runtime keras was required but not compared with: {why}")
-        if name == "task" and name not in used:
-            raise Missing("the task gate was required but could not be carried out: give labelled pictures with --data")
-        if name not in used and name != "keras":
+        if name == "task":
+            if not any(gate.name == "task" for gate in used):
+                raise Missing("the task gate was required but could not be carried out: give labelled pictures with --data")
+        elif name == "keras":
+            if isinstance(references, str) or not references:
+                raise Missing(f"the runtime keras was required but not compared with: {references or 'the bundle names no network'}")
+        elif not any(gate.runtime == name for gate in used):
             raise Missing(f"the runtime {name} was required but no gate used it: the bundle has no artifact for it; export one")
 
 

@@ -44,8 +44,8 @@ def measure(
     """
     affinity = pin(threads)
     start = time.perf_counter()
-    settings = dict(create(runtime, {}).settings)
-    facts: dict = {"affinity": affinity, "import_ms": _ms(time.perf_counter() - start), "settings": settings, "models": {}}
+    imported = create(runtime, {})
+    facts: dict = {"affinity": affinity, "import_ms": _ms(time.perf_counter() - start), "settings": dict(imported.settings), "models": {}}
     opened: dict[str, Runtime] = {}
     for name, path in models.items():
         progress(f"{runtime}: loading and warming up {name}")

@@ -34,7 +34,7 @@ def main(rounds: int = 8, steps: int = 40) -> None:
     index = read_index(data, size=recipe.image_size)
     selection = policy.select(index, recipe)
     train = split(selection, recipe) == TRAIN
-    pictures = index.pixels[list(selection.positions)][train]
+    pictures = index.pixels.view(list(selection.positions)).view(train)
     import numpy as np
 
     labels = np.array([selection.classes.index(row.label) for row in selection.rows])[train]

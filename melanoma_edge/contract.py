@@ -103,6 +103,9 @@ class Recipe(Model):
     """`edge`: depthwise-separable blocks; `classic`: the three-block CNN of the usual notebooks."""
     image_size: Annotated[int, Field(ge=32, le=1024)] = 180
     """Side of the square network input in pixels."""
+    decode: Literal["full", "reduced"] = "full"
+    """How training decodes JPEGs: whole, as phones do; or large ones at a part of their size (never below twice
+    `image_size`), quicker by a multiple and not quite the same pixels."""
     width: Annotated[float, Field(gt=0.0, le=4.0)] = 1.0
     """Factor on the channel counts of `edge`."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
@@ -111,10 +114,10 @@ class Recipe(Model):
     positive_class: str = "melanoma"
     """The class whose sensitivity counts most; empty for none."""
     conflicts: Literal["reference", "drop", "keep"] = "reference"
-    """What decides where labels contradict: the reference diagnosis (the rest dropped), nothing (all
-    dropped), or nothing (all kept)."""
+    """What decides where labels of a picture and its copies contradict: the reference diagnosis (the rest
+    dropped), nothing (all dropped), or nothing (all kept)."""
     duplicates: Literal["one", "keep"] = "one"
-    """Whether one or all of several identical pictures of a class are used."""
+    """Whether one or all of several copies of a picture in a class are used."""
     min_lesions: Annotated[int, Field(ge=2)] = 20
     """A class with fewer lesions is left out and named."""
     max_bad_share: Share = 0.05
@@ -280,7 +283,7 @@ class Priors(Model):
 
 class DataFacts(Model):
     sha256: Sha256
-    """Over the pixel hashes, labels and parts of all pictures used."""
+    """Over the hashes, labels and parts of all pictures used."""
     pictures: dict[str, int]
     """Pictures of each part."""
     lesions: dict[str, int]
@@ -289,7 +292,7 @@ class DataFacts(Model):
     """Pictures of each part whose lesion is known."""
     left_out_classes: tuple[str, ...]
     calibration_sha256: Sha256
-    """Over the pixel hashes of the validation part, on which decisions were fitted."""
+    """Over the hashes of the validation part's files, on which decisions were fitted."""
 
 
 class Manifest(Model):

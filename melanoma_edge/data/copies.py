@@ -1,22 +1,32 @@
 """Copies that are not identical: the same picture re-encoded, resized, flipped or turned.
 
-In: 16 x 16 grey thumbnails. Out: pairs of pictures that are so alike that they must not stand on
-both sides of a split; fingerprints, by which a copy is known again where the picture itself is not at hand.
+In: small grey views of pictures. Out: pairs of pictures that are so alike that they are one picture;
+fingerprints, by which a copy is known again where the picture itself is not at hand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import hashlib
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-MIN_CORRELATION = 0.98
-MAX_MEAN_DIFFERENCE = 3.0
-"""Largest mean absolute difference of two thumbnails, in grey levels, that still counts as a copy.
-On the nine-class ISIC set (1,931 files) 1 to 3 find the same copies; at 4 the first pair of different
-photographs of one lesion appears, at 8 the first pair of different lesions."""
+MAX_DIFFERENCE, MIN_TOLERANCE = 3.5, 1.0
+"""Largest root mean square difference of two views, in grey levels, that still counts as a copy. On the nine-class
+ISIC set (1,773 different files), copies as JPEG of quality 30 to 95 and down to a third of the size differ by
+3.4 at most, the two most alike photographs of one lesion by 4.4, those of different lesions by 6.0."""
+MAX_OF_CONTRAST = 0.2
+"""And at most this share of the pictures' own standard deviation (a correlation of 0.98), but never less than
+MIN_TOLERANCE: two dull pictures are soon alike."""
+MIN_CONTRAST = 1.0
+"""Views of a smaller standard deviation are flat: there is nothing in them to compare, so they are nobody's copy."""
 
-BLOCK = 2048
+BANDS = 5
+"""Cosine coefficients (u, v) with u + v < BANDS are what candidates are found by: 15 numbers a picture."""
+CHUNK, VERIFIED_AT_ONCE = 2048, 4096
+MAX_NEIGHBOURS = 4_000_000
+"""Candidates held at once: in sets full of copies, fewer pictures are looked up at a time."""
 
 FINGERPRINT_SIDE, FINGERPRINT_STEP = 8, 16
 """A fingerprint is 8 x 8 grey values in steps of 16 grey levels: enough to know a copy, too little to show a lesion."""
@@ -26,26 +36,52 @@ quality 50 to 95, down to a third of the size and turned, differ by 1.5 at most;
 of test and training part by 2.5."""
 
 
-def near_copies(thumbnails: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yield pairs (i, j), i < j, of thumbnails (uint8 [n, 16, 16]) that are copies in any of the
-    eight orientations of a square.
+@dataclass(frozen=True)
+class Copies:
+    """Pairs of copies; they connect every group of copies, but not each picture with each other one."""
 
-    Candidates come from one correlation per orientation (unit vectors, blockwise matrix products),
-    and each candidate is then checked by its mean absolute difference.
+    pairs: np.ndarray
+    """int [pairs, 2]: positions i < j."""
+    differences: np.ndarray
+    """float [pairs]: root mean square difference in grey levels, in the orientation that fits best."""
+
+
+def near_copies(squares: np.ndarray, wholes: np.ndarray | None = None, *, progress: Callable[[int, int], None] | None = None) -> Copies:
+    """Return which of the pictures with the views `squares` (uint8 [n, side, side]: the centre square) are copies,
+    in any of the eight orientations of a square.
+
+    With `wholes` (the same of the whole pictures, squeezed to a square), a picture that was squeezed to a square
+    is also known as a copy of the wider or higher one that it came from.
+
+    Candidates are neighbours in a space of 15 numbers: the lowest coefficients of the cosine transform without
+    their signs, (u, v) and (v, u) sorted. Flips change only signs and quarter turns also swap u and v, and all these steps never increase a distance
+    (the transform is orthonormal), so no copy is missed; each candidate is then compared pixel by pixel.
     """
-    flat = thumbnails.reshape(len(thumbnails), thumbnails.shape[1] ** 2).astype(np.float32)
-    units = _unit(flat)
-    seen = set()
-    for turned in _orientations(thumbnails):
-        turned = turned.reshape(flat.shape).astype(np.float32)
-        turned_units = _unit(turned)
-        for start in range(0, len(flat), BLOCK):
-            similar = units[start : start + BLOCK] @ turned_units.T > MIN_CORRELATION
-            for i, j in zip(*np.nonzero(similar)):
-                pair = (int(min(i + start, j)), int(max(i + start, j)))
-                if pair[0] != pair[1] and pair not in seen and np.abs(flat[i + start] - turned[j]).mean() <= MAX_MEAN_DIFFERENCE:
-                    seen.add(pair)
-                    yield pair
+    first, repeats = _without_repeats(squares, wholes)
+    search = _Search(squares, progress)
+    search.join(repeats, 0.0)
+    if not len(first):
+        return search.result()
+    features = _features(squares[first])
+    search.look_up(squares, features, first, features, first, done=0, total=len(first))
+    if wholes is not None:
+        is_square = (squares[first] == wholes[first]).all(axis=(1, 2))
+        if is_square.any() and not is_square.all():
+            squeezed, wide = first[is_square], first[~is_square]
+            search.look_up(wholes, _features(wholes[wide]), wide, features[is_square], squeezed, done=0, total=len(wide))
+    return search.result()
+
+
+def components(count: int, pairs: np.ndarray) -> np.ndarray:
+    """Return for each of `count` positions the smallest one that `pairs` (int [m, 2]) connect it with: int [count]."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    pairs = np.asarray(pairs, np.int64).reshape(-1, 2)
+    _, labels = connected_components(coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count)), directed=False)
+    smallest = np.full(count, count)
+    np.minimum.at(smallest, labels, np.arange(count))
+    return smallest[labels]
 
 
 def fingerprints(thumbnails: np.ndarray) -> list[str]:
@@ -75,6 +111,119 @@ def resembling(thumbnails: np.ndarray, known: Collection[str]) -> np.ndarray:
     return found
 
 
+class _Search:
+    """Finds pairs among candidates, leaving out those that are connected already."""
+
+    def __init__(self, squares: np.ndarray, progress: Callable[[int, int], None] | None) -> None:
+        self.squares, self.progress = squares, progress
+        self.roots = np.arange(len(squares))
+        self.pairs: list[np.ndarray] = []
+        self.differences: list[np.ndarray] = []
+
+    def join(self, pairs: np.ndarray, differences: np.ndarray | float) -> None:
+        """Take `pairs` (int [m, 2]) as copies."""
+        if len(pairs):
+            self.pairs.append(np.sort(pairs, axis=1))
+            self.differences.append(np.broadcast_to(np.asarray(differences, dtype=float), len(pairs)))
+        for a, b in pairs:
+            a, b = self._root(a), self._root(b)
+            self.roots[max(a, b)] = min(a, b)
+
+    def look_up(self, views, wanted: np.ndarray, of: np.ndarray, features: np.ndarray, among: np.ndarray, *, done: int, total: int) -> None:
+        """Find copies of the pictures `of`, by their `views` and the features `wanted` of these, among the squares of `among`."""
+        from scipy.spatial import cKDTree
+
+        side = self.squares.shape[1]
+        radius = MAX_DIFFERENCE * side * 1.0001  # views of `side` squared pixels: the distance is the difference times the side
+        tree = cKDTree(features, balanced_tree=False)
+        sample = wanted[:: max(1, len(wanted) // CHUNK)]
+        crowd = int(tree.query_ball_point(sample, radius, return_length=True, workers=-1).max(initial=1))
+        chunk = int(np.clip(MAX_NEIGHBOURS // crowd, 1, CHUNK))
+        for start in range(0, len(wanted), chunk):
+            near = tree.query_ball_point(wanted[start : start + chunk], radius, workers=-1)
+            lengths = [len(found) for found in near]
+            ours = np.repeat(of[start : start + chunk], lengths)
+            theirs = among[np.concatenate([np.asarray(found, dtype=np.int64) for found in near])] if sum(lengths) else np.zeros(0, np.int64)
+            keep = ours != theirs if views is not self.squares else ours < theirs
+            self._verify(views, ours[keep], theirs[keep])
+            if self.progress:
+                self.progress(done + min(start + chunk, total), total)
+
+    def result(self) -> Copies:
+        if not self.pairs:
+            return Copies(np.zeros((0, 2), np.int64), np.zeros(0))
+        pairs, differences = np.concatenate(self.pairs), np.concatenate(self.differences)
+        order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+        return Copies(pairs[order], differences[order])
+
+    def _verify(self, views: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> None:
+        order = np.argsort(ours, kind="stable")
+        ours, theirs = ours[order], theirs[order]
+        for start in range(0, len(ours), VERIFIED_AT_ONCE):
+            a, b = ours[start : start + VERIFIED_AT_ONCE], theirs[start : start + VERIFIED_AT_ONCE]
+            apart = self.roots[a] != self.roots[b]  # roots may be out of date, which only costs time
+            a, b = a[apart], b[apart]
+            if len(a):
+                differences, contrast = _differences(views[a], self.squares[b])
+                alike = differences <= np.clip(MAX_OF_CONTRAST * contrast, MIN_TOLERANCE, MAX_DIFFERENCE)
+                self.join(np.column_stack([a, b])[alike], differences[alike])
+                for position in np.unique(np.concatenate([a[alike], b[alike]])):
+                    self.roots[position] = self._root(position)
+
+    def _root(self, position: int) -> int:
+        while self.roots[position] != position:
+            self.roots[position] = self.roots[self.roots[position]]
+            position = self.roots[position]
+        return position
+
+
+def _differences(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return, pair by pair, the smallest root mean square difference in any orientation, and the smaller contrast."""
+    ours, theirs = ours.astype(np.float32), theirs.astype(np.float32)
+    smallest = np.full(len(ours), np.inf, np.float32)
+    for turned in _orientations(theirs):
+        apart = ours - turned
+        np.minimum(smallest, np.einsum("nij,nij->n", apart, apart), out=smallest)
+    contrast = np.minimum(ours.std(axis=(1, 2)), theirs.std(axis=(1, 2)))
+    return np.sqrt(smallest / ours[0].size), contrast
+
+
+def _features(views: np.ndarray) -> np.ndarray:
+    """Return the numbers of each view (uint8 [n, side, side]) by which candidates are found: float32 [n, 15]."""
+    side = views.shape[1]
+    # The orthonormal cosine transform (DCT-II), its lowest rows only.
+    basis = np.sqrt(2 / side) * np.cos(np.pi / side * np.outer(np.arange(min(BANDS, side)), np.arange(side) + 0.5))
+    basis[0] /= np.sqrt(2)
+    basis = basis.astype(np.float32)
+    parts = []
+    for start in range(0, len(views), 8192):
+        block = views[start : start + 8192].astype(np.float32)
+        low = np.einsum("ui,nij->nuj", basis, block, optimize=True) @ basis.T
+        columns = [low[:, 0, 0]]
+        for u in range(len(basis)):
+            for v in range(max(u, 1), len(basis)):
+                if u + v < BANDS:
+                    one, other = np.abs(low[:, u, v]), np.abs(low[:, v, u])
+                    columns += [one] if u == v else [np.maximum(one, other), np.minimum(one, other)]
+        parts.append(np.stack(columns, axis=1))
+    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+
+
+def _without_repeats(squares: np.ndarray, wholes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return (positions of the first of each kind of equal views that are not flat, pairs of it and each of its equals)."""
+    seen: dict[bytes, int] = {}
+    repeats = []
+    for position, square in enumerate(squares):
+        if square.std() >= MIN_CONTRAST:
+            digest = hashlib.blake2b(np.ascontiguousarray(square), digest_size=16)
+            if wholes is not None:
+                digest.update(np.ascontiguousarray(wholes[position]))
+            first = seen.setdefault(digest.digest(), position)
+            if first != position:
+                repeats.append((first, position))
+    return np.fromiter(seen.values(), np.int64, len(seen)), np.array(repeats, np.int64).reshape(-1, 2)
+
+
 def _coarse(thumbnails: np.ndarray) -> np.ndarray:
     """Return the fingerprints' values, int16 [n, 64] of 0..15."""
     block = thumbnails.shape[1] // FINGERPRINT_SIDE
@@ -88,10 +237,3 @@ def _orientations(thumbnails: np.ndarray) -> Iterator[np.ndarray]:
         turned = np.ascontiguousarray(np.rot90(thumbnails, turns, axes=(1, 2)))
         yield turned
         yield np.ascontiguousarray(turned[:, :, ::-1])
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    """Return `rows` centred and scaled to length 1; constant rows (nothing to compare) become zero."""
-    centred = rows - rows.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
-    return np.divide(centred, length, out=np.zeros_like(centred), where=length > 8)  # contrast of half a grey level

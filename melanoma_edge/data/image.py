@@ -15,7 +15,11 @@ import os
 import re
 import stat
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
@@ -40,7 +44,7 @@ _SIGNATURE = re.compile(
 _SIGNATURE_BYTES = 16
 _A_PICTURE = "a JPEG, PNG, WebP, BMP or TIFF picture"
 
-_ORIENTATION_TAG = 0x0112
+_ORIENTATION_TAG, _MAKE_TAG, _MODEL_TAG = 0x0112, 0x010F, 0x0110
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -56,8 +60,35 @@ _IGNORE_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
+Fault = Literal["no access", "no picture", "empty", "too large", "unsupported", "truncated", "damaged"]
+"""What can be wrong with a file: no access (permissions, a device, a name that is no text), no picture by its
+first bytes, nothing in it, more pixels or bytes than are decoded, pixels without one right conversion,
+ends too early, damaged otherwise."""
+
+
 class UnreadableImage(BadInput):
-    """A file is not a picture that the contract covers; the message is one line."""
+    """A file is not a picture that the contract covers; the message is one line, `fault` the kind of defect."""
+
+    fault: Fault = "damaged"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture, upright, and what its file said about it."""
+
+    image: Image.Image
+    """Mode RGB; smaller than width x height where a reduced decode was asked for."""
+    width: int
+    height: int
+    """Full size in pixels, upright."""
+    format: str
+    """`JPEG`, `PNG`, `WEBP`, `BMP` or `TIFF`, by the file's first bytes."""
+    mode: str
+    """Pillow's name of the pixels in the file: `RGB`, `L`, `CMYK` ..."""
+    orientation: int
+    """EXIF orientation 1..8, which has been applied; 1 where there is none."""
+    camera: str
+    """Maker and model by EXIF; empty where there are none."""
 
 
 def decode(path: Path) -> np.ndarray:
@@ -65,32 +96,74 @@ def decode(path: Path) -> np.ndarray:
 
     Raises UnreadableImage, whatever is wrong with the file.
     """
-    format_, content = _read(path)
+    return np.array(open_picture(path, read(path)).image)
+
+
+def read(path: Path) -> bytes:
+    """Return the bytes of the file `path`; raises UnreadableImage when they do not begin as a picture's do."""
+    try:
+        # Not blocking, so that a pipe without a writer is refused instead of waited for.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise _unreadable(path, "no access", "not an ordinary file", _A_PICTURE)
+            if status.st_size > MAX_BYTES:
+                raise _unreadable(path, "too large", f"{status.st_size} bytes", f"at most {MAX_BYTES}; shrink it first")
+            head = file.read(_SIGNATURE_BYTES)
+            _format(path, head)
+            return head + file.read(max(0, status.st_size - len(head)))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else _line(error)
+        raise _unreadable(path, "no access", f"cannot be read ({reason})", _A_PICTURE) from None
+
+
+def open_picture(
+    path: Path, content: bytes, *, at_least: int | None = None, admit: Callable[[int], AbstractContextManager] = contextlib.nullcontext
+) -> Picture:
+    """Decode `content`, the bytes of the picture file `path`.
+
+    With `at_least`, a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as its
+    shorter side keeps `at_least` pixels: quicker, and not what the input contract says. The decoding itself
+    happens inside ``admit(pixels)``, by which a caller bounds how many pixels are in memory at once. Raises
+    UnreadableImage, whatever is wrong with the file.
+    """
+    format_ = _format(path, content)
     _ignore_pillow_warnings()
     try:
         with Image.open(io.BytesIO(content), formats=[format_]) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise _unreadable(path, f"{width} x {height} pixels", f"at most {MAX_PIXELS}; shrink it first")
-            raw_mode = image.tile[0].args if format_ == "PNG" and image.tile else None
+                raise _unreadable(path, "too large", f"{width} x {height} pixels", f"at most {MAX_PIXELS}; shrink it first")
+            mode, raw_mode = image.mode, image.tile[0].args if format_ == "PNG" and image.tile else None
+            exif = image.info.get("exif")
             # Only EXIF turns a picture; Pillow would let XMP turn a TIFF file as well.
             image.info.pop("xmp", None)
-            image.load()
-            # Pillow has turned TIFF files itself by now.
-            method = None if format_ == "TIFF" else _TRANSPOSE.get(_orientation(image.info.get("exif")))
-            return _rgb(image if method is None else image.transpose(method), format_, raw_mode)
+            if at_least is not None and format_ == "JPEG":
+                image.draft(None, (at_least, at_least))
+            with admit(image.size[0] * image.size[1]):
+                image.load()
+                # Pillow has turned TIFF files itself by now.
+                orientation = _orientation(exif) if format_ != "TIFF" else 1
+                method = _TRANSPOSE.get(orientation)
+                upright = _rgb(image if method is None else image.transpose(method), format_, raw_mode)
+            if orientation >= 5:
+                width, height = height, width
+            if format_ == "TIFF":
+                width, height = upright.size
+            return Picture(upright, width, height, format_, mode, orientation, _camera(exif))
     except _Unsupported as error:
-        raise _unreadable(path, str(error), "8-bit colour or grey, or 16-bit grey; convert it first") from None
+        raise _unreadable(path, "unsupported", str(error), "8-bit colour or grey, or 16-bit grey; convert it first") from None
     except Image.DecompressionBombError:
-        raise _unreadable(path, f"far more than {MAX_PIXELS} pixels", f"at most {MAX_PIXELS}; shrink it first") from None
+        raise _unreadable(path, "too large", f"far more than {MAX_PIXELS} pixels", f"at most {MAX_PIXELS}; shrink it first") from None
     except MemoryError:
-        raise _unreadable(path, f"a {format_} file that needs more memory than there is", "a smaller one") from None
+        raise _unreadable(path, "too large", f"a {format_} file that needs more memory than there is", "a smaller one") from None
     except UnreadableImage:
         raise
     # Damaged files make Pillow raise almost anything: OSError, SyntaxError, struct.error, zlib.error...
     except Exception as error:
         found = f"a damaged or unsupported {format_} file ({_line(error)})"
-        raise _unreadable(path, found, "a whole, ordinary one; copy or convert it again, or remove it") from None
+        fault = "truncated" if re.search("truncated|not enough image data|unexpected end|incomplete", str(error), re.IGNORECASE) else "damaged"
+        raise _unreadable(path, fault, found, "a whole, ordinary one; copy or convert it again, or remove it") from None
 
 
 def to_input(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -100,18 +173,24 @@ def to_input(pixels: np.ndarray, size: int) -> np.ndarray:
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
         raise ValueError(f"pixels are {pixels.dtype} {list(pixels.shape)}: expected uint8 [height, width, 3]")
-    height, width = pixels.shape[:2]
+    return square(Image.fromarray(np.ascontiguousarray(pixels)), size)
+
+
+def square(image: Image.Image, size: int) -> np.ndarray:
+    """Return the centre square of an RGB `image` as uint8 [size, size, 3], as :func:`to_input` does."""
+    width, height = image.size
     side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = np.ascontiguousarray(pixels[top : top + side, left : left + side])
-    if side == size:
-        return square.copy()
-    return np.array(Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR))
+    left, top = (width - side) // 2, (height - side) // 2
+    if width != height:
+        image = image.crop((left, top, left + side, top + side))
+    if side != size:
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.array(image)
 
 
 def load(path: Path, size: int) -> np.ndarray:
     """Return the picture in `path` as a model's input: uint8 [size, size, 3]. Raises as :func:`decode` does."""
-    return to_input(decode(path), size)
+    return square(open_picture(path, read(path)).image, size)
 
 
 def pixel_hash(pixels: np.ndarray) -> str:
@@ -128,49 +207,39 @@ class _Unsupported(Exception):
     """The picture is whole but has no one right conversion to 8-bit RGB; the message says why."""
 
 
-def _read(path: Path) -> tuple[str, bytes]:
-    """Return Pillow's name of the file's format, and the file's bytes."""
-    try:
-        # Not blocking, so that a pipe without a writer is refused instead of waited for.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise _unreadable(path, "not an ordinary file", _A_PICTURE)
-            if status.st_size > MAX_BYTES:
-                raise _unreadable(path, f"{status.st_size} bytes", f"at most {MAX_BYTES}; shrink it first")
-            head = file.read(_SIGNATURE_BYTES)
-            signature = _SIGNATURE.match(head)
-            if signature is None:
-                found = f"no picture (it begins with {head!r})" if head else "an empty file"
-                raise _unreadable(path, found, f"{_A_PICTURE}; remove it")
-            file.seek(0)
-            return signature.lastgroup, file.read(status.st_size)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else _line(error)
-        raise _unreadable(path, f"cannot be read ({reason})", _A_PICTURE) from None
+def _format(path: Path, content: bytes) -> str:
+    """Return Pillow's name of the format that `content` begins as."""
+    signature = _SIGNATURE.match(content)
+    if signature is None:
+        head = content[:_SIGNATURE_BYTES]
+        if not head:
+            raise _unreadable(path, "empty", "an empty file", f"{_A_PICTURE}; remove it")
+        raise _unreadable(path, "no picture", f"no picture (it begins with {head!r})", f"{_A_PICTURE}; remove it")
+    return signature.lastgroup
 
 
-def _rgb(image: Image.Image, format_: str, raw_mode: str | None) -> np.ndarray:
-    """Return the loaded picture as uint8 [height, width, 3]; transparency shows white."""
+def _rgb(image: Image.Image, format_: str, raw_mode: str | None) -> Image.Image:
+    """Return the loaded picture in mode RGB; transparency shows white."""
     mode = image.mode
     if mode in ("1", "L", "RGB"):
         key = image.info.pop("transparency", None)
+        if key is None:
+            return image if mode == "RGB" else image.convert("RGB")
+        if raw_mode == "RGB;16B":
+            raise _Unsupported("16-bit colour with a transparent colour, which 8 bits cannot tell from its neighbours")
         pixels = np.array(image.convert("RGB"))
-        if key is not None:
-            if raw_mode == "RGB;16B":
-                raise _Unsupported("16-bit colour with a transparent colour, which 8 bits cannot tell from its neighbours")
-            # PNG gives the key at the file's depth, Pillow the pixels stretched to 8 bits.
-            key = np.asarray(key) * {"L;2": 85, "L;4": 17}.get(raw_mode, 1)
-            pixels[(pixels == key).all(axis=2)] = 255
-        return pixels
+        # PNG gives the key at the file's depth, Pillow the pixels stretched to 8 bits.
+        key = np.asarray(key) * {"L;2": 85, "L;4": 17}.get(raw_mode, 1)
+        pixels[(pixels == key).all(axis=2)] = 255
+        return Image.fromarray(pixels)
     if mode in ("CMYK", "YCbCr", "RGBX"):
-        return np.array(image.convert("RGB"))
+        return image.convert("RGB")
     if mode in ("P", "PA", "LA", "La", "RGBA", "RGBa"):
         if mode == "P" and not image.has_transparency_data:
-            return np.array(image.convert("RGB"))
-        return _over_white(np.asarray((image.convert("LA") if mode == "La" else image).convert("RGBA")))
+            return image.convert("RGB")
+        return Image.fromarray(_over_white(np.asarray((image.convert("LA") if mode == "La" else image).convert("RGBA"))))
     if mode.startswith("I"):
-        return _grey(image, format_)
+        return Image.fromarray(_grey(image, format_))
     if mode == "F":
         raise _Unsupported("floating-point pixels, of which no value is known to be white")
     raise _Unsupported(f"{mode} pixels")
@@ -219,6 +288,17 @@ def _orientation(exif: bytes | None) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
+def _camera(exif: bytes | None) -> str:
+    """Return maker and model of the camera as the EXIF block names them, in one line; empty where it does not."""
+    names = []
+    if exif:
+        with contextlib.suppress(Exception):
+            block = Image.Exif()
+            block.load(exif)
+            names = [str(block.get(tag, "")).replace("\0", "") for tag in (_MAKE_TAG, _MODEL_TAG)]
+    return " ".join(" ".join(names).split())[:100]
+
+
 def _ignore_pillow_warnings() -> None:
     """Keep Pillow's warnings about odd files from being printed (or raised, under `python -W error`).
 
@@ -228,10 +308,12 @@ def _ignore_pillow_warnings() -> None:
         warnings.filterwarnings("ignore", module=_IGNORE_PILLOW[3].pattern)
 
 
-def _unreadable(path: Path, found: str, expected: str) -> UnreadableImage:
+def _unreadable(path: Path, fault: Fault, found: str, expected: str) -> UnreadableImage:
     """Return the error for `path`, its message on one line whatever the path is made of."""
     shown = str(path)
-    return UnreadableImage(f"{shown if shown.isprintable() else repr(shown)}: {found}; expected {expected}")
+    error = UnreadableImage(f"{shown if shown.isprintable() else repr(shown)}: {found}; expected {expected}")
+    error.fault = fault
+    return error
 
 
 def _line(error: Exception) -> str:

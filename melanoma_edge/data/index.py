@@ -1,202 +1,161 @@
-"""The index: one row for each picture of a folder, after every file was opened once.
+"""The index: one row for each readable picture of a data set, after every file was opened once.
 
-In: a folder of class folders (with or without Train/ and Test/ above them) and, optionally, a CSV
-with lesion ids and reference diagnoses. Out: rows for the pictures, and a list of the files that
-could not be read as pictures.
+In: a data set of any kind that :mod:`melanoma_edge.data.sources` lists. Out: rows, the files that could not
+be read, views for finding copies and, where a size is asked for, the network's inputs.
 """
 
 from __future__ import annotations
 
-import csv
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from melanoma_edge.contract import CLASS_NAME_LENGTH
 from melanoma_edge.data import image
+from melanoma_edge.data.cache import Decode, Facts, Pictures, prepare
+from melanoma_edge.data.copies import Copies, components, near_copies
+from melanoma_edge.data.listing import Listing
+from melanoma_edge.data.sources import read_listing
 from melanoma_edge.errors import BadInput
-
-PARTS = ("train", "test", "val", "validation")
-"""Folder names (in any case) that hold parts of a set rather than a class."""
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One readable picture."""
+    """One readable picture: its line of the index table, and what its file holds."""
 
     path: str
     """Relative to the data folder, with forward slashes."""
     label: str
-    """Its class: the name of its folder."""
+    """Its class."""
     sha256: str
-    """Hash of the decoded pixels: equal for equal pictures, whatever the file's container."""
-    lesion: str
-    """Lesion id from the metadata; empty where unknown."""
-    reference: str
+    """Hash of the file's bytes."""
+    lesion: str = ""
+    """Lesion id; empty where unknown."""
+    reference: str = ""
     """Reference diagnosis from the metadata; empty where unknown."""
+    patient: str = ""
+    """Patient id; empty where unknown."""
+    part: str = ""
+    """Part in which the data set came: train, validation, test or empty."""
+    licence: str = ""
+    attribution: str = ""
+    source: str = ""
+    content: str = ""
+    """Hash of the first file that holds identical pixels; empty where no other file does."""
+    facts: Facts | None = None
+    """What the file holds; None for rows that were made up."""
+
+    @property
+    def pixels(self) -> str:
+        """Hash that identical pictures share."""
+        return self.content or self.sha256
 
 
 @dataclass(frozen=True)
 class Index:
-    """All pictures of a folder, sorted by path."""
+    """All readable pictures of a data set, sorted by path."""
 
     root: Path
     rows: tuple[Row, ...]
     bad: tuple[tuple[str, str], ...]
     """(path, what is wrong) of the files that look like pictures and cannot be read."""
     thumbnails: np.ndarray
-    """uint8 [rows, 16, 16]: small grey versions, for finding copies that were re-encoded."""
-    pixels: np.ndarray | None
-    """uint8 [rows, size, size, 3], by the input contract, where a size was asked for."""
+    """uint8 [rows, side, side]: the grey centre square, small, for finding copies."""
+    pixels: Pictures | None
+    """Network inputs [rows, size, size, 3] on disk, by the input contract, where a size was asked for."""
     outside: tuple[str, ...] = ()
-    """Picture files that stand in no class folder and so have no class; they were not opened."""
+    """Picture files that have no class; they were not opened."""
+    wholes: np.ndarray | None = None
+    """uint8 [rows, side, side]: the same of the whole picture, squeezed to a square."""
+    faults: tuple[image.Fault, ...] = ()
+    """Kind of defect of each of `bad`."""
+    listing: Listing | None = None
+    """What was listed before the pictures were opened."""
+
+    @cached_property
+    def copies(self) -> Copies:
+        """Pictures that are copies of each other, identical ones among them."""
+        return near_copies(self.thumbnails, self.wholes)
 
 
 def read_index(
-    root: Path, *, metadata: Path | None = None, size: int | None = None, progress: Progress | None = None
+    root: Path,
+    *,
+    metadata: Path | None = None,
+    licences: Sequence[str] = (),
+    size: int | None = None,
+    decode: Decode = "full",
+    cache: Path | None = None,
+    progress: Progress | None = None,
 ) -> Index:
-    """Open every picture below `root` and return the index; with `size`, the network's inputs too.
+    """Open every picture of the data set `root` and return the index; with `size`, the network's inputs too.
 
-    Without `metadata`, `root`/metadata.csv is used where it is there: a split that does not know the
-    lesions would leak. Raises BadInput when the folder is missing, holds no class folders or no picture.
+    `root` is a folder or an index table. Without `metadata`, `root`/metadata.csv is used where it is there: a
+    split that does not know the lesions would leak. `cache` and `decode` are those of
+    :func:`melanoma_edge.data.cache.prepare`. Raises BadInput when the data set is missing, not understood or
+    holds no readable picture.
     """
-    root = Path(root)
-    files = list_pictures(root)
-    metadata = metadata or find_metadata(root)
-    references = read_metadata(metadata) if metadata is not None else {}
-    if metadata is not None and not any(Path(relative).stem in references for relative, _ in files):
-        raise BadInput(
-            f"{metadata} names none of the {len(files)} pictures below {root}: expected an image_id that is a file's name without its "
-            "suffix; correct it, or move it away to go on without lesion ids"
-        )
-    rows, bad, thumbnails, pixels = [], [], [], []
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        for done, (relative, label, read) in enumerate(
-            zip((f for f, _ in files), (c for _, c in files), pool.map(lambda f: _read(root / f[0], size), files)), 1
-        ):
-            if isinstance(read, image.UnreadableImage):
-                shown = relative.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-                bad.append((shown, str(read).removeprefix(f"{root / relative}: ")))
-            else:
-                sha256, thumbnail, resized = read
-                lesion, reference = references.get(Path(relative).stem, ("", ""))
-                rows.append(Row(relative, label, sha256, lesion, reference))
-                thumbnails.append(thumbnail)
-                if resized is not None:
-                    pixels.append(resized)
-            if progress:
-                progress(done, len(files))
+    listing = read_listing(Path(root), metadata=metadata, licences=licences)
+    files = [listing.root / entry.path for entry in listing.entries]
+    prepared = prepare(files, size=size, decode=decode, cache=cache, progress=progress)
+    rows, readable, bad, faults = [], [], [], []
+    for position, (entry, facts) in enumerate(zip(listing.entries, prepared.facts)):
+        if isinstance(facts, Facts):
+            readable.append(position)
+            rows.append(
+                Row(
+                    entry.path, entry.label, facts.sha256, entry.lesion, entry.reference, entry.patient,
+                    entry.part, entry.licence, entry.attribution, entry.source, facts=facts,
+                )
+            )  # fmt: skip
+        else:
+            bad.append((printable(entry.path), _reason(facts, files[position])))
+            faults.append(facts.fault)
     if not rows:
-        raise BadInput(f"{root} holds no readable picture ({len(bad)} unreadable files): expected class folders with pictures")
-    return Index(root, tuple(rows), tuple(bad), np.stack(thumbnails), np.stack(pixels) if pixels else None, list_outside(root))
+        first = f" (first: {bad[0][0]}: {bad[0][1]})" if bad else ""
+        raise BadInput(f"{root} holds no readable picture ({len(bad)} unreadable files){first}: expected class folders with pictures")
+    views = prepared.views[readable]
+    index = Index(
+        listing.root, tuple(rows), tuple(bad), views[:, 0], prepared.pixels, listing.outside, views[:, 1], tuple(faults), listing
+    )  # fmt: skip
+    return _with_contents(index)
 
 
-def find_metadata(root: Path) -> Path | None:
-    """Return the metadata.csv of the data folder `root`, or None."""
-    file = Path(root) / "metadata.csv"
-    return file if file.is_file() else None
+def printable(text: str) -> str:
+    """Return a path as text that can be printed and written: bytes that are no UTF-8 are spelt out."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def list_pictures(root: Path) -> list[tuple[str, str]]:
-    """Return (relative path, class) of every picture file below `root`, sorted by path.
+def _reason(error: image.UnreadableImage, file: Path) -> str:
+    """Return what is wrong with a file, without its path."""
+    text = str(error)
+    for shown in (str(file), repr(str(file))):
+        text = text.removeprefix(f"{shown}: ")
+    return text
 
-    The class is the folder directly below `root`, or below its Train/ or Test/; what is hidden (a name
-    that begins with a dot) is passed over. Raises BadInput when there is none, or for a folder whose name
-    cannot be a class's.
-    """
-    root = Path(root)
-    if not os.path.exists(root):
-        raise BadInput(f"{root} is missing: expected a folder with one folder a class")
-    if not root.is_dir():
-        raise BadInput(f"{root} is a file: expected a folder with one folder a class")
-    found = []
-    for folder in sorted(_folders(root)):
-        is_part = folder.name.lower() in PARTS
-        for class_folder in sorted(_folders(folder)) if is_part else [folder]:
-            name = class_folder.name.strip()
-            pictures = [file for file in sorted(class_folder.rglob("*")) if _is_picture(file, root)]
-            if pictures and not 1 <= len(name) <= CLASS_NAME_LENGTH:
-                raise BadInput(f"the class folder {str(class_folder)!r} has a name of {len(name)} characters: expected 1 to {CLASS_NAME_LENGTH}; rename it")
-            found += [(file.relative_to(root).as_posix(), name) for file in pictures]
-    if not found:
-        suffixes = " ".join(sorted(image.SUFFIXES))
-        outside = len(list_outside(root))
-        loose = f" ({outside} stand in no class folder)" if outside else ""
-        raise BadInput(f"{root} holds no pictures in class folders{loose}: expected {root}/<class>/*.jpg (any of {suffixes})")
+
+def _with_contents(index: Index) -> Index:
+    """Find files that differ and yet hold identical pixels (other tags, another container), and say so in their rows."""
+    equal = index.copies.pairs[index.copies.differences == 0]
+    files = defaultdict(dict)  # {views and size: {hash of the file: position}}
+    for position, group in enumerate(components(len(index.rows), equal)):
+        row = index.rows[position]
+        files[group, row.facts.width, row.facts.height].setdefault(row.sha256, position)
+    content_of: dict[str, str] = {}
+    for found in files.values():
+        first: dict[str, str] = {}
+        for sha256, position in found.items() if len(found) > 1 else ():
+            try:
+                pixels = image.pixel_hash(image.decode(index.root / index.rows[position].path))
+            except image.UnreadableImage:
+                continue  # it changed or vanished since it was read: what was read of it counts
+            content_of[sha256] = first.setdefault(pixels, sha256)
+    rows = tuple(replace(row, content=content_of.get(row.sha256, "")) for row in index.rows) if content_of else index.rows
+    found = replace(index, rows=rows)
+    found.__dict__["copies"] = index.copies  # searched for already
     return found
-
-
-def list_outside(root: Path) -> tuple[str, ...]:
-    """Return the picture files directly below `root` or its Train/ or Test/, relative to it, sorted."""
-    root = Path(root)
-    places = [root, *(folder for folder in sorted(_folders(root)) if folder.name.lower() in PARTS)]
-    return tuple(file.relative_to(root).as_posix() for place in places for file in sorted(place.iterdir()) if _is_picture(file, root))
-
-
-def read_metadata(path: Path) -> dict[str, tuple[str, str]]:
-    """Return {image id: (lesion id, reference diagnosis)} from the CSV `path`.
-
-    It needs the column `image_id` (or `isic_id`, `image`); `lesion_id` and `reference_diagnosis` (or
-    `diagnosis`) are used where there. Raises BadInput for a missing file or column, or an id with
-    two different rows.
-    """
-    path = Path(path)
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            key = next((name for name in ("image_id", "isic_id", "image") if name in columns), None)
-            if key is None:
-                shown = _printable(", ".join(columns))[:200] or "(none)"
-                raise BadInput(f"{path} has the columns {shown}: expected image_id (or isic_id, image)")
-            diagnosis = "reference_diagnosis" if "reference_diagnosis" in columns else "diagnosis"
-            rows: dict[str, tuple[str, str]] = {}
-            for row in reader:
-                name = (row[key] or "").strip()
-                if name.lower().endswith(tuple(image.SUFFIXES)):
-                    name = Path(name).stem
-                if not name:  # spreadsheets write rows of commas below a table
-                    continue
-                value = ((row.get("lesion_id") or "").strip(), (row.get(diagnosis) or "").strip())
-                if rows.setdefault(name, value) != value:
-                    raise BadInput(f"{path} line {reader.line_num}: {_printable(name)} stands twice with different facts; keep one row an image")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path} cannot be read as CSV: {error}; expected UTF-8 with a header line") from None
-    return rows
-
-
-def _is_picture(file: Path, root: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
-    return file.suffix.lower() in image.SUFFIXES and not hidden and not file.is_dir()
-
-
-def _folders(root: Path) -> list[Path]:
-    try:
-        return [entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    except OSError as error:
-        raise BadInput(f"{root} cannot be listed ({error.strerror}): expected a readable folder") from None
-
-
-def _printable(text: str) -> str:
-    """Return `text` as one line."""
-    return text if text.isprintable() else repr(text)[1:-1]
-
-
-def _read(path: Path, size: int | None):
-    """Return (pixel hash, thumbnail, network input or None) of one file, or why it cannot be read."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return image.UnreadableImage("its name is not UTF-8; expected one that is: rename it")
-    try:
-        pixels = image.decode(path)
-    except image.UnreadableImage as error:
-        return error
-    grey = image.to_input(pixels, 16).mean(axis=2)
-    return image.pixel_hash(pixels), grey.round().astype(np.uint8), image.to_input(pixels, size) if size else None

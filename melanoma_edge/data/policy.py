@@ -1,24 +1,23 @@
 """The data policy: which pictures are used, under which class, and why the others are not.
 
 In: an index and a recipe. Out: a :class:`Selection`. The policy is the same everywhere: where labels
-contradict, the reference diagnosis decides and the rest are dropped; of identical copies one is
-kept; a class with too few lesions is left out and named.
+contradict (of one picture, or of copies of it), the reference diagnosis decides and the rest are dropped; of
+copies one is kept; a class with too few lesions is left out and named.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from melanoma_edge.contract import Recipe
-from melanoma_edge.data.copies import near_copies
+from melanoma_edge.data.copies import components
 from melanoma_edge.data.index import Index, Row
+from melanoma_edge.data.sources import classes_of
 from melanoma_edge.errors import BadInput
-
-PARENT_DIAGNOSES = {"benign keratosis": ("pigmented benign keratosis", "seborrheic keratosis")}
-"""Reference diagnoses that cover several classes (HAM10000 and ISIC 2019 publish this one)."""
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -29,7 +28,7 @@ class Selection:
     positions: tuple[int, ...]
     """Where each used picture stands in the index."""
     groups: tuple[int, ...]
-    """Group of each used picture: same lesion, same pixels or near copy; never split."""
+    """Group of each used picture: same patient, same lesion or copy; never split."""
     classes: tuple[str, ...]
     """Sorted; their order is that of the logits."""
     left_out: dict[str, str] = field(default_factory=dict)
@@ -37,7 +36,7 @@ class Selection:
     report: dict = field(default_factory=dict)
     """Counts for the run directory and for people."""
     lesions: tuple[str, ...] = ()
-    """Lesion ids of each used picture's group, sorted and joined by "|"; empty where none is known."""
+    """Ids of the lesions and patients of each used picture's group, sorted and joined by "|"; empty where none is known."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +51,25 @@ class Resolution:
 
 
 def resolve(index: Index, recipe: Recipe, classes: Sequence[str] = ()) -> Resolution:
-    """Resolve contradicting labels and identical copies of `index` as the recipe says.
+    """Resolve contradicting labels and copies of `index` as the recipe says.
 
-    References can mean any folder of the index, or one of `classes`.
+    References can mean any class of the index, or one of `classes`.
     """
     names = sorted({row.label for row in index.rows} | set(classes))
     labels: dict[int, str] = {}
     left_out: dict[str, str] = {}
     counts: Counter[str] = Counter()
-    identical = defaultdict(list)
-    for position, row in enumerate(index.rows):
-        identical[row.sha256].append(position)
-    for positions in identical.values():
-        counts["identical_groups"] += len(positions) > 1
-        counts["conflicting_groups"] += len({index.rows[position].label for position in positions}) > 1
-        decided, why = _decide([index.rows[position] for position in positions], names, recipe.conflicts)
+    for positions in copy_groups(index):
+        copies = [index.rows[position] for position in positions]
+        identical = defaultdict(set)
+        for row in copies:
+            identical[row.pixels].add(row.label)
+        kinds = Counter(row.pixels for row in copies)
+        counts["identical_groups"] += sum(count > 1 for count in kinds.values())
+        counts["conflicting_groups"] += sum(len(found) > 1 for found in identical.values())
+        counts["near_copy_groups"] += len(kinds) > 1
+        counts["near_conflicting_groups"] += len(kinds) > 1 and len({row.label for row in copies}) > 1
+        decided, why = _decide(copies, names, recipe.conflicts)
         for position in positions:
             row = index.rows[position]
             if why is not None:
@@ -75,10 +78,34 @@ def resolve(index: Index, recipe: Recipe, classes: Sequence[str] = ()) -> Resolu
             else:
                 labels[position] = decided or row.label
                 counts["relabelled_by_reference"] += labels[position] != row.label
-    if recipe.duplicates == "one":
-        counts["duplicates_dropped"] = _drop_duplicates(index, identical.values(), labels, left_out)
-    keys = ("identical_groups", "conflicting_groups", "conflicts_dropped", "relabelled_by_reference", "duplicates_dropped")
-    return Resolution(labels, left_out, {key: counts[key] for key in keys})
+        if recipe.duplicates == "one":
+            _drop_duplicates(index, positions, labels, left_out, counts)
+    return Resolution(labels, left_out, {key: counts[key] for key in COUNTS})
+
+
+COUNTS = (
+    "identical_groups",
+    "conflicting_groups",
+    "near_copy_groups",
+    "near_conflicting_groups",
+    "conflicts_dropped",
+    "relabelled_by_reference",
+    "duplicates_dropped",
+    "near_copies_dropped",
+)
+"""What is counted: groups of identical pixels, those of them under several classes; groups of copies that are not
+all identical, those of them under several classes; pictures dropped because nothing decides, given another
+class by the reference, dropped as identical to another, dropped as a near copy of another."""
+
+
+def copy_groups(index: Index) -> list[list[int]]:
+    """Return the positions of each picture with its copies (identical or near), in the order of the first of each."""
+    pixels: dict[str, int] = {}
+    identical = [(pixels.setdefault(row.pixels, position), position) for position, row in enumerate(index.rows)]
+    groups = defaultdict(list)
+    for position, group in enumerate(components(len(index.rows), np.concatenate([np.array(identical, np.int64).reshape(-1, 2), index.copies.pairs]))):
+        groups[group].append(position)
+    return list(groups.values())
 
 
 def select(index: Index, recipe: Recipe) -> Selection:
@@ -90,7 +117,8 @@ def select(index: Index, recipe: Recipe) -> Selection:
     resolution = resolve(index, recipe)
     labels, left_out = resolution.labels, dict(resolution.left_out)
     groups = connect(index)
-    lesions = Counter(label for label, _ in {(labels[position], groups[position]) for position in labels})
+    single = connect(index, patients=False)
+    lesions = Counter(label for label, _ in {(labels[position], single[position]) for position in labels})
     classes = tuple(sorted(name for name, count in lesions.items() if count >= recipe.min_lesions))
     small = {name: lesions[name] for name in sorted({row.label for row in index.rows}) if name not in classes}
     _refuse_few_classes(classes, small, recipe, index)
@@ -100,7 +128,7 @@ def select(index: Index, recipe: Recipe) -> Selection:
     kept = [position for position in sorted(labels) if labels[position] in classes]
     known = defaultdict(set)  # from all pictures: a copy that is dropped may be the one that knows the lesion
     for row, group in zip(index.rows, groups):
-        known[group] |= {row.lesion} - {""}
+        known[group] |= set(ids_of(row))
     labels_of = defaultdict(set)
     for position in kept:
         labels_of[groups[position]].add(labels[position])
@@ -120,6 +148,7 @@ def select(index: Index, recipe: Recipe) -> Selection:
             "used": len(kept),
             "used_groups": len({groups[position] for position in kept}),
             "with_lesion_id": sum(bool(known[groups[position]]) for position in kept),
+            "with_patient_id": sum(bool(index.rows[position].patient) for position in kept),
             "groups_under_two_classes": sum(len(names) > 1 for names in labels_of.values()),
             "per_class": {name: sum(labels[position] == name for position in kept) for name in classes},
             "lesions_per_class": {name: lesions[name] for name in classes},
@@ -133,7 +162,7 @@ def _decide(copies: list[Row], folders: list[str], policy: str) -> tuple[str | N
     if policy == "keep":
         return None, None
     if policy == "reference":
-        understood = {row.reference: _classes_of(row.reference, folders) for row in copies if row.reference}
+        understood = {row.reference: _meant(row.reference, folders) for row in copies if row.reference}
         understood = {name: classes for name, classes in understood.items() if classes}
         if understood:
             allowed = set.intersection(*understood.values())
@@ -144,57 +173,54 @@ def _decide(copies: list[Row], folders: list[str], policy: str) -> tuple[str | N
             named = ", ".join(sorted(understood))
             return None, f"labels {', '.join(sorted(labels))} against the reference {named}: not resolved"
     if len(labels) > 1:
-        return None, f"identical pictures under {', '.join(sorted(labels))}, no reference decides"
+        kind = "identical pictures" if len({row.pixels for row in copies}) == 1 else "copies of one picture"
+        return None, f"{kind} under {', '.join(sorted(labels))}, no reference decides"
     return None, None
 
 
-def _classes_of(reference: str, folders: list[str]) -> set[str]:
-    """Return the classes (among `folders`) that a reference diagnosis can mean; empty if not understood."""
-    name = reference.strip().lower()
-    meant = PARENT_DIAGNOSES.get(name, (name,))
-    return {folder for folder in folders if folder.lower() in meant}
+def _meant(reference: str, names: list[str]) -> set[str]:
+    """Return the classes (among `names`) that a reference diagnosis can mean; empty if not understood."""
+    plain = reference.strip().lower()
+    meant = {plain, *classes_of(plain)}
+    return {name for name in names if name.lower() in meant}
 
 
-def _drop_duplicates(index: Index, identical: Iterable[list[int]], labels: dict[int, str], left_out: dict[str, str]) -> int:
-    """Keep one of the identical pictures of a class, one that stands in that class's folder if any;
-    return how many were dropped."""
-    dropped = 0
-    for positions in identical:
-        by_label = defaultdict(list)
-        for position in positions:
-            if position in labels:
-                by_label[labels[position]].append(position)
-        for label, copies in by_label.items():
-            copies.sort(key=lambda position: (index.rows[position].label != label, index.rows[position].path))
-            for position in copies[1:]:
-                del labels[position]
-                left_out[index.rows[position].path] = f"identical to {index.rows[copies[0]].path}"
-                dropped += 1
-    return dropped
+def _drop_duplicates(index: Index, copies: list[int], labels: dict[int, str], left_out: dict[str, str], counts: Counter) -> None:
+    """Keep one of the `copies` of a class: one that stands in that class's folder if any, and of those the largest."""
+    by_label = defaultdict(list)
+    for position in copies:
+        if position in labels:
+            by_label[labels[position]].append(position)
+    for label, found in by_label.items():
+        found.sort(key=lambda position: (index.rows[position].label != label, -_area(index.rows[position]), index.rows[position].path))
+        kept = index.rows[found[0]]
+        for position in found[1:]:
+            row = index.rows[position]
+            same = row.pixels == kept.pixels
+            del labels[position]
+            left_out[row.path] = f"{'identical to' if same else 'a copy of'} {kept.path}"
+            counts["duplicates_dropped" if same else "near_copies_dropped"] += 1
 
 
-def connect(index: Index) -> list[int]:
-    """Return the group of every picture of the index: connected by lesion id, by identical pixels or as near copies."""
-    parent = list(range(len(index.rows)))
+def _area(row: Row) -> int:
+    return row.facts.width * row.facts.height if row.facts else 0
 
-    def find(position: int) -> int:
-        while parent[position] != position:
-            parent[position] = parent[parent[position]]
-            position = parent[position]
-        return position
 
-    def join(a: int, b: int) -> None:
-        a, b = find(a), find(b)
-        parent[max(a, b)] = min(a, b)
+def ids_of(row: Row) -> list[str]:
+    """Return the ids by which a picture's lesion and patient are known again."""
+    return [row.lesion] * bool(row.lesion) + [f"patient {row.patient}"] * bool(row.patient)
 
+
+def connect(index: Index, *, patients: bool = True) -> list[int]:
+    """Return the group of every picture of the index: connected by patient id (unless `patients` is False), by lesion id or as copies."""
     first: dict[tuple[str, str], int] = {}
+    pairs = []
     for position, row in enumerate(index.rows):
-        for key in (("lesion", row.lesion), ("pixels", row.sha256)):
+        for key in (("lesion", row.lesion), ("pixels", row.pixels), ("patient", row.patient if patients else "")):
             if key[1]:
-                join(position, first.setdefault(key, position))
-    for a, b in near_copies(index.thumbnails):
-        join(a, b)
-    return [find(position) for position in range(len(parent))]
+                pairs.append((first.setdefault(key, position), position))
+    found = components(len(index.rows), np.concatenate([np.array(pairs, np.int64).reshape(-1, 2), index.copies.pairs]))
+    return found.tolist()
 
 
 def _refuse_bad(index: Index, recipe: Recipe) -> None:

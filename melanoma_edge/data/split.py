@@ -45,7 +45,7 @@ def split(selection: Selection, recipe: Recipe) -> np.ndarray:
 
 
 def data_hash(selection: Selection, parts: np.ndarray) -> str:
-    """Return the SHA-256 over pixel hash, class and part of every used picture, in hash order."""
+    """Return the SHA-256 over file hash, class and part of every used picture, in hash order."""
     lines = sorted(f"{row.sha256} {part} {row.label}" for row, part in zip(selection.rows, parts))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

@@ -19,6 +19,7 @@ import tf_keras as keras
 
 from melanoma_edge.contract import EpochRow, Recipe
 from melanoma_edge.data import feed
+from melanoma_edge.data.cache import Pictures
 from melanoma_edge.errors import BadInput
 from melanoma_edge.model import run as runs
 
@@ -27,9 +28,9 @@ Report = Callable[[str, dict], None]
 
 @dataclass(frozen=True)
 class Part:
-    """Pictures (uint8 [n, size, size, 3]) and class numbers (int [n]) of one part of the split."""
+    """Pictures (uint8 [n, size, size, 3], on disk or in memory) and class numbers (int [n]) of one part of the split."""
 
-    pictures: np.ndarray
+    pictures: Pictures | np.ndarray
     labels: np.ndarray
 
 
@@ -100,7 +101,7 @@ def fit(
     runs.assign(model.weights, best_weights, "the checkpoint")
 
 
-def predict(model: keras.Model, pictures: np.ndarray, batch: int = 64) -> np.ndarray:
+def predict(model: keras.Model, pictures: Pictures | np.ndarray, batch: int = 64) -> np.ndarray:
     """Return logits (float32 [n, classes]) of `pictures` (uint8 [n, size, size, 3])."""
     call = tf.function(lambda x: model(tf.cast(x, tf.float32), training=False), reduce_retracing=True)
     return np.concatenate([call(tf.constant(pictures[i : i + batch])).numpy() for i in range(0, len(pictures), batch)])

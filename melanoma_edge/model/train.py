@@ -16,6 +16,7 @@ import numpy as np
 from melanoma_edge import calibration, host, metrics, recipes
 from melanoma_edge.contract import EpochRow, Recipe, RunFacts
 from melanoma_edge.data import policy, rebalance
+from melanoma_edge.data.cache import default_folder
 from melanoma_edge.data.copies import fingerprints
 from melanoma_edge.data.index import find_metadata, read_index
 from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION, data_hash, split
@@ -31,6 +32,7 @@ def train(
     out: Path,
     *,
     metadata: Path | None = None,
+    cache: Path | None = None,
     resume: bool = False,
     command: str = "melanoma_edge.model.train.train",
     report=lambda event, facts: None,
@@ -38,7 +40,8 @@ def train(
     """Train `recipe` on the pictures below `data` and return the complete run at `out`.
 
     With `resume`, an interrupted run at `out` goes on (its own recipe counts); a complete one is
-    returned as it is. Without `metadata`, `data`/metadata.csv is used where it is there.
+    returned as it is. Without `metadata`, `data`/metadata.csv is used where it is there. Prepared pictures are kept
+    in `cache`, by default where :func:`melanoma_edge.data.cache.default_folder` says.
     `report(event, facts)` is called with "index", "data", "phase", "step", "epoch" and "evaluation" events. Raises BadInput for bad data, Missing for a missing package or full disk.
     """
     started = time.perf_counter()
@@ -56,7 +59,14 @@ def train(
             refuse_existing(out)
         require()
         metadata = metadata or find_metadata(data)
-        index = read_index(data, metadata=metadata, size=recipe.image_size, progress=lambda done, total: report("index", {"done": done, "total": total}))
+        index = read_index(
+            data,
+            metadata=metadata,
+            size=recipe.image_size,
+            decode=recipe.decode,
+            cache=cache or default_folder(),
+            progress=lambda done, total: report("index", {"done": done, "total": total}),
+        )
         selection = policy.select(index, recipe)
         parts = split(selection, recipe)
         report("data", {"metadata": str(metadata) if metadata else None, **selection.report, "parts": {part: int((parts == part).sum()) for part in PARTS}})
@@ -71,7 +81,7 @@ def train(
             if (out / runs.RUN_FILE).exists():  # reading the pictures took a while
                 raise BadInput(f"{out} exists already: another process made it meanwhile; choose another --out")
             facts = _begin(out, data, metadata, recipe, index, selection, parts, sha256, labels, command)
-        pictures = index.pixels[list(selection.positions)]
+        pictures = index.pixels.view(list(selection.positions))
         del index
         with explained(out):
             return _phases(out, facts, recipe, pictures, labels, parts, selection.groups, started, report)
@@ -127,7 +137,7 @@ def _phases(out, facts: RunFacts, recipe: Recipe, pictures, labels, parts, group
     from melanoma_edge.model.fit import Part, Phase, fit, predict
     from melanoma_edge.data import feed
 
-    by_part = {part: Part(pictures[parts == part], labels[parts == part]) for part in PARTS}
+    by_part = {part: Part(pictures.view(parts == part), labels[parts == part]) for part in PARTS}
     history = [EpochRow.model_validate(row) for row in read_json(out / runs.HISTORY_FILE, "a training history")]
     classes = len(facts.classes)
 

@@ -226,12 +226,13 @@ def _held_out(run: runs.Run, data: Path) -> Pictures:
     inputs = []
     for row in rows:
         try:
-            pixels = image.decode(data / row.path)
+            content = image.read(data / row.path)
+            picture = image.open_picture(data / row.path, content).image
         except image.UnreadableImage as error:
             raise BadInput(f"{error}; the run {run.path} calibrates on it: restore it, or name the folder with --data DIR") from None
-        if image.pixel_hash(pixels) != row.sha256:
+        if hashlib.sha256(content).hexdigest() != row.sha256:
             raise BadInput(f"{data / row.path} changed since the run was trained: restore it, or train again")
-        inputs.append(image.to_input(pixels, run.recipe.image_size))
+        inputs.append(image.square(picture, run.recipe.image_size))
     unseen = np.array([row.part == TEST for row in rows])
     return Pictures(
         description=f"validation and test pictures of {data.name}",

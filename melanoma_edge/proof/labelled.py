@@ -54,6 +54,7 @@ def load_labelled(
     seen: frozenset[str],
     *,
     metadata: Path | None = None,
+    cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Labelled:
     """Read the pictures below `data` under the recipe's data policy (conflicts, copies).
@@ -61,7 +62,7 @@ def load_labelled(
     `seen` holds the keys (:func:`seen_keys`) of what training used. Raises BadInput when nothing is
     left that the model knows.
     """
-    index = read_index(data, metadata=metadata, size=recipe.image_size, progress=progress)
+    index = read_index(data, metadata=metadata, size=recipe.image_size, cache=cache, progress=progress)
     resolution = policy.resolve(index, recipe, classes)
     known = [position for position in sorted(resolution.labels) if resolution.labels[position] in classes]
     unknown = Counter(label for label in resolution.labels.values() if label not in classes)
@@ -74,7 +75,7 @@ def load_labelled(
     rows = [index.rows[position] for position in known]
     # A copy of a seen picture (re-encoded, resized, turned), or another photograph of its lesion, is no news to the model either.
     alike = resembling(index.thumbnails, {key.removeprefix(FINGERPRINT) for key in seen if key.startswith(FINGERPRINT)})
-    seen_groups = {groups[position] for position, row in enumerate(index.rows) if alike[position] or seen & seen_keys(row.sha256, row.lesion)}
+    seen_groups = {groups[position] for position, row in enumerate(index.rows) if alike[position] or seen & seen_keys(row.sha256, "|".join(policy.ids_of(row)))}
     was_seen = np.array([groups[position] in seen_groups for position in known])
     account = {
         "used": len(known),
@@ -95,8 +96,8 @@ def load_labelled(
     )
 
 
-def seen_keys(pixels: str, lesions: str, fingerprint: str = "") -> set[str]:
-    """Return the keys under which a picture counts as seen: its pixel hash, its lesion ids (joined by "|"),
-    hashed, and its fingerprint."""
+def seen_keys(sha256: str, lesions: str, fingerprint: str = "") -> set[str]:
+    """Return the keys under which a picture counts as seen: its file's hash, the ids of its lesion and patient (joined by
+    "|"), hashed, and its fingerprint."""
     ids = {hashlib.sha256(f"lesion:{lesion}".encode()).hexdigest() for lesion in lesions.split("|") if lesion}
-    return {pixels} | ids | ({FINGERPRINT + fingerprint} if fingerprint else set())
+    return {sha256} | ids | ({FINGERPRINT + fingerprint} if fingerprint else set())

@@ -41,7 +41,7 @@ def _choose(run, target: Path) -> None:
         writer.writerow(["image_id", "lesion_id"])
         for row in rows:
             (target / row.label).mkdir(exist_ok=True)
-            shutil.copy(Path(run.facts.data) / row.path, target / row.label)
+            shutil.copy(Path(run.facts.root) / row.path, target / row.label)
             writer.writerow([Path(row.path).stem, row.lesion])
 
 

@@ -289,7 +289,11 @@ class DataFacts(Model):
     lesions: dict[str, int]
     """Groups of each part: lesions where they are known, else single pictures with their copies."""
     with_lesion_id: dict[str, int]
-    """Pictures of each part whose lesion is known."""
+    """Pictures of each part whose lesion or patient is known."""
+    licences: dict[str, int] = {}
+    """Pictures under each licence that the data set names; empty where it names none."""
+    attributions: dict[str, int] = {}
+    """Pictures for which each of these wants to be named."""
     left_out_classes: tuple[str, ...]
     calibration_sha256: Sha256
     """Over the hashes of the validation part's files, on which decisions were fitted."""
@@ -368,9 +372,17 @@ class RunFacts(Model):
     state: Literal["training", "complete"]
     command: str
     data: str
-    """The data folder, absolute."""
+    """The data set as it was named, absolute: a folder or an index table."""
+    root: str
+    """The folder that paths of pictures are relative to, absolute."""
+    source: str
+    """Kind of data set: `class folders`, `ISIC Archive` ..."""
     metadata: str | None
-    """The metadata CSV, absolute."""
+    """The metadata CSV where one was named, absolute."""
+    tables: tuple[str, ...]
+    """The CSV files that classes, ids and diagnoses came from, absolute."""
+    licences: tuple[str, ...]
+    """The only licences that were asked for; empty for any."""
     data_sha256: Sha256
     classes: tuple[ClassName, ...]
     training_priors: dict[str, float]

@@ -39,6 +39,18 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 force_option = click.option("--force", is_flag=True, help="Replace what is there.")
 metadata_option = click.option("--metadata", type=FOLDER, help="CSV with image_id, lesion_id, reference_diagnosis [default: DATA/metadata.csv if there].")
 
+cache_option = click.option(
+    "--cache", type=FOLDER, help="Where prepared pictures are kept [default: MELANOMA_EDGE_CACHE, else melanoma-edge in the user's cache folder]."
+)
+licences_option = click.option(
+    "--licenses", "licences", default="", metavar="LIST", help="Comma-separated: only pictures under these licences, for example CC-0,CC-BY."
+)
+
+
+def _names(text: str) -> list[str]:
+    """Return the names of a comma-separated list."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
 
 def _show(quiet: bool, verbose: bool):
     from melanoma_edge.cli.show import Screen
@@ -80,11 +92,13 @@ def samples(out, per_class, size, seed, force, as_json, quiet, verbose):
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; may be repeated.")
 @click.option("--out", type=FOLDER, help="Run directory [default: the next free runs/NAME-N].")
 @metadata_option
+@licences_option
+@cache_option
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run (the newest, or the one of --out).")
 @click.option("--seed", type=int, help="Same as --set seed=N.")
 @json_option
-def train(data, recipe, overrides, out, metadata, resume, seed, as_json, quiet, verbose):
-    """Train on the pictures below DATA (DATA/CLASS/*.jpg; drawn samples without DATA).
+def train(data, recipe, overrides, out, metadata, licences, cache, resume, seed, as_json, quiet, verbose):
+    """Train on the pictures of DATA: class folders, an archive's download, an index table (drawn samples without DATA).
 
     \b
     Example: melanoma-edge train photographs --metadata photographs/metadata.csv --set epochs=60
@@ -101,8 +115,32 @@ def train(data, recipe, overrides, out, metadata, resume, seed, as_json, quiet, 
         out = out or training.next_run(chosen)
         data = data or training.default_samples(progress=screen.line)
     with screen.training() as report:
-        run = training.train(data, chosen, out, metadata=metadata, resume=resume, command=_line(), report=report)
+        run = training.train(data, chosen, out, metadata=metadata, licences=_names(licences), cache=cache, resume=resume, command=_line(), report=report)
     screen.run(run, as_json)
+
+
+@command
+@click.argument("data", type=FOLDER)
+@click.option("--size", default=180, show_default=True, help="Side of the network's input in pixels.")
+@click.option("--reduced", is_flag=True, help="Decode large JPEGs at a part of their size: quicker, not quite the same pixels.")
+@click.option("--workers", type=int, help="Threads that decode [default: one a core].")
+@metadata_option
+@licences_option
+@cache_option
+@json_option
+def prepare(data, size, reduced, workers, metadata, licences, cache, as_json, quiet, verbose):
+    """Decode every picture of DATA once, upright, cropped and resized, into the cache that train uses.
+
+    \b
+    Example: melanoma-edge prepare photographs --size 180
+    """
+    from melanoma_edge.data.prepare import prepare_data as library
+
+    screen = _show(quiet, verbose)
+    with screen.bar("preparing") as progress:
+        decode = "reduced" if reduced else "full"
+        facts = library(data, size=size, decode=decode, workers=workers, metadata=metadata, licences=_names(licences), cache=cache, progress=progress)
+    screen.prepared(facts, as_json)
 
 
 @command
@@ -143,16 +181,16 @@ def export(run, tflite, onnx, precision, out, data, licence, force, as_json, qui
     Example: melanoma-edge export runs/default-1 --tflite --out my.bundle
     """
     from melanoma_edge.model.run import newest_run
-    from melanoma_edge.proof.export import LICENCE, export as library
+    from melanoma_edge.proof.export import export as library
 
-    precisions = [name.strip() for name in precision.split(",") if name.strip()]
+    precisions = _names(precision)
     run = run or newest_run()
     out = out or Path("bundles") / f"{run.resolve().name}.bundle"
     screen = _show(quiet, verbose)
     formats = [name for name, wanted in (("tflite", tflite), ("onnx", onnx)) if wanted]
     with screen.steps("exporting") as progress:
         parity = library(
-            run, out, formats=formats, precisions=precisions, data=data, licence=licence or LICENCE, force=force, command=_line(), progress=progress
+            run, out, formats=formats, precisions=precisions, data=data, licence=licence, force=force, command=_line(), progress=progress
         )
     screen.bundle(out, as_json)
     screen.parity(parity, as_json)

@@ -107,6 +107,15 @@ class Screen:
         for name, value in facts.items():
             self.out.print(f"{name.replace('_', ' ')}: {escape(str(value))}")
 
+    def prepared(self, facts: dict, as_json: bool) -> None:
+        """Print what stands in the cache now."""
+        if as_json:
+            return self.json(facts)
+        self.out.print(f"prepared: {facts['pictures']} pictures at {facts['size']} x {facts['size']}, {facts['bytes'] / 1e6:.0f} MB in {escape(facts['cache'])}")
+        self.out.print(f"decoded now: {facts['decoded']} files; known already: {facts['known']}; unreadable: {len(facts['unreadable'])}")
+        for path, why in facts["unreadable"]:
+            self.out.print(f"unreadable: {escape(path)}: {escape(why)}", style="yellow")
+
     def run(self, run, as_json: bool) -> None:
         """Print what a finished run reached."""
         from melanoma_edge.files import read_json
@@ -278,8 +287,8 @@ class _Training:
     def on_data(self, facts: dict) -> None:
         parts = ", ".join(f"{count} {part}" for part, count in facts["parts"].items())
         self.screen.line(f"data: {facts['used']} pictures of {facts['used_groups']} lesions ({parts}); classes: {', '.join(facts['per_class'])}")
-        known = f"{facts['metadata']} knows the lesion of {facts['with_lesion_id']} of {facts['used']} pictures"
-        self.screen.line(f"lesion ids: {known if facts['metadata'] else 'unknown (no metadata): only copies are kept together'}")
+        known = f"known for {facts['with_lesion_id']} of {facts['used']} pictures ({', '.join(facts['tables'])})"
+        self.screen.line(f"lesion ids: {known if facts['with_lesion_id'] else 'unknown: only copies are kept together'}")
         for key in (
             "unreadable",
             "in_no_class_folder",
@@ -287,10 +296,16 @@ class _Training:
             "conflicts_dropped",
             "relabelled_by_reference",
             "duplicates_dropped",
+            "near_copies_dropped",
+            "without_picture",
             "groups_under_two_classes",
         ):
             if facts[key]:
                 self.screen.line(f"{key.replace('_', ' ')}: {facts[key]}")
+        for name, count in facts["unmapped"].items():
+            self.screen.line(f"diagnosis of no class, left out: {name} ({count} pictures)")
+        for name, count in facts["other_licence"].items():
+            self.screen.line(f"other licence, left out: {name} ({count} pictures)")
         for name, lesions in facts["left_out_classes"].items():
             self.screen.line(f"class left out: {name} ({lesions} usable lesions)")
 

@@ -5,6 +5,8 @@ In: a manifest. Out: Markdown. Every figure comes from the manifest.
 
 from __future__ import annotations
 
+import re
+
 from melanoma_edge.contract import EXACT_INTEGERS, Interval, Manifest
 
 
@@ -34,6 +36,7 @@ def model_card(manifest: Manifest) -> str:
         "",
         f"{per_part}. {_split(manifest)} {left_out}".rstrip(),
         f"Data hash: `{data.sha256}`.",
+        *_terms(manifest),
         "",
         "## Figures on the test part",
         "",
@@ -70,6 +73,32 @@ def _split(manifest: Manifest) -> str:
         f"{manifest.data.with_lesion_id['test']} of {manifest.data.pictures['test']} in the test part): no copy and no known lesion "
         "stands in two parts. Every other picture counts as a lesion."
     )
+
+
+ATTRIBUTIONS = 20
+"""Names that a card lists; archives have thousands, and the manifest holds them all."""
+
+
+def _terms(manifest: Manifest) -> list[str]:
+    """Return under which licences the pictures came, and whom they want named."""
+    data = manifest.data
+    if not data.licences:
+        return []
+    stated = sum(data.licences.values())
+    unstated = sum(data.pictures.values()) - stated
+    named = list(data.attributions.items())
+    more = f"; and {len(named) - ATTRIBUTIONS} more in `manifest.json`" if len(named) > ATTRIBUTIONS else ""
+    return [
+        "",
+        f"Licences of the pictures: {', '.join(f'{_plain(name)} ({count})' for name, count in data.licences.items())}{f'; not stated ({unstated})' if unstated else ''}.",
+        *([f"Pictures by: {'; '.join(f'{_plain(name)} ({count})' for name, count in named[:ATTRIBUTIONS])}{more}."] if named else []),
+    ]
+
+
+def _plain(text: str) -> str:
+    """Return text from a table of somebody else's as a short line without Markdown in it."""
+    line = " ".join(text.split())
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", line if len(line) <= 200 else line[:199] + "…")
 
 
 def _running(manifest: Manifest) -> list[str]:

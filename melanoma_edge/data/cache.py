@@ -40,6 +40,11 @@ BATCH, BATCH_BYTES = 256, 64 << 20
 PIXELS_IN_FLIGHT = 200_000_000
 """Full-size pixels that are decoded at once, over all threads: about 1.4 GB at most. One picture always passes."""
 MAX_WORKERS = 16
+PILLOW_BLOCK = 36 << 20
+"""Pillow's pictures are made of blocks of this many bytes while a cache is filled. glibc maps blocks above 32 MB and gives
+them back to the system at once; smaller ones (Pillow's are of 16 MB) stay with each thread that ever decoded something large."""
+NEARLY_BLACK = 32
+"""Grey values below this are the dark field around what a dermatoscope shows."""
 REDUCED_FACTOR = 2
 """A reduced decode keeps the shorter side at this many times the network's input."""
 
@@ -80,6 +85,8 @@ class Prepared:
     """uint8 [files, 2, VIEW, VIEW]: centre square and whole picture, grey; zeros for what cannot be read."""
     pixels: "Pictures | None"
     """Network inputs of the readable files, in their order; None where no size was asked for."""
+    decoded: int
+    """How many files had to be decoded now."""
 
 
 class Pictures:
@@ -184,8 +191,11 @@ class _Store:
         known = self._known()
         inputs = self._inputs()
         found: list[Facts | image.UnreadableImage] = []
+        decoded = 0
         pending: dict[str, _Decoded] = {}
         budget = _Budget(PIXELS_IN_FLIGHT)
+        with contextlib.suppress(AttributeError):  # a setting without a public name: PILLOW_BLOCK_SIZE is read too early
+            image.Image.core.set_block_size(PILLOW_BLOCK)
         stop = threading.Event()
         batch = min(BATCH, max(1, BATCH_BYTES // (3 * self.size**2))) if self.size else BATCH
 
@@ -210,6 +220,7 @@ class _Store:
                         waiting.append(pool.submit(job, path))
                     result = waiting.popleft().result()
                     if isinstance(result, _Decoded):
+                        decoded += 1
                         pending.setdefault(result.facts.sha256, result)
                         known.setdefault(result.facts.sha256, (result.facts, -1))
                         result = result.facts.sha256
@@ -224,7 +235,7 @@ class _Store:
                 raise
             finally:
                 stop.set()
-        return self._prepared(found, known, inputs)
+        return self._prepared(found, known, inputs, decoded)
 
     def _known(self) -> dict[str, tuple[Facts, int]]:
         """Return {hash: (facts, slot of the views)} of what was read before, as far as the views are there."""
@@ -271,7 +282,7 @@ class _Store:
         self.database.execute("commit")
         pending.clear()
 
-    def _prepared(self, found, known, inputs) -> Prepared:
+    def _prepared(self, found, known, inputs, decoded: int) -> Prepared:
         readable = [facts.sha256 for facts in found if isinstance(facts, Facts)]
         views = np.zeros((len(found), 2, VIEW, VIEW), np.uint8)
         pixels = None
@@ -280,7 +291,7 @@ class _Store:
             views[at] = _mapped(self.views_file, (2, VIEW, VIEW))[[known[sha256][1] for sha256 in readable]]
             if inputs is not None:
                 pixels = Pictures(_mapped(self.inputs_file, (self.size, self.size, 3)), np.array([inputs[sha256] for sha256 in readable]))
-        return Prepared(tuple(found), views, pixels)
+        return Prepared(tuple(found), views, pixels, decoded)
 
 
 @dataclass(frozen=True)
@@ -297,15 +308,22 @@ class _Budget:
         self.limit, self.used, self.changed = limit, 0, threading.Condition()
 
     @contextlib.contextmanager
-    def __call__(self, pixels: int) -> Iterator[None]:
-        with self.changed:
-            self.changed.wait_for(lambda: self.used == 0 or self.used + pixels <= self.limit)
-            self.used += pixels
+    def lease(self) -> Iterator[Callable[[int], None]]:
+        """Yield a function that waits until so many pixels may be decoded; they are given back when the block ends."""
+        taken = 0
+
+        def take(pixels: int) -> None:
+            nonlocal taken
+            with self.changed:
+                self.changed.wait_for(lambda: self.used == 0 or self.used + pixels <= self.limit)
+                self.used += pixels
+                taken += pixels
+
         try:
-            yield
+            yield take
         finally:
             with self.changed:
-                self.used -= pixels
+                self.used -= taken
                 self.changed.notify_all()
 
 
@@ -321,23 +339,23 @@ def _content(path: Path) -> bytes:
 
 def _decoded(path: Path, content: bytes, sha256: str, size: int | None, at_least: int | None, budget: _Budget) -> _Decoded:
     """Decode one file and derive all that is kept of it."""
-    picture = image.open_picture(path, content, at_least=at_least, admit=budget)
-    # Box averages by a whole factor cost little; the views are made from those.
-    factor = max(1, min(picture.image.size) // (4 * VIEW))
-    small = picture.image.reduce(factor) if factor > 1 else picture.image
-    whole = np.asarray(small.resize((VIEW, VIEW), image.Image.Resampling.BILINEAR))
-    views = np.stack([image.square(small, VIEW), whole]).mean(axis=3).round().astype(np.uint8)
+    with budget.lease() as admit:
+        picture = image.open_picture(path, content, at_least=at_least, admit=admit)
+        # Box averages by a whole factor cost little; the views are made from those.
+        factor = max(1, min(picture.image.size) // (4 * VIEW))
+        small = picture.image.reduce(factor) if factor > 1 else picture.image
+        whole = np.asarray(small.resize((VIEW, VIEW), image.Image.Resampling.BILINEAR))
+        views = np.stack([image.square(small, VIEW), whole]).mean(axis=3).round().astype(np.uint8)
+        network_input = image.square(picture.image, size) if size else None
+        described = (picture.width, picture.height, picture.format, picture.mode, picture.orientation, picture.camera)
+        del picture, small
     edge, corner = VIEW // 16, VIEW // 8
     inside = np.zeros((VIEW, VIEW), bool)
     inside[edge:-edge, edge:-edge] = True
-    red, green, blue = whole[~inside].mean(axis=0).round(2).tolist()
-    grey = views[1]
-    corners = np.concatenate([grey[rows, columns].ravel() for rows in _ends(corner) for columns in _ends(corner)])
-    facts = Facts(
-        sha256, len(content), picture.width, picture.height, picture.format, picture.mode, picture.orientation, picture.camera,
-        red, green, blue, round(float((corners < 32).mean()), 4),
-    )  # fmt: skip
-    return _Decoded(facts, views, image.square(picture.image, size) if size else None)
+    border = whole[~inside].mean(axis=0).round(2).tolist()
+    corners = np.concatenate([views[1][rows, columns].ravel() for rows in _ends(corner) for columns in _ends(corner)])
+    facts = Facts(sha256, len(content), *described, *border, round(float((corners < NEARLY_BLACK).mean()), 4))
+    return _Decoded(facts, views, network_input)
 
 
 def _ends(length: int) -> tuple[slice, slice]:

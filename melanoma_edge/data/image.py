@@ -16,7 +16,6 @@ import re
 import stat
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -118,13 +117,13 @@ def read(path: Path) -> bytes:
 
 
 def open_picture(
-    path: Path, content: bytes, *, at_least: int | None = None, admit: Callable[[int], AbstractContextManager] = contextlib.nullcontext
+    path: Path, content: bytes, *, at_least: int | None = None, admit: Callable[[int], None] = lambda pixels: None
 ) -> Picture:
     """Decode `content`, the bytes of the picture file `path`.
 
     With `at_least`, a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as its
-    shorter side keeps `at_least` pixels: quicker, and not what the input contract says. The decoding itself
-    happens inside ``admit(pixels)``, by which a caller bounds how many pixels are in memory at once. Raises
+    shorter side keeps `at_least` pixels: quicker, and not what the input contract says. ``admit(pixels)`` is called
+    before anything is decoded: a caller that bounds how many pixels are in memory at once waits there. Raises
     UnreadableImage, whatever is wrong with the file.
     """
     format_ = _format(path, content)
@@ -140,12 +139,12 @@ def open_picture(
             image.info.pop("xmp", None)
             if at_least is not None and format_ == "JPEG":
                 image.draft(None, (at_least, at_least))
-            with admit(image.size[0] * image.size[1]):
-                image.load()
-                # Pillow has turned TIFF files itself by now.
-                orientation = _orientation(exif) if format_ != "TIFF" else 1
-                method = _TRANSPOSE.get(orientation)
-                upright = _rgb(image if method is None else image.transpose(method), format_, raw_mode)
+            admit(image.size[0] * image.size[1])
+            image.load()
+            # Pillow has turned TIFF files itself by now.
+            orientation = _orientation(exif) if format_ != "TIFF" else 1
+            method = _TRANSPOSE.get(orientation)
+            upright = _rgb(image if method is None else image.transpose(method), format_, raw_mode)
             if orientation >= 5:
                 width, height = height, width
             if format_ == "TIFF":

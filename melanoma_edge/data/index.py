@@ -114,7 +114,7 @@ def read_index(
                 )
             )  # fmt: skip
         else:
-            bad.append((printable(entry.path), _reason(facts, files[position])))
+            bad.append((printable(entry.path), reason(facts, files[position])))
             faults.append(facts.fault)
     if not rows:
         first = f" (first: {bad[0][0]}: {bad[0][1]})" if bad else ""
@@ -131,7 +131,7 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _reason(error: image.UnreadableImage, file: Path) -> str:
+def reason(error: image.UnreadableImage, file: Path) -> str:
     """Return what is wrong with a file, without its path."""
     text = str(error)
     for shown in (str(file), repr(str(file))):

@@ -8,7 +8,7 @@ copies one is kept; a class with too few lesions is left out and named.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -143,12 +143,17 @@ def select(index: Index, recipe: Recipe) -> Selection:
             "readable": len(index.rows),
             "unreadable": len(index.bad),
             "in_no_class_folder": len(index.outside),
+            "unmapped": dict(index.listing.unmapped) if index.listing else {},
+            "without_picture": len(index.listing.without_picture) if index.listing else 0,
+            "other_licence": dict(index.listing.filtered) if index.listing else {},
             **resolution.counts,
             "left_out_classes": small,
             "used": len(kept),
             "used_groups": len({groups[position] for position in kept}),
             "with_lesion_id": sum(bool(known[groups[position]]) for position in kept),
             "with_patient_id": sum(bool(index.rows[position].patient) for position in kept),
+            "licences": _count(index.rows[position].licence for position in kept),
+            "attributions": _count(index.rows[position].attribution for position in kept),
             "groups_under_two_classes": sum(len(names) > 1 for names in labels_of.values()),
             "per_class": {name: sum(labels[position] == name for position in kept) for name in classes},
             "lesions_per_class": {name: lesions[name] for name in classes},
@@ -176,6 +181,12 @@ def _decide(copies: list[Row], folders: list[str], policy: str) -> tuple[str | N
         kind = "identical pictures" if len({row.pixels for row in copies}) == 1 else "copies of one picture"
         return None, f"{kind} under {', '.join(sorted(labels))}, no reference decides"
     return None, None
+
+
+def _count(values: Iterable[str]) -> dict[str, int]:
+    """Return how often each value stands there, most frequent first; what is not stated is left out."""
+    counts = Counter(value for value in values if value)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _meant(reference: str, names: list[str]) -> set[str]:

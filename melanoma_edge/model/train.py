@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from melanoma_edge.contract import EpochRow, Recipe, RunFacts
 from melanoma_edge.data import policy, rebalance
 from melanoma_edge.data.cache import default_folder
 from melanoma_edge.data.copies import fingerprints
-from melanoma_edge.data.index import find_metadata, read_index
+from melanoma_edge.data.index import Index, read_index
 from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION, data_hash, split
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, read_json, refuse_existing, sha256_file, write_json, write_text
@@ -32,6 +33,7 @@ def train(
     out: Path,
     *,
     metadata: Path | None = None,
+    licences: Sequence[str] = (),
     cache: Path | None = None,
     resume: bool = False,
     command: str = "melanoma_edge.model.train.train",
@@ -40,7 +42,7 @@ def train(
     """Train `recipe` on the pictures below `data` and return the complete run at `out`.
 
     With `resume`, an interrupted run at `out` goes on (its own recipe counts); a complete one is
-    returned as it is. Without `metadata`, `data`/metadata.csv is used where it is there. Prepared pictures are kept
+    returned as it is. `metadata` and `licences` are those of :func:`melanoma_edge.data.sources.read_listing`. Prepared pictures are kept
     in `cache`, by default where :func:`melanoma_edge.data.cache.default_folder` says.
     `report(event, facts)` is called with "index", "data", "phase", "step", "epoch" and "evaluation" events. Raises BadInput for bad data, Missing for a missing package or full disk.
     """
@@ -54,14 +56,14 @@ def train(
             if run.facts.state == "complete":
                 return run
             data, recipe = Path(run.facts.data), run.recipe
-            metadata = Path(run.facts.metadata) if run.facts.metadata else None
+            metadata, licences = Path(run.facts.metadata) if run.facts.metadata else None, run.facts.licences
         else:
             refuse_existing(out)
         require()
-        metadata = metadata or find_metadata(data)
         index = read_index(
             data,
             metadata=metadata,
+            licences=licences,
             size=recipe.image_size,
             decode=recipe.decode,
             cache=cache or default_folder(),
@@ -69,7 +71,8 @@ def train(
         )
         selection = policy.select(index, recipe)
         parts = split(selection, recipe)
-        report("data", {"metadata": str(metadata) if metadata else None, **selection.report, "parts": {part: int((parts == part).sum()) for part in PARTS}})
+        tables = [str(table) for table in index.listing.tables]
+        report("data", {"source": index.listing.source, "tables": tables, **selection.report, "parts": {part: int((parts == part).sum()) for part in PARTS}})
         sha256 = data_hash(selection, parts)
         labels = np.array([selection.classes.index(row.label) for row in selection.rows])
         if resume:
@@ -80,14 +83,15 @@ def train(
             stack.enter_context(runs.held(out))
             if (out / runs.RUN_FILE).exists():  # reading the pictures took a while
                 raise BadInput(f"{out} exists already: another process made it meanwhile; choose another --out")
-            facts = _begin(out, data, metadata, recipe, index, selection, parts, sha256, labels, command)
+            named = {"data": data, "metadata": metadata, "licences": licences}
+            facts = _begin(out, named, recipe, index, selection, parts, sha256, labels, command)
         pictures = index.pixels.view(list(selection.positions))
         del index
         with explained(out):
             return _phases(out, facts, recipe, pictures, labels, parts, selection.groups, started, report)
 
 
-def _begin(out: Path, data: Path, metadata, recipe: Recipe, index, selection, parts, sha256: str, labels, command: str) -> RunFacts:
+def _begin(out: Path, named: dict, recipe: Recipe, index: Index, selection, parts, sha256: str, labels, command: str) -> RunFacts:
     """Write a new run directory up to the point where training starts."""
     from melanoma_edge.model import network
 
@@ -97,8 +101,12 @@ def _begin(out: Path, data: Path, metadata, recipe: Recipe, index, selection, pa
     facts = RunFacts(
         state="training",
         command=command,
-        data=str(Path(data).resolve()),
-        metadata=str(Path(metadata).resolve()) if metadata else None,
+        data=str(Path(named["data"]).resolve()),
+        root=str(index.root.resolve()),
+        source=index.listing.source,
+        metadata=str(Path(named["metadata"]).resolve()) if named["metadata"] else None,
+        tables=tuple(str(table.resolve()) for table in index.listing.tables),
+        licences=tuple(named["licences"]),
         data_sha256=sha256,
         classes=selection.classes,
         training_priors=dict(zip(selection.classes, training.tolist())),

@@ -30,6 +30,7 @@ from melanoma_edge.proof.verify import ORIGIN_FILE, Pictures, verify
 from melanoma_edge.runtimes import process
 
 LICENCE = "Not stated. Weights may be bound by the terms of the pictures that they were trained on."
+LICENCE_OF_DATA = "Not stated. The pictures that the weights were trained on came under {licences}; weights may be bound by these terms."
 VERSIONED = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "tf2onnx", "onnx", "ai-edge-litert", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
 
 Progress = Callable[[str], None]
@@ -42,7 +43,7 @@ def export(
     formats: Sequence[Format] = (),
     precisions: Sequence[Precision] = (),
     data: Path | None = None,
-    licence: str = LICENCE,
+    licence: str | None = None,
     force: bool = False,
     command: str = "melanoma_edge.proof.export.export",
     progress: Progress = lambda line: None,
@@ -50,14 +51,14 @@ def export(
     """Export `run` as the bundle `out` and return the outcome of its gates.
 
     Without `formats` and `precisions`, everything that the run can give. `data` is where the run's pictures
-    are now, if they moved. Raises BadInput for an existing `out` (unless `force`), an int8 asked of a run
+    are now, if they moved. Without `licence`, the terms of the pictures are named where they are known. Raises BadInput for an existing `out` (unless `force`), an int8 asked of a run
     without QAT, pictures that changed; nothing is left behind then.
     """
     refuse_existing(out, force=force, mark=MANIFEST)
     opened = runs.open_run(run)
     wanted = plan(opened, formats, precisions)
     progress("reading the validation and test pictures")
-    pictures = _held_out(opened, Path(data) if data else Path(opened.facts.data))
+    pictures = _held_out(opened, Path(data) if data else Path(opened.facts.root))
     with new_folder(out, force=force, mark=MANIFEST) as folder:
         golden, golden_inputs = write_golden(folder, opened.recipe.image_size)
         contents, keras_logits = _convert(opened, wanted, golden_inputs, progress)
@@ -187,10 +188,13 @@ def _artifact(run: runs.Run, file: Path, fmt: Format, precision: Precision, cont
     )
 
 
-def _seal(run: runs.Run, folder: Path, out: Path, artifacts: list[Artifact], licence: str) -> None:
+def _seal(run: runs.Run, folder: Path, out: Path, artifacts: list[Artifact], licence: str | None) -> None:
     """Write the model card and, last, the manifest with the hash of every file."""
     training, deployment = run.priors()
     counts = read_json(run.path / runs.DATA_FILE, "a run's data report")["counts"]
+    licences = counts.get("licences", {})
+    if licence is None:
+        licence = LICENCE_OF_DATA.format(licences=", ".join(f"{name} ({count})" for name, count in licences.items())) if licences else LICENCE
     used = {"qat" if artifact.precision == "int8" else "float" for artifact in artifacts}
     size = run.recipe.image_size
     manifest = Manifest(
@@ -209,6 +213,8 @@ def _seal(run: runs.Run, folder: Path, out: Path, artifacts: list[Artifact], lic
             pictures={part: len(run.part(part)) for part in PARTS},
             lesions={part: len({row.group for row in run.part(part)}) for part in PARTS},
             with_lesion_id={part: sum(bool(row.lesion) for row in run.part(part)) for part in PARTS},
+            licences=licences,
+            attributions=counts.get("attributions", {}),
             left_out_classes=tuple(counts["left_out_classes"]),
             calibration_sha256=hashlib.sha256("\n".join(sorted(row.sha256 for row in run.part(VALIDATION))).encode()).hexdigest(),
         ),

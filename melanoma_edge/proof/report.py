@@ -226,7 +226,7 @@ def _examples(run: runs.Run, test: TestPart, progress: Progress) -> dict:
     sure = test.probabilities.max(axis=1)
     correct = test.predicted == test.labels
     wrong = sorted(np.flatnonzero(~correct), key=lambda i: (-sure[i], test.rows[i].path))[:EXAMPLES]
-    folder = Path(run.facts.data)
+    folder = Path(run.facts.root)
     here = folder.is_dir()
     return {
         "gone": None if here else f"The pictures are not shown: the data folder {folder} is not here. Their paths and probabilities are.",

@@ -40,9 +40,9 @@ BATCH, BATCH_BYTES = 256, 64 << 20
 PIXELS_IN_FLIGHT = 200_000_000
 """Full-size pixels that are decoded at once, over all threads: about 1.4 GB at most. One picture always passes."""
 MAX_WORKERS = 16
-PILLOW_BLOCK = 36 << 20
-"""Pillow's pictures are made of blocks of this many bytes while a cache is filled. glibc maps blocks above 32 MB and gives
-them back to the system at once; smaller ones (Pillow's are of 16 MB) stay with each thread that ever decoded something large."""
+PILLOW_BLOCKS = 128
+"""Memory blocks (of 16 MB) that Pillow keeps for its next picture while a cache is filled. Without, each goes back to the
+C library, which keeps it for the thread that used it (several GB with many threads) or makes the system clear it anew."""
 NEARLY_BLACK = 32
 """Grey values below this are the dark field around what a dermatoscope shows."""
 REDUCED_FACTOR = 2
@@ -194,8 +194,6 @@ class _Store:
         decoded = 0
         pending: dict[str, _Decoded] = {}
         budget = _Budget(PIXELS_IN_FLIGHT)
-        with contextlib.suppress(AttributeError):  # a setting without a public name: PILLOW_BLOCK_SIZE is read too early
-            image.Image.core.set_block_size(PILLOW_BLOCK)
         stop = threading.Event()
         batch = min(BATCH, max(1, BATCH_BYTES // (3 * self.size**2))) if self.size else BATCH
 
@@ -211,7 +209,7 @@ class _Store:
             except image.UnreadableImage as error:
                 return error
 
-        with explained(self.folder), ThreadPoolExecutor(workers) as pool:
+        with _blocks_kept(), explained(self.folder), ThreadPoolExecutor(workers) as pool:
             waiting: deque = deque()
             todo = iter(files)
             try:
@@ -325,6 +323,22 @@ class _Budget:
             with self.changed:
                 self.used -= taken
                 self.changed.notify_all()
+
+
+@contextlib.contextmanager
+def _blocks_kept() -> Iterator[None]:
+    """Make Pillow keep memory for its next picture, until the block ends."""
+    core = image.Image.core
+    if not hasattr(core, "set_blocks_max"):  # the settings have no public names (PILLOW_BLOCKS_MAX is read when Pillow is imported)
+        yield
+        return
+    before = core.get_blocks_max()
+    core.set_blocks_max(max(before, PILLOW_BLOCKS))
+    try:
+        yield
+    finally:
+        core.set_blocks_max(before)
+        core.clear_cache(before)
 
 
 def _content(path: Path) -> bytes:

@@ -5,6 +5,7 @@ In: names of folders or of a table's classes. Out: one spelling for each class.
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ CLASSES = (
 """The classes of the nine-class ISIC set, sorted. Other sets may have others; these are the ones that diagnoses are mapped to."""
 
 
+@functools.lru_cache(maxsize=4096)
 def name_key(name: str) -> str:
     """Return what two spellings of one class share: no case, no spaces, underscores, hyphens or dashes.
 

@@ -7,6 +7,7 @@ columns are described in docs/data-sets.md.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from melanoma_edge.files import write_text
 
 UNDIVIDED = "undivided"
 EXAMPLES = 5
+_QUOTED = re.compile(r'[,;"\t\r\n]')
 
 
 def write_index(listing: Listing, path: Path) -> None:
@@ -79,7 +81,7 @@ def _fields(entry: Entry, prefix: str) -> tuple[str, ...]:
 
 def _field(text: str) -> str:
     """Return `text` as a CSV field."""
-    return '"' + text.replace('"', '""') + '"' if any(letter in text for letter in ',;"\t\r\n') else text
+    return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
 
 
 def _counted(names: Iterable[str]) -> dict[str, int]:

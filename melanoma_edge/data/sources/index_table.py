@@ -55,7 +55,7 @@ def list_by_index(path: Path) -> Listing:
         if entries.setdefault(inside, entry) != entry:
             raise BadInput(f"{where}: {printable(inside)} stands twice with different facts; keep one row a picture")
     for inside in list(entries):
-        if not os.path.lexists(root / inside):
+        if not os.path.lexists(os.path.join(root, inside)):
             missing.append(inside)
             del entries[inside]
     if not entries:

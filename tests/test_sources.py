@@ -471,9 +471,18 @@ def test_pictures_that_people_sorted_keep_their_folders(tmp_path: Path) -> None:
     assert entry(listing, "benign/a.jpg").lesion == "IL_a" and classes_of(entry(listing, "benign/a.jpg").reference) == ("nevus",)
     for folder, other in (("benign", "batch 1"), ("malignant", "batch 2")):
         (tmp_path / folder).rename(tmp_path / other)
-    listing = read_listing(tmp_path)
+    message = refused(read_listing, tmp_path)
+    assert "pictures in 2 folders ('batch 1', 'batch 2') that are no diagnoses" in message and "--metadata" in message and "reference_diagnosis" in message
+    listing = read_listing(tmp_path, metadata=tmp_path / "metadata.csv")
     assert labels(listing) == {"batch 1/a.jpg": "nevus", "batch 2/b.jpg": "melanoma"}
     assert listing.notes == ("the folders 'batch 1', 'batch 2' are no diagnoses, so classes are the table's",)
+
+
+def test_own_classes_beside_a_table_of_ones_own_stay(tmp_path: Path) -> None:
+    files(tmp_path, "harmless/a.jpg", "suspicious/b.jpg")
+    table(tmp_path / "metadata.csv", "isic_id,lesion_id,diagnosis\na,L1,nevus\nb,L2,nevus\n")
+    listing = read_listing(tmp_path)
+    assert labels(listing) == {"harmless/a.jpg": "harmless", "suspicious/b.jpg": "suspicious"} and {e.reference for e in listing.entries} == {"nevus"}
 
 
 # --- HAM10000

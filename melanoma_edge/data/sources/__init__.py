@@ -7,7 +7,8 @@ What a folder is, is decided in this order:
 1. A table gives pictures their class: the one named with `metadata`, or else those found by name: `metadata.csv`
    with `isic_id` and a diagnosis (ISIC Archive), `HAM10000_metadata`, `ISIC2018_Task3_*_GroundTruth.csv`,
    `ISIC_2019_*_GroundTruth.csv`. Columns decide which it is. But where folders with pictures are named after
-   diagnoses, people have sorted the pictures: then it is the next kind, and the table says the rest.
+   diagnoses, people have sorted the pictures: then it is the next kind, and the table says the rest. Several
+   folders of other names beside a table of the ISIC Archive that was not named are refused: either may be meant.
 2. Class folders, with a `metadata.csv` where it is there.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from melanoma_edge.data.sources.tables import Table, printable, read_table
 from melanoma_edge.errors import BadInput
 
 METADATA = "metadata.csv"
+SHOWN = 5
 _TABLE_NAME = re.compile(
     r"ham10000_metadata(\.(csv|tab|tsv|txt))?|isic2018_task3_(training|validation|test)_(groundtruth|lesiongroupings)\.(csv|tab)"
     r"|isic_2019_(training|test)_(groundtruth|metadata)\.csv",
@@ -88,14 +90,21 @@ def _list_folder(root: Path, metadata: Path | None) -> Listing:
             labelled = [table, *([] if metadata else labelled)]
     folders = folder_names(files)
     sorted_by_people = any(listed(folder) for folder in folders)
+    if metadata is None and not sorted_by_people and len(folders) > 1 and labelled and _kind(labelled[0]) == ARCHIVE:
+        sorted_by_people = not labelled[0].has("attribution")  # a table that people made beside classes of their own
+        if not sorted_by_people:
+            raise BadInput(
+                f"{printable(root)} holds a table of the ISIC Archive, and pictures in {len(folders)} folders ({_quoted(folders)}) that are no diagnoses: "
+                f"take the classes from the table with --metadata {printable(labelled[0].path)}, or rename its diagnoses to reference_diagnosis to take the folders"
+            )
     if labelled and not sorted_by_people:
         listing = _list_labelled(files, labelled, more)
         if ARCHIVE in listing.source and len(folders) > 1:
-            note = f"the folders {', '.join(map(repr, sorted(folders)))} are no diagnoses, so classes are the table's"
+            note = f"the folders {_quoted(folders)} are no diagnoses, so classes are the table's"
             return replace(listing, notes=(*listing.notes, note))
         return listing
     if not folders:
-        loose = f" ({len(files.pictures)} stand in no class folder)" if files.pictures else ""
+        loose = f" ({len(files.pictures)} stand in no class folder)" if files.pictures else f" ({files.notes[0]})" if files.notes else ""
         expected = EXPECTED.format(root=printable(root), suffixes=" ".join(sorted(SUFFIXES)))
         raise BadInput(f"{printable(root)} holds no pictures in class folders{loose}: expected {expected}")
     tables = [*labelled, *more] if named is None or labelled else [table for table in more if table.path == named]
@@ -155,6 +164,12 @@ def _tables(files: Files, metadata: Path | None) -> list[Path]:
         found |= {os.path.abspath(beside / name): beside / name for name in names if _TABLE_NAME.fullmatch(name)}
         found.pop(os.path.abspath(metadata), None)
     return list(found.values())
+
+
+def _quoted(names: Iterable[str]) -> str:
+    """Return the first few of `names` for a message."""
+    names = sorted(names)
+    return ", ".join(map(repr, names[:SHOWN])) + (" ..." if len(names) > SHOWN else "")
 
 
 def _part(path: Path) -> str:

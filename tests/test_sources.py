@@ -298,7 +298,7 @@ def test_everything_that_a_table_knows_is_taken(tmp_path: Path) -> None:
 
 LATIN = "image_id,diagnosis\nü,nævus\n".encode("latin-1")
 BAD_TABLES = [
-    ("name,lesion_id\na,b\n", "has the columns lesion_id, name: expected image_id (or isic_id, image)"),
+    ("name,lesion_id\na,b\n", "has the columns name, lesion_id: expected image_id (or isic_id, image)"),
     ("", "has the columns (none): expected image_id"),
     ("\ufeff", "has the columns (none): expected image_id"),
     ('"a\nb",c\n1,2\n', r"has the columns"),
@@ -350,6 +350,17 @@ def test_a_table_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     files(tmp_path, "nevus/a.png")
     for path in (tmp_path / "nothing.csv", tmp_path / "nevus", tmp_path / "a\0b"):
         assert "cannot be read as CSV: " in refused(read_listing, tmp_path, metadata=path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    files(tmp_path, "nevus/a.png")
+    os.mkfifo(tmp_path / "pipe.csv")
+    os.mkfifo(tmp_path / "metadata.csv")
+    os.mkfifo(tmp_path / "nevus" / "b.png")
+    assert set(labels(read_listing(tmp_path))) == {"nevus/a.png", "nevus/b.png"}
+    assert "is no ordinary file" in refused(read_listing, tmp_path, metadata=tmp_path / "pipe.csv")
+    assert "is no ordinary file" in refused(read_listing, tmp_path / "pipe.csv")
 
 
 def test_the_metadata_of_a_folder_is_used_unless_other_is_given(tmp_path: Path) -> None:
@@ -476,6 +487,19 @@ def test_pictures_that_people_sorted_keep_their_folders(tmp_path: Path) -> None:
     listing = read_listing(tmp_path, metadata=tmp_path / "metadata.csv")
     assert labels(listing) == {"batch 1/a.jpg": "nevus", "batch 2/b.jpg": "melanoma"}
     assert listing.notes == ("the folders 'batch 1', 'batch 2' are no diagnoses, so classes are the table's",)
+
+
+def test_several_downloads_side_by_side_are_one_set(tmp_path: Path) -> None:
+    archive(tmp_path / "collection 1", ("a", BENIGN + "Nevus", "dermoscopic"))
+    archive(tmp_path / "collection 2", ("b", MALIGNANT, "dermoscopic"), ("a", BENIGN + "Nevus", "dermoscopic"))
+    listing = read_listing(tmp_path)
+    assert labels(listing) == {"collection 1/a.jpg": "nevus", "collection 2/b.jpg": "melanoma"} and len(listing.tables) == 2
+    assert any("1 picture has the name of another" in note for note in listing.notes)
+    for number, folder in ((1, "nevus"), (2, "malignant")):
+        (tmp_path / f"collection {number}").rename(tmp_path / folder)
+    listing = read_listing(tmp_path)
+    assert labels(listing) == {"nevus/a.jpg": "nevus", "malignant/a.jpg": "malignant", "malignant/b.jpg": "malignant"}
+    assert {e.lesion for e in listing.entries} == {"IL_a", "IL_b"}
 
 
 def test_own_classes_beside_a_table_of_ones_own_stay(tmp_path: Path) -> None:

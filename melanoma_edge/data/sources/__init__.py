@@ -5,7 +5,7 @@ In: a folder as people and archives leave it, or an index table. Out: a :class:`
 What a folder is, is decided in this order:
 
 1. A table gives pictures their class: the one named with `metadata`, or else those found by name: `metadata.csv`
-   with `isic_id` and a diagnosis (ISIC Archive), `HAM10000_metadata`, `ISIC2018_Task3_*_GroundTruth.csv`,
+   with `isic_id` and a diagnosis (ISIC Archive; in folders of the data folder, too), `HAM10000_metadata`, `ISIC2018_Task3_*_GroundTruth.csv`,
    `ISIC_2019_*_GroundTruth.csv`. Columns decide which it is. But where folders with pictures are named after
    diagnoses, people have sorted the pictures: then it is the next kind, and the table says the rest. Several
    folders of other names beside a table of the ISIC Archive that was not named are refused: either may be meant.
@@ -76,9 +76,10 @@ def find_metadata(root: Path) -> Path | None:
 def _list_folder(root: Path, metadata: Path | None) -> Listing:
     files = list_files(root)
     named = metadata or find_metadata(root)
-    given = [read_table(path) for path in _tables(files, metadata)]
+    labelled, more = _sorted([read_table(path) for path in _tables(files, metadata)])
+    if metadata is None:  # each collection that isic-cli downloads has its own
+        labelled += [table for table in map(read_table, _inner_metadata(files)) if _kind(table) == ARCHIVE]
     # The named one comes first, and alone decides where it gives pictures their class.
-    labelled, more = _sorted(given)
     if named is not None:
         table = read_table(named)
         if is_index(table):
@@ -90,7 +91,8 @@ def _list_folder(root: Path, metadata: Path | None) -> Listing:
             labelled = [table, *([] if metadata else labelled)]
     folders = folder_names(files)
     sorted_by_people = any(listed(folder) for folder in folders)
-    if metadata is None and not sorted_by_people and len(folders) > 1 and labelled and _kind(labelled[0]) == ARCHIVE:
+    ambiguous = metadata is None and not sorted_by_people and len(folders) > 1 and labelled and labelled[0].path == named
+    if ambiguous and _kind(labelled[0]) == ARCHIVE:
         sorted_by_people = not labelled[0].has("attribution")  # a table that people made beside classes of their own
         if not sorted_by_people:
             raise BadInput(
@@ -164,6 +166,11 @@ def _tables(files: Files, metadata: Path | None) -> list[Path]:
         found |= {os.path.abspath(beside / name): beside / name for name in names if _TABLE_NAME.fullmatch(name)}
         found.pop(os.path.abspath(metadata), None)
     return list(found.values())
+
+
+def _inner_metadata(files: Files) -> list[Path]:
+    """Return the metadata.csv of the folders in the data folder."""
+    return [files.root / path for path in files.others if path.count("/") == 1 and path.endswith(f"/{METADATA}")]
 
 
 def _quoted(names: Iterable[str]) -> str:

@@ -49,7 +49,7 @@ def list_files(root: Path) -> Files:
     others: list[str] = []
     notes: list[str] = []
     seen = {real_root}
-    # Folders wait with their links' own kept for last, so that what a folder holds is found under its own name.
+    # Links come last, so that what a folder holds is found under the folder's own name.
     waiting = [("", real_root)]
     links: list[tuple[str, str]] = []
     while waiting or links:
@@ -85,8 +85,7 @@ def list_files(root: Path) -> Files:
                     continue
                 seen.add(inner)
                 waiting.append((path, inner))
-    in_order = lambda paths: tuple(sorted(paths, key=lambda path: path.split("/")))  # noqa: E731
-    return Files(root, in_order(pictures), in_order(others), tuple(sorted(notes)))
+    return Files(root, _in_order(pictures), _in_order(others), tuple(sorted(notes)))
 
 
 def stem(path: str) -> str:
@@ -98,6 +97,10 @@ def stem(path: str) -> str:
 def suffix(path: str) -> str:
     """Return the last suffix of a file's name in small letters, with its dot; empty where there is none."""
     return os.path.splitext(path.rpartition("/")[2])[1].lower()
+
+
+def _in_order(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(paths, key=lambda path: path.split("/")))
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

@@ -40,11 +40,16 @@ class Table:
     """{column: fields}, exactly as they stand in the file."""
     lines: list[int]
     """Line of the file on which each row ends."""
-    ignored: tuple[str, ...]
-    """Columns that are not in WANTED, as the file spells them."""
+    header: tuple[str, ...]
+    """All columns, as the file spells them."""
 
     def __len__(self) -> int:
         return len(self.lines)
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Columns that are not in WANTED."""
+        return tuple(name for name in self.header if name and name.lower() not in WANTED)
 
     def has(self, *names: str) -> bool:
         return all(name in self.columns for name in names)
@@ -67,7 +72,7 @@ class Table:
 
     def shown(self) -> str:
         """Return the names of the columns for a message."""
-        return printable(", ".join([*self.columns, *self.ignored]))[:SHOWN] or "(none)"
+        return printable(", ".join(self.header))[:SHOWN] or "(none)"
 
 
 def read_table(path: Path) -> Table:
@@ -79,6 +84,8 @@ def read_table(path: Path) -> Table:
     path = Path(path)
     shown = printable(path)
     try:
+        if not path.is_file() and path.exists() and not path.is_dir():
+            raise BadInput(f"{shown} is no ordinary file: expected CSV in UTF-8; save it first")  # a pipe would be waited for
         with open(path, newline="", encoding="utf-8-sig") as file:
             separator = _separator(file)
             file.seek(0)
@@ -105,8 +112,7 @@ def read_table(path: Path) -> Table:
         raise BadInput(f"{shown} cannot be read as CSV: {reason}; expected UTF-8 with a header line") from None
     except ValueError:  # a NUL in the path
         raise BadInput(f"{shown} cannot be read as CSV: it is no file name; expected UTF-8 with a header line") from None
-    # In the order of the file, which messages repeat.
-    return Table(path, columns, lines, tuple(name for name in header if name and name.lower() not in WANTED))
+    return Table(path, columns, lines, tuple(header))
 
 
 def printable(text: str | Path) -> str:

@@ -204,7 +204,7 @@ def test_the_summary_counts_and_names(tmp_path: Path) -> None:
 
 def ham10000(root: Path) -> Path:
     files(root, *(f"HAM10000_images_part_1/ISIC_{number:07}.jpg" for number in range(24306, 24309)), "stray.jpg", "readme.pdf")
-    rows = "".join(f"HAM_1,ISIC_{number:07},{dx},histo,45.0,male,back,vidir_modern\n" for number, dx in ((24306, "nv"), (24307, "akiec"), (24308, "mel"), (24309, "nv")))
+    rows = "".join(f"HAM_{number},ISIC_{number:07},{dx},histo,45.0,male,back,vidir_modern\n" for number, dx in ((24306, "nv"), (24307, "akiec"), (24308, "mel"), (24309, "nv")))
     index(root, "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset\n" + rows, "HAM10000_metadata")
     return root
 
@@ -213,7 +213,7 @@ def test_import_says_what_is_there_and_writes_the_table(cli: Cli, tmp_path: Path
     root = ham10000(tmp_path / "HAM [1]")
     done = cli("import", root, "--out", root / "index.csv")
     assert "HAM10000: 2 pictures in" in done.out
-    for line in ("known: 2 pictures of 1 lesions", "licences: CC-BY-NC 2", "left out, none of the nine classes: akiec 1", "left out, no class: 1 (stray.jpg)", "in a table, without a picture: 1 (ISIC_0024309)", "other files: .pdf 1", f"written: {root / 'index.csv'}"):  # fmt: skip
+    for line in ("lesion ids: 2 of 2 pictures, 2 different", "patient ids: not known", "licences: CC-BY-NC 2", "left out, none of the nine classes: akiec 1", "left out, no class: 1 (stray.jpg)", "in a table, without a picture: 1 (ISIC_0024309)", "other files: .pdf 1", f"written: {root / 'index.csv'}"):  # fmt: skip
         assert line in done.out
     assert read_listing(root / "index.csv").entries == read_listing(root).entries
     again = cli("import", root / "index.csv", "--json")

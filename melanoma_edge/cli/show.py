@@ -271,8 +271,9 @@ class Screen:
         for name, found in facts["classes"].items():
             table.add_row(escape(name), str(found["pictures"]), *(str(found["parts"].get(part, 0)) for part in parts if parts != [UNDIVIDED]))
         self.out.print(table)
-        known = [f"{facts[f'with_{what}']} pictures of {facts[f'{what}s']} {what}s" for what in ("lesion", "patient") if facts[f"{what}s"]]
-        self.out.print(f"known: {', '.join(known) or 'neither lesions nor patients'}")
+        for what in ("lesion", "patient"):
+            known = f"{facts[f'with_{what}']} of {facts['pictures']} pictures, {facts[f'{what}s']} different" if facts[f"{what}s"] else "not known"
+            self.out.print(f"{what} ids: {known}")
         for title, key in LISTED.items():
             if facts[key]:
                 self.out.print(f"{title}: {escape(', '.join(f'{name} {count}' for name, count in facts[key].items()))}", soft_wrap=True)

@@ -330,6 +330,7 @@ def test_a_table_that_cannot_be_used_is_one_line(tmp_path: Path, text: str | byt
 
 
 @given(st.one_of(st.text(st.sampled_from('image_id,lesion_id;\t"\n\r\0a\ufeff'), max_size=40), st.binary(max_size=40)), st.booleans())
+@example('""_\t', False)
 @settings(deadline=None, max_examples=150)
 def test_whatever_a_table_holds_it_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str | bytes, headed: bool) -> None:
     root = files(tmp_path_factory.getbasetemp() / "fuzz", "nevus/a.png")

@@ -108,7 +108,7 @@ def read_table(path: Path) -> Table:
                     columns[name].append(row[place] if place < len(row) else "")
                 lines.append(reader.line_num)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = printable(str((isinstance(error, OSError) and error.strerror) or error))
         raise BadInput(f"{shown} cannot be read as CSV: {reason}; expected UTF-8 with a header line") from None
     except ValueError:  # a NUL in the path
         raise BadInput(f"{shown} cannot be read as CSV: it is no file name; expected UTF-8 with a header line") from None

@@ -32,18 +32,18 @@ def command(function):
     """Register a command with the options that all commands have."""
     function = click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")(function)
     function = click.option("-v", "--verbose", is_flag=True, help="Print more of what is done.")(function)
-    return group.command()(function)
+    return group.command(function.__name__.rstrip("_").replace("_", "-"))(function)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 force_option = click.option("--force", is_flag=True, help="Replace what is there.")
-metadata_option = click.option("--metadata", type=FOLDER, help="CSV with image_id, lesion_id, reference_diagnosis [default: DATA/metadata.csv if there].")
+metadata_option = click.option("--metadata", type=FOLDER, help="The table to read (docs/data-sets.md) [default: those of the data set, found by name].")
 
 cache_option = click.option(
     "--cache", type=FOLDER, help="Where prepared pictures are kept [default: MELANOMA_EDGE_CACHE, else melanoma-edge in the user's cache folder]."
 )
 licences_option = click.option(
-    "--licenses", "licences", default="", metavar="LIST", help="Comma-separated: only pictures under these licences, for example CC-0,CC-BY."
+    "--licences", "--licenses", default="", metavar="LIST", help="Comma-separated: only pictures under these licences, for example CC-0,CC-BY."
 )
 
 
@@ -325,6 +325,31 @@ def demo(out, force, quiet, verbose):
     screen.predictions(result.predictions, False)
     click.echo(f"report: {result.report}")
     _fail_if(result.parity)
+
+
+@command
+@click.argument("data", type=FOLDER)
+@metadata_option
+@licences_option
+@click.option("--out", type=FOLDER, help="Write the index table there, a CSV file in DATA or above it.")
+@force_option
+@json_option
+def import_(data, metadata, licences, out, force, as_json, quiet, verbose):
+    """List a data set (class folders, ISIC Archive, HAM10000, ISIC 2018 or 2019, an index table): what is there, and what is left out.
+
+    \b
+    Example: melanoma-edge import HAM10000 --licences CC-0,CC-BY --out HAM10000/index.csv
+    """
+    from melanoma_edge.data.sources import read_listing
+    from melanoma_edge.data.table import summary, write_index
+    from melanoma_edge.files import refuse_existing
+
+    if out is not None:
+        refuse_existing(out, force=force)
+    listing = read_listing(data, metadata=metadata, licences=_names(licences))
+    if out is not None:
+        write_index(listing, out)
+    _show(quiet, verbose).listing({**summary(listing), "out": None if out is None else str(out)}, as_json)
 
 
 def _fail_if(parity) -> None:

@@ -40,6 +40,16 @@ FIGURES = {
     "ece": "expected calibration error",
 }
 
+UNDIVIDED = "undivided"
+LISTED = {
+    "licences": "licences",
+    "left out, none of the nine classes": "unmapped",
+    "left out, other licences": "filtered",
+    "other files": "other_files",
+}
+NAMED = {"left out, no class": "outside", "in a table, without a picture": "without_picture"}
+"""{title: key} of what a listing counts, and of what it names."""
+
 
 class _Output(Console):
     """Standard output; goes on silently when its reader went away, so that the exit code stays the result's."""
@@ -259,6 +269,31 @@ class Screen:
                 self.out.print(f"  {escape(gap['install'])}", style="bold")
         if self.verbose:
             self.json(facts["conditions"])
+
+    def listing(self, facts: dict, as_json: bool) -> None:
+        """Print what a data set holds and what is left out of it."""
+        if as_json:
+            return self.json(facts)
+        self.out.print(f"{escape(facts['kind'])}: {facts['pictures']} pictures in {escape(facts['root'])}", soft_wrap=True)
+        parts = list(facts["parts"])
+        table = Table("class", "pictures", *(escape(part) for part in parts if parts != [UNDIVIDED]))
+        for name, found in facts["classes"].items():
+            table.add_row(escape(name), str(found["pictures"]), *(str(found["parts"].get(part, 0)) for part in parts if parts != [UNDIVIDED]))
+        self.out.print(table)
+        for what in ("lesion", "patient"):
+            known = f"{facts[f'with_{what}']} of {facts['pictures']} pictures, {facts[f'{what}s']} different" if facts[f"{what}s"] else "not known"
+            self.out.print(f"{what} ids: {known}")
+        for title, key in LISTED.items():
+            if facts[key]:
+                self.out.print(f"{title}: {escape(', '.join(f'{name} {count}' for name, count in facts[key].items()))}", soft_wrap=True)
+        for title, key in NAMED.items():
+            if facts[key]["count"]:
+                examples = ", ".join(facts[key]["first"])
+                self.out.print(f"{title}: {facts[key]['count']} ({escape(examples)}{' ...' if facts[key]['count'] > len(facts[key]['first']) else ''})", soft_wrap=True)
+        for note in facts["notes"]:
+            self.out.print(f"note: {escape(note)}", style="yellow", soft_wrap=True)
+        if facts["out"]:
+            self.out.print(f"written: {escape(facts['out'])}", soft_wrap=True)
 
     def _scores(self, columns: dict[str, dict], positive: str | None, title: str) -> None:
         table = Table("figure", *(escape(name) for name in columns), title=title, title_justify="left")

@@ -16,7 +16,7 @@ import numpy as np
 from melanoma_edge.contract import Recipe
 from melanoma_edge.data.copies import components
 from melanoma_edge.data.index import Index, Row
-from melanoma_edge.data.sources import classes_of
+from melanoma_edge.data.sources.diagnoses import classes_of
 from melanoma_edge.errors import BadInput
 
 @dataclass(frozen=True)

@@ -16,11 +16,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from melanoma_edge.data.classes import CLASSES
 from melanoma_edge.data.lesion_drawing import DRAWERS, EXTENT, draw_lesion, noise
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import new_folder, write_text
-
-CLASSES: tuple[str, ...] = tuple(DRAWERS)
 
 COLUMNS = ("image_id", "lesion_id", "reference_diagnosis", "reference_source")
 

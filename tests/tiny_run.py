@@ -17,7 +17,7 @@ from tiny_bundle import SIZE, write_bundle
 from melanoma_edge import calibration, host, metrics, recipes
 from melanoma_edge.contract import EpochRow, Manifest, Recipe, RunFacts
 from melanoma_edge.convert.bundle import open_bundle
-from melanoma_edge.data import image, samples
+from melanoma_edge.data import samples
 from melanoma_edge.data.sheet import contact_sheet
 from melanoma_edge.data.split import PARTS, TEST, VALIDATION
 from melanoma_edge.files import sha256_file, write_json, write_text
@@ -62,7 +62,11 @@ def write_run(
         state="complete",
         command="melanoma-edge train",
         data=str(data),
+        root=str(data),
+        source="class folders",
         metadata=None,
+        tables=(),
+        licences=(),
         data_sha256="d" * 64,
         classes=classes,
         training_priors=even,
@@ -108,10 +112,12 @@ def _rows(data: Path, classes: tuple[str, ...], absent: str | None, file_name: s
             for number in range(0 if part == TEST and name == absent else PER_PART[part]):
                 path = f"{index}/{file_name} {part} {number}.png"
                 pixels = samples.draw(samples.CLASSES[index], 40, (index, number, len(part)))
-                if part == TEST:
-                    Image.fromarray(pixels).save(data / path)
+                Image.fromarray(pixels).save(data / path)
+                sha256 = hashlib.sha256((data / path).read_bytes()).hexdigest()
+                if part != TEST:
+                    (data / path).unlink()
                 group = 100 * (3 * index + PARTS.index(part)) + number // 2
-                yield runs.SplitRow(path, image.pixel_hash(pixels), name, f"lesion {group}", group, part, f"{group:064x}")
+                yield runs.SplitRow(path, sha256, name, f"lesion {group}", group, part, f"{group:064x}")
 
 
 def _history(recipe: Recipe) -> list[EpochRow]:

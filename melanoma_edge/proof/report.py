@@ -8,6 +8,7 @@ the same page.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -249,14 +250,14 @@ def _typical(test: TestPart, sure: np.ndarray, correct: np.ndarray) -> list[int]
 
 
 def _example(test: TestPart, index: int, folder: Path | None) -> Example:
-    """Return one picture with its truth and prediction; it is shown only when its pixels are those of the run."""
+    """Return one picture with its truth and prediction; it is shown only when its file is that of the run."""
     row = test.rows[index]
     picture = missing = None
     if folder is not None:
         try:
-            pixels = image.decode(folder / row.path)
-            if image.pixel_hash(pixels) == row.sha256:
-                picture = _jpeg(image.to_input(pixels, EXAMPLE_SIDE), EXAMPLE_SIDE)
+            content = image.read(folder / row.path)
+            if hashlib.sha256(content).hexdigest() == row.sha256:
+                picture = _jpeg(image.square(image.open_picture(folder / row.path, content).image, EXAMPLE_SIDE), EXAMPLE_SIDE)
             else:
                 missing = "changed since the run was trained"
         except image.UnreadableImage:

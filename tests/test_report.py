@@ -283,7 +283,7 @@ def test_damaged_evidence_is_told(bundle: Path) -> None:
 def test_pictures_that_are_gone_or_changed_are_told(run: Path, tmp_path: Path) -> None:
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
     data = Path(shutil.copytree(facts["data"], tmp_path / "data"))
-    facts["data"] = str(data)
+    facts["data"] = facts["root"] = str(data)
     (run / "run.json").write_text(json.dumps(facts), encoding="utf-8")
     pictures = sorted(data.rglob("*.png"))
     for picture in pictures[::2]:

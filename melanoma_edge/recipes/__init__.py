@@ -11,7 +11,7 @@ import json
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,10 @@ def text(name: str) -> str:
     return resources.files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
 
 
-def load(name_or_file: str | Path = DEFAULT, overrides: Iterable[str] = ()) -> Recipe:
+def load(name_or_file: str | Path = DEFAULT, overrides: Sequence[str] = ()) -> Recipe:
     """Return the recipe `name_or_file` with `overrides` ("key=value", dots for tables) applied.
 
+    An override that sets `rebalance` replaces the old strategy together with its `samples_per_class`.
     Raises BadInput in one line for an unknown key, a wrong type or a contradiction.
     """
     source = str(name_or_file)
@@ -55,8 +56,12 @@ def load(name_or_file: str | Path = DEFAULT, overrides: Iterable[str] = ()) -> R
         values = tomllib.loads(content)
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
         raise BadInput(f"the recipe {source} is not TOML: {error}; correct that line") from None
+    before = set(values)
     for override in overrides:
         _apply(values, override)
+    given = {override.partition("=")[0].strip() for override in overrides}
+    if "rebalance" in given and "samples_per_class" in before - given and values["rebalance"] != "augmentor":
+        del values["samples_per_class"]  # it belonged to the strategy that was just replaced
     return parse(values, source)
 
 
@@ -72,7 +77,7 @@ def to_toml(recipe: Recipe) -> str:
     """Return `recipe`, every key written out, as TOML that :func:`load` reads back to an equal recipe."""
     values = recipe.model_dump()
     augment = values.pop("augment")
-    lines = [f"{key} = {_toml(value)}" for key, value in values.items()]
+    lines = [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
     for operation, settings in augment.items():
         lines += ["", f"[augment.{operation}]", *(f"{key} = {_toml(value)}" for key, value in settings.items())]
     return "\n".join(lines) + "\n"

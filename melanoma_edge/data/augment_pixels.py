@@ -95,16 +95,25 @@ def _warped(picture: np.ndarray, maps: Composed, sample: int, shape: tuple[int, 
     border = cv2.BORDER_CONSTANT if reach == margin else cv2.BORDER_REFLECT
     flags, target = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, _buffer("moved", *shape[:2])
     if maps.kind[sample] == ELASTIC:
-        x, y, w = spline(shape[0]) @ maps.nodes[sample].astype(np.float32) @ spline(shape[1]).T
-        if np.any(maps.geometry[sample, 2, :2]):
-            x, y = x / w, y / w
-        return cv2.remap(source, x + np.float32(margin), y + np.float32(margin), cv2.INTER_LINEAR, dst=target, borderMode=border)
+        x, y = _positions(maps, sample, shape, margin)
+        return cv2.remap(source, x, y, cv2.INTER_LINEAR, dst=target, borderMode=border)
     map_ = maps.geometry[sample].copy()
     map_[:2] += margin * map_[2]
     if maps.kind[sample] == PROJECTIVE:
         return cv2.warpPerspective(source, map_, (shape[1], shape[0]), dst=target, flags=flags, borderMode=border)
     assert maps.kind[sample] == AFFINE
     return cv2.warpAffine(source, map_[:2], (shape[1], shape[0]), dst=target, flags=flags, borderMode=border)
+
+
+def _positions(maps: Composed, sample: int, shape: tuple[int, ...], margin: int) -> np.ndarray:
+    """Return where each output pixel of an elastic sample comes from (float32 [2, height, width]: x, y), in a buffer."""
+    nodes = maps.nodes[sample].copy()
+    nodes[:2] += margin * nodes[2]
+    flat = not np.any(maps.geometry[sample, 2, :2])  # then the third is one everywhere
+    nodes = nodes[: 2 if flat else 3].astype(np.float32)
+    found = _buffer("positions", len(nodes) * shape[0], shape[1]).view(np.float32).reshape(len(nodes), *shape[:2])
+    np.matmul(spline(shape[0]), nodes @ spline(shape[1]).T, out=found)
+    return found if flat else np.divide(found[:2], found[2], out=found[:2])
 
 
 _BUFFERS = threading.local()

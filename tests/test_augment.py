@@ -431,6 +431,15 @@ def test_a_picture_far_out_of_its_frame_is_still_its_mirror_image() -> None:
         assert np.abs(augment_pixels.augment(picture, composed, sample) - reference(picture, drawn, sample)).max() < 1
 
 
+def test_a_large_picture_is_augmented_without_a_margin_and_just_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Augment(rotate=Operation(probability=1.0, low=-90.0, high=90.0), elastic=Operation(probability=0.5, high=0.1), skew=Operation(probability=0.5, high=0.2))
+    picture, composed = drawn_lesion("melanoma", 64, 1), maps(pipeline, 64, 0, 20)
+    with_margin = [augment_pixels.augment(picture, composed, i) for i in range(20)]
+    monkeypatch.setattr(augment_pixels, "MARGIN_PIXELS", 0)
+    for sample, expected in enumerate(with_margin):
+        assert np.abs(augment_pixels.augment(picture, composed, sample).astype(int) - expected).max() <= 1
+
+
 # --- colour
 
 

@@ -108,6 +108,13 @@ def test_unreadable_pictures_are_named_and_the_others_make_up_for_them(data: Pat
     assert len(copies(tmp_path / "out" / "nevus")) == 9 and not (tmp_path / "out" / "lost").exists()
 
 
+def test_a_picture_too_long_for_the_warp_is_named_and_with_a_size_it_passes(data: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.full((2, 40_000, 3), 90, np.uint8)).save(data / "nevus" / "long.png")
+    facts = write_augmented(data, tmp_path / "out", PIPELINE, per_class=12)
+    assert [path for path, why in facts["unreadable"]] == ["nevus/long.png"] and facts["per_class"]["nevus"] == 12
+    assert write_augmented(data, tmp_path / "small", PIPELINE, per_class=12, size=16)["unreadable"] == []
+
+
 def test_where_nothing_can_be_read_nothing_is_left_behind(tmp_path: Path) -> None:
     (tmp_path / "d" / "nevus").mkdir(parents=True)
     (tmp_path / "d" / "nevus" / "a.jpg").write_text("no picture")

@@ -22,7 +22,7 @@ from PIL import Image
 from melanoma_edge.contract import Augment
 from melanoma_edge.data import image
 from melanoma_edge.data.augment import compose, draw
-from melanoma_edge.data.augment_pixels import augment, require
+from melanoma_edge.data.augment_pixels import MAX_LENGTH, augment, require
 from melanoma_edge.data.rebalance import draw_from
 from melanoma_edge.data.sheet import titled_sheet
 from melanoma_edge.errors import BadInput
@@ -81,6 +81,8 @@ def write_augmented(
                 picture = image.decode(Path(data) / path) if size is None else image.load(Path(data) / path, size)
             except image.UnreadableImage as error:
                 return str(error).removeprefix(f"{Path(data) / path}: ")
+            if max(picture.shape) > MAX_LENGTH:
+                return f"{picture.shape[1]} x {picture.shape[0]} pixels; expected at most {MAX_LENGTH} a side; shrink it first, or give --size"
             maps = compose(draw(pipeline, (seed, _number(path)), first, len(targets)), *picture.shape[:2])
             targets[0].parent.mkdir(exist_ok=True)
             for sample, target in enumerate(targets):

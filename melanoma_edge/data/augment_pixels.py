@@ -15,6 +15,11 @@ import numpy as np
 from melanoma_edge.data.augment import AFFINE, ELASTIC, PROJECTIVE, STAY, TURN, Composed, spline
 from melanoma_edge.errors import Missing
 
+MARGIN_PIXELS = 1 << 22
+"""Largest picture with its margin: 16 MiB for each thread."""
+MAX_LENGTH = 32766
+"""OpenCV counts positions in 16 bits."""
+
 
 def require() -> None:
     """Raise Missing, with the command that helps, where OpenCV is not installed; keep it to one thread."""
@@ -86,7 +91,8 @@ def _warped(picture: np.ndarray, maps: Composed, sample: int, shape: tuple[int, 
 
     height, width = picture.shape[:2]
     reach = int(maps.reach[sample])
-    margin = reach if reach <= max(height, width) else 0  # beyond that, OpenCV's own mirror costs less than the margin
+    fits = (height + 2 * reach) * (width + 2 * reach) <= MARGIN_PIXELS and reach <= max(height, width)
+    margin = reach if fits else 0  # beyond that, OpenCV's own mirror costs less than the margin
     source = _buffer("picture", height, width)
     cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA, dst=source)
     if margin:

@@ -2,8 +2,10 @@
 
 In: a batch of pictures and its composed maps (:mod:`melanoma_edge.data.augment`, the same numbers that
 `melanoma_edge.data.augment_pixels` works from). Out: the changed batch. Everything between the first byte and the
-last is float32: rounding happens once, where the processor's way rounds after each stage. JPEG has no sensible
-form here; the feed does pictures that get it on the processor.
+last is float32: rounding happens once, where the processor's way rounds after each stage. Positions are computed
+and colours multiplied without matrix multiplications in float32, which GPUs may do with 10 bits (TF32); blur alone
+uses them, and may be off by a quarter of a grey level there. JPEG has no sensible form here; the feed does
+pictures that get it on the processor.
 """
 
 from __future__ import annotations
@@ -31,12 +33,12 @@ def apply(pictures: np.ndarray, maps: Composed) -> tf.Tensor:
         "pixel": maps.pixel.astype(np.float32),
         "mean": maps.mean.astype(np.float32),
         "erase": maps.erase.astype(np.int32),
-        "blurring": _kernels(maps.blur, height) if maps.blur.any() else None,
+        "blurs": _blurs(maps.blur) if maps.blur.any() else None,
     }
     if maps.nodes is None:
         normal = maps.geometry / maps.geometry[:, 2:, 2:]
         return _projective(transforms=normal.reshape(count, 9)[:, :8].astype(np.float32), **values)
-    return _elastic(nodes=maps.nodes.astype(np.float32), weights=spline(height), **values)
+    return _elastic(nodes=maps.nodes, weights=spline(height).astype(np.float64), **values)
 
 
 @tf.function(reduce_retracing=True)
@@ -50,8 +52,8 @@ def _projective(transforms, pictures, **values):
 
 @tf.function(reduce_retracing=True)
 def _elastic(nodes, weights, pictures, **values):
-    x, y, w = tf.unstack(tf.einsum("yr,nkrc,xc->nkyx", weights, nodes, weights), axis=1)
-    return _finished(_sampled(tf.cast(pictures, tf.float32), x / w, y / w), **values)
+    x, y, w = tf.unstack(tf.einsum("yr,nkrc,xc->nkyx", weights, nodes, weights), axis=1)  # float64: positions need its digits
+    return _finished(_sampled(tf.cast(pictures, tf.float32), tf.cast(x / w, tf.float32), tf.cast(y / w, tf.float32)), **values)
 
 
 def _sampled(pictures, x, y):
@@ -69,14 +71,16 @@ def _sampled(pictures, x, y):
     return upper * (1 - down) + lower * down
 
 
-def _finished(moved, pixel, mean, blurring, erase):
+def _finished(moved, pixel, mean, blurs, erase):
     """Return colours, blur and erasing applied to `moved` (float32 [n, size, size, 3]), as uint8."""
     size = tf.shape(moved)[1]
-    offsets = tf.einsum("nij,nj->ni", mean, tf.reduce_mean(moved, axis=(1, 2)))
-    changed = tf.einsum("nij,nyxj->nyxi", pixel, moved) + offsets[:, None, None]
+    changed = tf.reduce_sum(mean * tf.reduce_mean(moved, axis=(1, 2))[:, None], axis=-1)[:, None, None]
+    for channel in range(3):
+        changed += moved[..., channel, None] * pixel[:, None, None, :, channel]
     changed = tf.clip_by_value(changed, 0.0, 255.0)
-    if blurring is not None:
-        changed = tf.einsum("nyr,nrcj,nxc->nyxj", blurring, changed, blurring)
+    if blurs is not None:
+        kernels = _kernels(blurs, size)
+        changed = tf.einsum("nyr,nrcj,nxc->nyxj", kernels, changed, kernels)
     top, left, side = (erase[:, i, None] for i in range(3))
     places = tf.range(size)[None]
     rows, columns = (places >= top) & (places < top + side), (places >= left) & (places < left + side)
@@ -85,18 +89,25 @@ def _finished(moved, pixel, mean, blurring, erase):
     return tf.cast(tf.round(changed), tf.uint8)
 
 
-def _kernels(deviations: np.ndarray, size: int) -> np.ndarray:
-    """Return Gaussian blurring as matrices (float32 [n, size, size]) for rows or columns, the mirror folded in."""
-    place = np.arange(size)
+def _blurs(deviations: np.ndarray) -> np.ndarray:
+    """Return each Gaussian's standard deviation, reach in pixels and sum of weights (float32 [n, 3]); none reaches nothing."""
+    found = np.ones((len(deviations), 3), np.float32)
+    found[:, 1] = 0
+    for row, deviation in zip(found, deviations):
+        if deviation > 0:
+            radius = blur_radius(deviation)
+            row[:] = deviation, radius, np.exp(-((np.arange(-radius, radius + 1) / deviation) ** 2) / 2).sum()
+    return found
+
+
+def _kernels(blurs, size):
+    """Return blurring as matrices (float32 [n, size, size]) for rows or columns, the mirror beyond the edge folded in."""
+    place = tf.range(tf.cast(size, tf.float32))
     here, there = place[:, None], place[None]
-    kernels = np.empty((len(deviations), size, size), np.float32)
-    for kernel, deviation in zip(kernels, deviations):
-        if deviation == 0:
-            kernel[:] = np.eye(size)
-            continue
-        radius = blur_radius(deviation)
-        weights = np.zeros(2 * max(size, radius) + 1)
-        weights[: radius + 1] = np.exp(-((np.arange(radius + 1) / deviation) ** 2) / 2)
-        weights /= weights[0] + 2 * weights[1:].sum()
-        kernel[:] = sum(weights[np.minimum(np.abs(distance), len(weights) - 1)] for distance in (here - there, here + there + 1, 2 * size - 1 - here - there))
-    return kernels
+    deviation, radius, total = (blurs[:, i, None, None] for i in range(3))
+
+    def weight(distance):
+        return tf.where(tf.abs(distance) <= radius, tf.exp(-tf.square(distance / deviation) / 2), 0.0)
+
+    mirrored = weight(here + there + 1) + weight(2 * tf.cast(size, tf.float32) - 1 - here - there)
+    return (weight(here - there) + mirrored) / total

@@ -78,7 +78,7 @@ class Augment(Model):
     Geometric strengths: `rotate` degrees; `zoom` factor (1 = none); `crop` the share of the side that is
     kept, from a random place, and enlarged to the whole frame; `shift` share of the side; `shear` degrees;
     `skew` share of the side that a corner moves (perspective); `elastic` share of the side that a node of a
-    smooth random field moves at most. Colour strengths: `brightness`, `contrast`, `saturation` factors
+    smooth random field moves at most (0.1 looks like 8 pixels of 180 in Augmentor). Colour strengths: `brightness`, `contrast`, `saturation` factors
     (1 = none); `hue` degrees; `illuminant` the relative gain of a random channel tint. Then `blur` the
     standard deviation of a Gaussian as a share of the side (0.005 is 0.9 pixels of 180), `jpeg` the quality
     (1 to 100) at which the picture is compressed once more, and `erase` the side of the erased square as a share.

@@ -253,7 +253,8 @@ def reference(picture: np.ndarray, drawn: Drawn, sample: int) -> np.ndarray:
 
 RANGES = {
     "rotate": (-180, 180), "zoom": (0.4, 2), "crop": (0.3, 1), "shift": (-0.4, 0.4), "shear": (-45, 45), "skew": (-0.3, 0.3), "elastic": (0, 0.15),
-    "brightness": (0.5, 1.3), "contrast": (0.5, 1.3), "saturation": (0.2, 1.3), "hue": (-180, 180), "illuminant": (0, 0.3), "blur": (0, 0.03), "erase": (0.02, 1),
+    "brightness": (0.5, 1.3), "contrast": (0.5, 1.3), "saturation": (0.2, 1.3), "hue": (-180, 180), "illuminant": (0, 0.3),
+    "blur": (0, 0.03), "erase": (0.02, 1),
 }  # fmt: skip
 
 
@@ -432,7 +433,8 @@ def test_a_picture_far_out_of_its_frame_is_still_its_mirror_image() -> None:
 
 
 def test_a_large_picture_is_augmented_without_a_margin_and_just_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline = Augment(rotate=Operation(probability=1.0, low=-90.0, high=90.0), elastic=Operation(probability=0.5, high=0.1), skew=Operation(probability=0.5, high=0.2))
+    turned = Operation(probability=1.0, low=-90.0, high=90.0)
+    pipeline = Augment(rotate=turned, elastic=Operation(probability=0.5, high=0.1), skew=Operation(probability=0.5, high=0.2))
     picture, composed = drawn_lesion("melanoma", 64, 1), maps(pipeline, 64, 0, 20)
     with_margin = [augment_pixels.augment(picture, composed, i) for i in range(20)]
     monkeypatch.setattr(augment_pixels, "MARGIN_PIXELS", 0)

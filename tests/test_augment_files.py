@@ -19,7 +19,9 @@ from melanoma_edge.data.samples import draw
 from melanoma_edge.errors import BadInput
 
 PIPELINE = Augment(
-    rotate=Operation(probability=1.0, low=-180.0, high=180.0), elastic=Operation(probability=0.5, low=0.02, high=0.05), flip_left_right=Operation(probability=0.5)
+    rotate=Operation(probability=1.0, low=-180.0, high=180.0),
+    elastic=Operation(probability=0.5, low=0.02, high=0.05),
+    flip_left_right=Operation(probability=0.5),
 )
 TURN_OVER = Augment(flip_left_right=Operation(probability=1.0))
 
@@ -137,7 +139,10 @@ def test_an_odd_class_name_becomes_a_folder_that_every_system_takes(name: str, t
 # --- the originals stay as they are
 
 
-@pytest.mark.parametrize("where", ["{data}", "{data}/new", "{data}/nevus", "{data}/nevus/a/b", "{data}/..", "{data}/../..", "{link}", "{link}/new", "{data}/nevus/../x"])
+INTO = ("{data}", "{data}/new", "{data}/nevus", "{data}/nevus/a/b", "{data}/..", "{data}/../..", "{link}", "{link}/new", "{data}/nevus/../x")
+
+
+@pytest.mark.parametrize("where", INTO)
 def test_writing_into_or_around_the_originals_is_refused(where: str, data: Path, tmp_path: Path) -> None:
     link = tmp_path.parent / f"{tmp_path.name}-link"
     link.symlink_to(data)

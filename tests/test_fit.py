@@ -61,7 +61,8 @@ def test_with_a_gpu_the_feed_hands_pictures_over_and_tensorflow_augments_them(pi
 
     from melanoma_edge.model import augment_ops
 
-    recipe = recipes.load("default", ["image_size=32", "width=0.25", "samples_per_class=20", "batch_size=10", "augment.jpeg={probability=0.3, low=40.0, high=90.0}"])
+    jpeg = "augment.jpeg={probability=0.3, low=40.0, high=90.0}"
+    recipe = recipes.load("default", ["image_size=32", "width=0.25", "samples_per_class=20", "batch_size=10", jpeg])
     _, on_processor = one_epoch(recipe, pictures, tmp_path / "a")
     seen = []
     apply = augment_ops.apply

@@ -59,13 +59,29 @@ class Operation(Model):
         return self
 
 
+LIMITS: dict[str, tuple[float, float]] = {
+    "crop": (0.05, 1.0),
+    "shear": (-80.0, 80.0),
+    "skew": (-0.5, 0.5),
+    "elastic": (0.0, 0.5),
+    "illuminant": (0.0, 1.0),
+    "blur": (0.0, 0.1),
+    "jpeg": (1.0, 100.0),
+    "erase": (0.0, 1.0),
+}
+"""Strengths beyond these mean nothing, or (skew, shear) send the picture to infinity."""
+
+
 class Augment(Model):
     """The augmentation pipeline, Augmentor style: every operation has a probability of its own.
 
-    Geometric strengths: `rotate` degrees; `zoom` factor (1 = none); `shift` share of the side;
-    `shear` degrees; `skew` share of the side that a corner moves (perspective). Colour strengths:
-    `brightness`, `contrast`, `saturation` factors (1 = none); `hue` degrees; `illuminant` the
-    relative gain of a random channel tint; `erase` side of the erased square as a share.
+    Geometric strengths: `rotate` degrees; `zoom` factor (1 = none); `crop` the share of the side that is
+    kept, from a random place, and enlarged to the whole frame; `shift` share of the side; `shear` degrees;
+    `skew` share of the side that a corner moves (perspective); `elastic` share of the side that a node of a
+    smooth random field moves at most (0.1 looks like 8 pixels of 180 in Augmentor). Colour strengths: `brightness`, `contrast`, `saturation` factors
+    (1 = none); `hue` degrees; `illuminant` the relative gain of a random channel tint. Then `blur` the
+    standard deviation of a Gaussian as a share of the side (0.005 is 0.9 pixels of 180), `jpeg` the quality
+    (1 to 100) at which the picture is compressed once more, and `erase` the side of the erased square as a share.
     """
 
     flip_left_right: Operation = Operation(probability=0.0)
@@ -73,14 +89,18 @@ class Augment(Model):
     quarter_turn: Operation = Operation(probability=0.0)
     rotate: Operation = Operation(probability=0.0)
     zoom: Operation = Operation(probability=0.0, low=1.0, high=1.0)
+    crop: Operation = Operation(probability=0.0, low=1.0, high=1.0)
     shift: Operation = Operation(probability=0.0)
     shear: Operation = Operation(probability=0.0)
     skew: Operation = Operation(probability=0.0)
+    elastic: Operation = Operation(probability=0.0)
     brightness: Operation = Operation(probability=0.0, low=1.0, high=1.0)
     contrast: Operation = Operation(probability=0.0, low=1.0, high=1.0)
     saturation: Operation = Operation(probability=0.0, low=1.0, high=1.0)
     hue: Operation = Operation(probability=0.0)
     illuminant: Operation = Operation(probability=0.0)
+    blur: Operation = Operation(probability=0.0)
+    jpeg: Operation = Operation(probability=0.0, low=100.0, high=100.0)
     erase: Operation = Operation(probability=0.0)
 
     @model_validator(mode="after")
@@ -88,7 +108,14 @@ class Augment(Model):
         for name in ("zoom", "brightness", "contrast", "saturation"):
             if getattr(self, name).low <= 0 and getattr(self, name).probability > 0:
                 raise ValueError(f"{name}.low must be above 0 (1 means unchanged)")
+        for name, (lowest, highest) in LIMITS.items():
+            found = getattr(self, name)
+            if found.probability > 0 and not lowest <= found.low <= found.high <= highest:
+                raise ValueError(f"{name} goes from {found.low:g} to {found.high:g}: expected low and high within {lowest:g} to {highest:g}")
         return self
+
+
+SAMPLES_PER_CLASS = 300
 
 
 class Recipe(Model):
@@ -127,8 +154,13 @@ class Recipe(Model):
     fold: Annotated[int, Field(ge=0, le=19)] = 0
     """Which fold is the test part; another one of the rest is the validation part."""
 
-    samples_per_class: Annotated[int, Field(ge=0)] = 300
-    """Rebalancing: augmented samples of each class an epoch; 0 takes every picture once instead."""
+    rebalance: Literal["augmentor", "balanced", "class_weight", "none"] = "augmentor"
+    """How classes of different size are made to count alike. `augmentor`: `samples_per_class` augmented samples of
+    each class an epoch. `balanced`: each sample's class is drawn evenly, then a picture of it; an epoch is as long as
+    the training part. `class_weight`: every picture once, its loss weighted by n / (classes * pictures of its
+    class). `none`: every picture once, and large classes count more."""
+    samples_per_class: Annotated[int, Field(ge=1)] | None = None
+    """Augmented samples of each class an epoch, for `augmentor` (300 where nothing is said) and nothing else."""
     augment: Augment = Augment()
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 60
@@ -152,8 +184,21 @@ class Recipe(Model):
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
 
+    @model_validator(mode="before")
+    @classmethod
+    def _samples(cls, values: Any) -> Any:
+        """Put the default of `samples_per_class` where it has a meaning, so that a resolved recipe names it."""
+        if isinstance(values, dict) and values.get("samples_per_class") is None and values.get("rebalance", "augmentor") == "augmentor":
+            return {**values, "samples_per_class": SAMPLES_PER_CLASS}
+        return values
+
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
+        if self.rebalance != "augmentor" and self.samples_per_class is not None:
+            raise ValueError(
+                f"samples_per_class is {self.samples_per_class} but rebalance is {self.rebalance!r}, which has an epoch length of its own: "
+                'remove samples_per_class, or write rebalance = "augmentor"'
+            )
         if self.fold >= self.folds:
             raise ValueError(f"fold is {self.fold} but folds is {self.folds}: expected fold in 0..{self.folds - 1}")
         return self

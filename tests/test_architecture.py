@@ -30,6 +30,7 @@ on the second floor, some also use each other."""
 HEAVY = ("tensorflow", "tf_keras", "keras", "tensorflow_model_optimization", "tf2onnx", "onnxruntime", "ai_edge_litert")
 
 HEAVY_MODULES = {
+    "melanoma_edge.model.augment_ops",
     "melanoma_edge.model.fit",
     "melanoma_edge.model.network",
     "melanoma_edge.model.quantize",

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from melanoma_edge import recipes
-from melanoma_edge.contract import Augment, Recipe
-from melanoma_edge.data import feed
+from melanoma_edge.contract import Augment, Operation, Recipe
+from melanoma_edge.data import augment_pixels, feed
+from melanoma_edge.data.augment import STAY, Composed
 from melanoma_edge.data.feed import batches, steps_per_epoch
 
 SIZE, LABELS = 32, np.repeat([0, 1, 2], [23, 9, 5])
@@ -59,7 +60,8 @@ def test_batches_have_the_shape_that_the_network_takes(pictures: np.ndarray) -> 
         ({"batch_size": 90}, 1, 90),
         ({"batch_size": 91}, 1, 90),
         ({"batch_size": 8192}, 1, 90),
-        ({"samples_per_class": 0}, 4, 8),
+        ({"rebalance": "none", "samples_per_class": None}, 4, 8),
+        ({"rebalance": "balanced", "samples_per_class": None}, 4, 8),
         ({"samples_per_class": 1}, 1, 3),
         ({"samples_per_class": 1, "batch_size": 1}, 3, 1),
     ],
@@ -79,9 +81,9 @@ def test_pictures_keep_their_labels_and_every_class_its_share(pictures: np.ndarr
     assert {label: set(times[LABELS == label]) for label in range(3)} == {0: {1, 2}, 1: {3, 4}, 2: {6}}
 
 
-@pytest.mark.parametrize("samples", [0, 30])
-def test_every_epoch_has_an_order_of_its_own(pictures: np.ndarray, samples: int) -> None:
-    plain = recipe(augment=Augment(), samples_per_class=samples)
+@pytest.mark.parametrize("rebalance", ["augmentor", "balanced", "class_weight", "none"])
+def test_every_epoch_has_an_order_of_its_own(pictures: np.ndarray, rebalance: str) -> None:
+    plain = recipe(augment=Augment(), rebalance=rebalance, samples_per_class=30 if rebalance == "augmentor" else None)
     assert len({epoch(pictures, plain, number)[0][:, 0, 0, 0].tobytes() for number in range(5)}) == 5
 
 
@@ -134,6 +136,47 @@ def test_leaving_early_leaves_no_thread_behind(pictures: np.ndarray) -> None:
     assert threading.active_count() == before
 
 
-def test_an_error_in_a_thread_reaches_the_consumer() -> None:
-    with pytest.raises(ValueError, match="could not broadcast|different shape|shape"):
-        list(batches(np.zeros((len(LABELS), SIZE, SIZE + 1, 3), np.uint8), LABELS, recipe(), 0))
+def test_an_error_in_a_thread_reaches_the_consumer(pictures: np.ndarray) -> None:
+    with pytest.raises(IndexError):
+        list(batches(pictures[:3], LABELS, recipe(), 0))
+
+
+class OnDisk:
+    """What a set too large for memory looks like: read by number, slice or numbers, and nothing else."""
+
+    def __init__(self, pictures: np.ndarray) -> None:
+        self.shape, self._pictures = pictures.shape, pictures
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, which: int | slice | np.ndarray) -> np.ndarray:
+        assert isinstance(which, (int, slice, np.ndarray))
+        found = self._pictures[which].copy()
+        found.flags.writeable = False
+        return found
+
+
+def test_pictures_may_stay_on_disk(pictures: np.ndarray) -> None:
+    assert equal(epoch(OnDisk(pictures), recipe()), epoch(pictures, recipe()))
+
+
+def test_blocks_of_draws_change_nothing(pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = epoch(pictures, recipe())
+    for block in (1, 20, 1000):
+        monkeypatch.setattr(feed, "BLOCK", block)
+        assert equal(epoch(pictures, recipe()), expected), block
+
+
+def test_another_place_of_work_gets_all_but_the_jpegs_and_the_same_maps(pictures: np.ndarray) -> None:
+    pipeline = recipes.load("default").augment.model_copy(update={"jpeg": Operation(probability=0.4, low=30.0, high=60.0)})
+    asked, thread, calls = recipe(augment=pipeline), threading.get_ident(), []
+
+    def finish(batch: np.ndarray, maps: Composed) -> np.ndarray:
+        assert threading.get_ident() == thread and len(maps) == len(batch) and not maps.quality.any()
+        calls.append(sum(maps.kind == STAY))
+        return np.stack([augment_pixels.augment(picture, maps, i) for i, picture in enumerate(batch)])
+
+    found = [np.concatenate(values) for values in zip(*batches(pictures, LABELS, asked, 0, finish))]
+    assert equal(found, epoch(pictures, asked)) and len(calls) == 11
+    assert 20 < sum(calls) < 60, "the JPEGs, 40 % of 88, come with nothing left to do"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from melanoma_edge import recipes
-from melanoma_edge.contract import Augment, Operation, Recipe
+from melanoma_edge.contract import LIMITS, Augment, Operation, Recipe
 from melanoma_edge.errors import BadInput
 
 OPERATIONS = tuple(Augment.model_fields)
@@ -89,7 +89,8 @@ def values(draw: st.DrawFn) -> dict:
         "max_bad_share": bounded(0.0, 1.0),
         "folds": st.just(folds),
         "fold": st.integers(0, folds - 1),
-        "samples_per_class": st.integers(0, 10**9),
+        "rebalance": st.just("augmentor"),
+        "samples_per_class": st.integers(1, 10**9),
         "epochs": st.integers(1, 10_000),
         "batch_size": st.integers(1, 8192),
         "learning_rate": FACTOR,
@@ -109,7 +110,8 @@ def values(draw: st.DrawFn) -> dict:
     return {
         "name": draw(st.from_regex(r"[a-z0-9][a-z0-9-]{0,40}", fullmatch=True)),
         **{key: draw(strategies[key]) for key in sorted(chosen)},
-        "augment": {name: draw(operations(FACTOR)) for name in sorted(augment)},
+        **({} if "samples_per_class" in chosen else {"rebalance": draw(st.sampled_from(get_args(Recipe.model_fields["rebalance"].annotation)))}),
+        "augment": {name: draw(operations(bounded(*LIMITS[name]) if name in LIMITS else FACTOR)) for name in sorted(augment)},
     }
 
 

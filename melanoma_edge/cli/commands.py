@@ -293,6 +293,40 @@ def recipes(name, quiet, verbose):
 
 
 @command
+@click.argument("data", type=FOLDER)
+@click.option("--out", type=FOLDER, help="Folder to write [default: augmented], or the PNG file of --preview [default: augmented.png].")
+@click.option("--per-class", type=int, help="Copies of each class [default: 500].")
+@click.option("--pipeline", default="default", show_default=True, metavar="FILE", help="TOML with [augment.*] tables or a whole recipe; or a shipped recipe.")
+@click.option("--size", type=int, help="Side of square copies in pixels [default: each picture's own size and shape].")
+@click.option("--seed", default=7, show_default=True)
+@click.option("--preview", is_flag=True, help="Write one contact sheet to look at instead: pictures of each class, with augmented copies.")
+@force_option
+@json_option
+def augment(data, out, per_class, pipeline, size, seed, preview, force, as_json, quiet, verbose):
+    """Write augmented copies of the pictures below DATA, the same number of each class, as Augmentor does.
+
+    For other tools, and to look at: `train` augments by itself, after the split, and wants DATA as it is.
+
+    \b
+    Example: melanoma-edge augment photographs --preview --pipeline mine.toml
+    """
+    from melanoma_edge.data import augment_files as library
+    from melanoma_edge.recipes import load_augment
+
+    if preview and per_class is not None:
+        raise click.UsageError("--preview shows a few pictures of each class: leave --per-class out")
+    chosen, screen = load_augment(pipeline), _show(quiet, verbose)
+    with screen.bar("augmenting") as progress:
+        if preview:
+            facts = library.preview(data, out or Path("augmented.png"), chosen, seed=seed, size=size, force=force, progress=progress)
+        else:
+            out = out or Path("augmented")
+            facts = library.write_augmented(data, out, chosen, per_class=500 if per_class is None else per_class, seed=seed, size=size, force=force, progress=progress)
+            facts = {"folder": str(out), **facts}
+    screen.augmented(facts, as_json)
+
+
+@command
 @json_option
 @click.option("--tensorflow", is_flag=True, help="Also start TensorFlow to see its GPUs (takes seconds).")
 def doctor(as_json, tensorflow, quiet, verbose):

@@ -251,6 +251,19 @@ class Screen:
             table.add_row(recipe.name, recipe.network, str(recipe.image_size), f"{recipe.epochs} + {recipe.qat_epochs} QAT", escape(recipe.description))
         self.out.print(table)
 
+    def augmented(self, facts: dict, as_json: bool) -> None:
+        """Print what was augmented, and what could not be read."""
+        if as_json:
+            return self.json(facts)
+        unreadable, per_class = facts["unreadable"], facts.get("per_class", {})
+        self.facts({name: value for name, value in facts.items() if name not in ("unreadable", "per_class")}, False)
+        for name, count in per_class.items():
+            self.out.print(f"  {escape(name)}: {count}" + ("" if count else " (none of its pictures can be read)"), style="" if count else "yellow")
+        for path, why in unreadable:
+            self.out.print(f"unreadable: {escape(path)}: {escape(why)}", style="yellow")
+        if unreadable:
+            self.out.print(f"unreadable files left out: {len(unreadable)}", style="yellow")
+
     def doctor(self, facts: dict, as_json: bool) -> None:
         """Print what this machine has."""
         if as_json:

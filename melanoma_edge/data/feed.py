@@ -7,19 +7,25 @@ recipe's seed, the epoch and nothing else, so an interrupted run goes on exactly
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
 from melanoma_edge.contract import Recipe
-from melanoma_edge.data.augment import augment
+from melanoma_edge.data.augment import Composed, compose, draw
+from melanoma_edge.data.augment_pixels import augment, require
 from melanoma_edge.data.rebalance import epoch_order
 
 WORKERS = 2
 """OpenCV works without Python's lock; more threads than this only compete with the training step."""
 AHEAD = 6
 """Batches in preparation: enough to ride out a slow one."""
+BLOCK = 256
+"""Samples drawn at once: NumPy's calls cost the same for few samples as for many."""
+
+Finish = Callable[[np.ndarray, Composed], object]
+"""Augments a whole batch elsewhere: (uint8 [batch, size, size, 3], its maps) -> a batch of the same kind."""
 
 
 def steps_per_epoch(labels: np.ndarray, recipe: Recipe) -> int:
@@ -27,31 +33,53 @@ def steps_per_epoch(labels: np.ndarray, recipe: Recipe) -> int:
     return max(1, len(epoch_order(labels, recipe, 0)) // recipe.batch_size)
 
 
-def batches(pictures: np.ndarray, labels: np.ndarray, recipe: Recipe, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def batches(
+    pictures: np.ndarray, labels: np.ndarray, recipe: Recipe, epoch: int, finish: Finish | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (uint8 [batch, size, size, 3], int64 [batch]) for one epoch.
 
-    `pictures` is uint8 [n, size, size, 3] and `labels` int [n]: the training part, nothing else.
+    `pictures` (uint8 [n, size, size, 3], read one at a time) and `labels` (int [n]) are the training part, nothing
+    else. With `finish` the pictures are augmented by it, in the caller's thread, instead of by the feed's own: all
+    but those that are compressed as JPEG, which the feed augments itself and hands over with nothing left to do.
     """
-    import cv2
-
-    cv2.setNumThreads(1)  # the parallelism is ours: one picture a thread
+    require()
     order = epoch_order(labels, recipe, epoch)
     size = min(recipe.batch_size, len(order))
+    steps = len(order) // size
+    together = max(1, BLOCK // size)
+    shape = pictures.shape[1:]
 
-    def make(step: int) -> tuple[np.ndarray, np.ndarray]:
+    def maps_of(block: int) -> tuple[Composed, Composed | None]:
+        """Return the maps of a block of batches: those for the feed and, where there is `finish`, those for it."""
+        first = block * together * size
+        drawn = draw(recipe.augment, (recipe.seed, epoch), first, min(together * size, steps * size - first))
+        maps = compose(drawn, *shape[:2])
+        return maps, None if finish is None else compose(drawn.without(maps.quality > 0), *shape[:2])
+
+    def make(step: int, block: Future) -> tuple[np.ndarray, np.ndarray, Composed | None]:
         chosen = order[step * size : (step + 1) * size]
-        out = np.empty((len(chosen), *pictures.shape[1:]), np.uint8)
+        own, rest = block.result()
+        first = step % together * size
+        out = np.empty((len(chosen), *shape), np.uint8)
         for slot, position in enumerate(chosen):
-            rng = np.random.default_rng([recipe.seed, 2, epoch, step * size + slot])
-            out[slot] = augment(pictures[position], recipe.augment, rng)
-        return out, labels[chosen].astype(np.int64)
+            picture = np.ascontiguousarray(pictures[int(position)])
+            if finish is None or own.quality[first + slot] > 0:
+                augment(picture, own, first + slot, out[slot])
+            else:
+                out[slot] = picture
+        return out, labels[chosen].astype(np.int64), None if rest is None else rest.part(slice(first, first + len(chosen)))
+
+    def hand_over(made: Future) -> tuple[np.ndarray, np.ndarray]:
+        batch, classes, rest = made.result()
+        return (batch if finish is None else finish(batch, rest)), classes
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        waiting = deque()
-        steps = len(order) // size
+        waiting: deque[Future] = deque()
         for step in range(steps):
-            waiting.append(pool.submit(make, step))
+            if step % together == 0:
+                block = pool.submit(maps_of, step // together)
+            waiting.append(pool.submit(make, step, block))
             if len(waiting) > AHEAD:
-                yield waiting.popleft().result()
+                yield hand_over(waiting.popleft())
         while waiting:
-            yield waiting.popleft().result()
+            yield hand_over(waiting.popleft())

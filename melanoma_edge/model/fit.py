@@ -18,9 +18,10 @@ import tensorflow as tf
 import tf_keras as keras
 
 from melanoma_edge.contract import EpochRow, Recipe
-from melanoma_edge.data import feed
+from melanoma_edge.data import feed, rebalance
 from melanoma_edge.data.cache import Pictures
 from melanoma_edge.errors import BadInput
+from melanoma_edge.model import augment_ops
 from melanoma_edge.model import run as runs
 
 Report = Callable[[str, dict], None]
@@ -67,10 +68,11 @@ def fit(
     optimizer.build(variables)
     first, best, best_weights = _restore(checkpoint, phase, model, optimizer)
     del history[_rows_before(history, phase) + first :]
-    step = _train_step(model, variables, optimizer, recipe)
+    step = _train_step(model, variables, optimizer, recipe, rebalance.class_weights(train.labels, model.output_shape[-1], recipe))
+    finish = augment_ops.apply if tf.config.list_physical_devices("GPU") else None  # a GPU leaves the processor too little time for pixels
     for epoch in range(first, phase.epochs):
         started, losses, hits, seen = time.perf_counter(), [], 0, 0
-        for done, (pictures, labels) in enumerate(feed.batches(train.pictures, train.labels, recipe, epoch), 1):
+        for done, (pictures, labels) in enumerate(feed.batches(train.pictures, train.labels, recipe, epoch, finish), 1):
             loss, correct = step(pictures, labels)
             losses.append(float(loss))
             hits += int(correct)
@@ -107,16 +109,20 @@ def predict(model: keras.Model, pictures: Pictures | np.ndarray, batch: int = 64
     return np.concatenate([call(tf.constant(pictures[i : i + batch])).numpy() for i in range(0, len(pictures), batch)])
 
 
-def _train_step(model: keras.Model, variables: list, optimizer, recipe: Recipe):
-    """Return the compiled step: (uint8 pictures, int labels) -> (loss, number of hits)."""
+def _train_step(model: keras.Model, variables: list, optimizer, recipe: Recipe, weights: np.ndarray | None = None):
+    """Return the compiled step: (uint8 pictures, int labels) -> (loss, number of hits).
+
+    `weights` (float32 [classes]) is what a picture of each class counts in the loss; without it, all count alike.
+    """
     classes = model.output_shape[-1]
+    weighted = weights is not None and not np.all(weights == 1)
     loss_of = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
 
     @tf.function(reduce_retracing=True)
     def step(pictures, labels):
         with tf.GradientTape() as tape:
             logits = model(tf.cast(pictures, tf.float32), training=True)
-            loss = loss_of(tf.one_hot(labels, classes), logits)
+            loss = loss_of(tf.one_hot(labels, classes), logits, sample_weight=tf.gather(tf.constant(weights), labels) if weighted else None)
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
         return loss, tf.reduce_sum(tf.cast(tf.argmax(logits, axis=1) == labels, tf.int32))
 

@@ -155,7 +155,12 @@ def training(run: runs.Run) -> list[tuple[str, str]]:
         epochs = [row for row in history if row.phase == phase]
         rate = f", {np.median([row.images_per_second for row in epochs]):,.0f} pictures a second" if epochs else ""
         found.append((f"{PHASES.get(phase, phase)} phase", f"{len(epochs)} epochs in {seconds / 60:,.1f} min{rate}"))
-    drawn = f"{recipe.samples_per_class} of each class, drawn anew" if recipe.samples_per_class else "every picture once"
+    drawn = {
+        "augmentor": f"{recipe.samples_per_class} of each class, drawn anew",
+        "balanced": "each sample's class drawn evenly",
+        "class_weight": "every picture once, weighted by its class",
+        "none": "every picture once",
+    }[recipe.rebalance]
     return [*found, ("An epoch", f"{drawn}; batches of {recipe.batch_size}"), ("Input", f"{recipe.image_size} × {recipe.image_size} pixels, RGB")]
 
 

@@ -11,14 +11,14 @@ import json
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from melanoma_edge.contract import Recipe
+from melanoma_edge.contract import Augment, Recipe
 from melanoma_edge.errors import BadInput
 
 DEFAULT = "default"
@@ -38,26 +38,33 @@ def text(name: str) -> str:
     return resources.files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
 
 
-def load(name_or_file: str | Path = DEFAULT, overrides: Iterable[str] = ()) -> Recipe:
+def load(name_or_file: str | Path = DEFAULT, overrides: Sequence[str] = ()) -> Recipe:
     """Return the recipe `name_or_file` with `overrides` ("key=value", dots for tables) applied.
 
+    An override that sets `rebalance` replaces the old strategy together with its `samples_per_class`.
     Raises BadInput in one line for an unknown key, a wrong type or a contradiction.
     """
     source = str(name_or_file)
-    if source.endswith(".toml"):
-        try:
-            content = Path(source).read_text(encoding="utf-8-sig")  # Windows editors write a byte-order mark
-        except (OSError, ValueError) as error:
-            raise BadInput(f"the recipe {source} cannot be read: {error}; give a TOML file or one of {', '.join(names())}") from None
-    else:
-        content = text(source)
-    try:
-        values = tomllib.loads(content)
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
-        raise BadInput(f"the recipe {source} is not TOML: {error}; correct that line") from None
+    values = _values(source)
+    before = set(values)
     for override in overrides:
         _apply(values, override)
+    given = {override.partition("=")[0].strip() for override in overrides}
+    if "rebalance" in given and "samples_per_class" in before - given and values["rebalance"] != "augmentor":
+        del values["samples_per_class"]  # it belonged to the strategy that was just replaced
     return parse(values, source)
+
+
+def load_augment(name_or_file: str | Path = DEFAULT) -> Augment:
+    """Return the augmentation pipeline of a shipped recipe, or of a TOML file: [augment.*] tables or a whole recipe.
+
+    Raises BadInput in one line, also for a file without such tables.
+    """
+    source = str(name_or_file)
+    values = _values(source)
+    if "augment" not in values:
+        raise BadInput(f"{source} holds no augmentation: expected tables such as [augment.rotate]; see `melanoma-edge recipes default`")
+    return parse({"name": "pipeline", **values}, source).augment
 
 
 def parse(values: Mapping[str, Any], source: str) -> Recipe:
@@ -72,7 +79,7 @@ def to_toml(recipe: Recipe) -> str:
     """Return `recipe`, every key written out, as TOML that :func:`load` reads back to an equal recipe."""
     values = recipe.model_dump()
     augment = values.pop("augment")
-    lines = [f"{key} = {_toml(value)}" for key, value in values.items()]
+    lines = [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
     for operation, settings in augment.items():
         lines += ["", f"[augment.{operation}]", *(f"{key} = {_toml(value)}" for key, value in settings.items())]
     return "\n".join(lines) + "\n"
@@ -98,6 +105,21 @@ def explain(error: ValidationError) -> str:
     line = f"; write for example {key} = {_toml(_default_at(path))}" if _default_at(path) is not None else ""
     shown = repr(found) if len(repr(found)) <= MAX_SHOWN else repr(found)[:MAX_SHOWN] + "..."
     return f"{key} is {shown}: {message}{line}"
+
+
+def _values(source: str) -> dict[str, Any]:
+    """Return what stands in the TOML file or shipped recipe `source`. Raises BadInput."""
+    if source.endswith(".toml"):
+        try:
+            content = Path(source).read_text(encoding="utf-8-sig")  # Windows editors write a byte-order mark
+        except (OSError, ValueError) as error:
+            raise BadInput(f"the recipe {source} cannot be read: {error}; give a TOML file or one of {', '.join(names())}") from None
+    else:
+        content = text(source)
+    try:
+        return tomllib.loads(content)
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
+        raise BadInput(f"the recipe {source} is not TOML: {error}; correct that line") from None
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

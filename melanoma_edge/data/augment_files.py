@@ -25,6 +25,7 @@ from melanoma_edge.data.augment import compose, draw
 from melanoma_edge.data.augment_pixels import MAX_LENGTH, augment, require
 from melanoma_edge.data.rebalance import draw_from
 from melanoma_edge.data.sheet import titled_sheet
+from melanoma_edge.data.sources import read_listing
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import new_folder, refuse_existing, write_bytes, write_json
 
@@ -64,7 +65,7 @@ def write_augmented(
     """
     require()
     _check(per_class, size, seed)
-    entries = _entries(data)
+    data, entries = _entries(data)
     _keep_apart(out, data, entries)
     members: dict[str, list[str]] = defaultdict(list)
     for path, label in entries:
@@ -159,7 +160,7 @@ def preview(
     if out.is_dir():
         raise BadInput(f"{out} is a folder: expected a PNG file to write; choose another --out")
     refuse_existing(out, force=force)
-    entries = _entries(data)
+    data, entries = _entries(data)
     _keep_apart(out.parent, data, entries, ancestors=False)
     members: dict[str, list[str]] = defaultdict(list)
     for path, label in entries:
@@ -195,11 +196,10 @@ def preview(
     }
 
 
-def _entries(data: Path) -> list[tuple[str, str]]:
-    """Return (path relative to `data`, class) of every picture: the one place that lists them."""
-    from melanoma_edge.data.index import list_pictures
-
-    return list_pictures(data)
+def _entries(data: Path) -> tuple[Path, list[tuple[str, str]]]:
+    """Return (the folder that paths are relative to, (path, class) of every picture of the data set)."""
+    listing = read_listing(Path(data))
+    return listing.root, [(entry.path, entry.label) for entry in listing.entries]
 
 
 def _check(per_class: int, size: int | None, seed: int) -> None:

@@ -18,7 +18,8 @@ from melanoma_edge.contract import EpochRow, Recipe, RunFacts
 from melanoma_edge.data import policy, rebalance
 from melanoma_edge.data.cache import default_folder
 from melanoma_edge.data.copies import fingerprints
-from melanoma_edge.data.index import find_metadata, read_index
+from melanoma_edge.data.index import read_index
+from melanoma_edge.data.sources import find_metadata
 from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION, data_hash, split
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, read_json, refuse_existing, sha256_file, write_json, write_text

@@ -18,9 +18,9 @@ from melanoma_edge.contract import EpochRow, Recipe, RunFacts
 from melanoma_edge.data import policy, rebalance
 from melanoma_edge.data.cache import default_folder
 from melanoma_edge.data.copies import fingerprints
-from melanoma_edge.data.index import read_index
+from melanoma_edge.data.index import Index, read_index
 from melanoma_edge.data.sources import find_metadata
-from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION, data_hash, split
+from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION, absent_from_test, data_hash, split
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, read_json, refuse_existing, sha256_file, write_json, write_text
 from melanoma_edge.model import run as runs
@@ -34,6 +34,7 @@ def train(
     *,
     metadata: Path | None = None,
     cache: Path | None = None,
+    index: Index | None = None,
     resume: bool = False,
     command: str = "melanoma_edge.model.train.train",
     report=lambda event, facts: None,
@@ -42,7 +43,8 @@ def train(
 
     With `resume`, an interrupted run at `out` goes on (its own recipe counts); a complete one is
     returned as it is. Without `metadata`, `data`/metadata.csv is used where it is there. Prepared pictures are kept
-    in `cache`, by default where :func:`melanoma_edge.data.cache.default_folder` says.
+    in `cache`, by default where :func:`melanoma_edge.data.cache.default_folder` says. An `index` of `data` with the recipe's
+    `image_size` and `decode` saves reading it again.
     `report(event, facts)` is called with "index", "data", "phase", "step", "epoch" and "evaluation" events. Raises BadInput for bad data, Missing for a missing package or full disk.
     """
     started = time.perf_counter()
@@ -60,7 +62,7 @@ def train(
             refuse_existing(out)
         require()
         metadata = metadata or find_metadata(data)
-        index = read_index(
+        index = index or read_index(
             data,
             metadata=metadata,
             size=recipe.image_size,
@@ -70,7 +72,8 @@ def train(
         )
         selection = policy.select(index, recipe)
         parts = split(selection, recipe)
-        report("data", {"metadata": str(metadata) if metadata else None, **selection.report, "parts": {part: int((parts == part).sum()) for part in PARTS}})
+        sizes = {part: int((parts == part).sum()) for part in PARTS}
+        report("data", {"metadata": str(metadata) if metadata else None, **selection.report, "parts": sizes, "absent_from_test": absent_from_test(selection, parts)})
         sha256 = data_hash(selection, parts)
         labels = np.array([selection.classes.index(row.label) for row in selection.rows])
         if resume:
@@ -115,7 +118,7 @@ def _begin(out: Path, data: Path, metadata, recipe: Recipe, index, selection, pa
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / runs.RECIPE_FILE, recipes.to_toml(recipe))
         rows = [
-            runs.SplitRow(row.path, row.sha256, row.label, lesion, group, str(part), fingerprint)
+            runs.SplitRow(row.path, row.sha256, row.label, lesion, group, str(part), fingerprint, row.patient)
             for row, lesion, group, part, fingerprint in zip(
                 selection.rows, selection.lesions, selection.groups, parts, fingerprints(index.thumbnails[list(selection.positions)])
             )
@@ -251,8 +254,9 @@ def next_run(recipe: Recipe, folder: Path = RUNS) -> Path:
 
 
 def newest_interrupted(folder: Path = RUNS) -> Path:
-    """Return the interrupted run below `folder` that was worked on last; raises BadInput when there is none."""
-    found = [file for file in Path(folder).glob(f"*/{runs.RUN_FILE}") if '"state": "training"' in file.read_text(encoding="utf-8", errors="replace")]
+    """Return the interrupted run, or folder of folds, below `folder` that was worked on last; raises BadInput when there is none."""
+    found = [file for name in (runs.RUN_FILE, runs.FOLDS_FILE) for file in Path(folder).glob(f"*/{name}")]
+    found = [file for file in found if '"state": "training"' in file.read_text(encoding="utf-8", errors="replace")]
     if not found:
         raise BadInput(f"there is no interrupted run below {folder}/: name it with --out, or start one with `melanoma-edge train`")
     return max(found, key=lambda file: file.stat().st_mtime).parent

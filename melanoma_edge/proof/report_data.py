@@ -162,6 +162,7 @@ def gather(subject: Path) -> Material:
         return _of_bundle(open_bundle(subject))
     if (subject / runs.RUN_FILE).is_file():
         return _of_run(runs.open_run(subject))
+    runs.refuse_folds(subject)
     raise BadInput(f"{subject} is neither a run nor a bundle: expected a folder with {runs.RUN_FILE} or {MANIFEST}")
 
 

@@ -59,6 +59,7 @@ def open_subject(path: Path, artifact: str | None = None) -> Subject:
         return of_artifact(bundle, bundle.artifact(artifact) if artifact else bundle.default_artifact())
     if (path / runs.RUN_FILE).is_file():
         return of_run(runs.open_run(path), artifact)
+    runs.refuse_folds(path)
     raise BadInput(f"{path} is neither a run nor a bundle: expected a folder with {runs.RUN_FILE} or {MANIFEST}")
 
 

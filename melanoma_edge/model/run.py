@@ -23,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from melanoma_edge import recipes
-from melanoma_edge.contract import RUN_SCHEMA_VERSION, EpochRow, Recipe, RunFacts
+from melanoma_edge.contract import RUN_SCHEMA_VERSION, Decision, EpochRow, Recipe, RunFacts, Scores
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, read_json, sha256_file, write_bytes, write_text
 
@@ -95,6 +96,18 @@ class Run:
     def logits(self) -> dict[str, np.ndarray]:
         """Return {"float/validation", "float/test", "qat/...": float32 [pictures, classes]}."""
         return read_tensors(self.path / LOGITS_FILE)
+
+    def evaluation(self) -> dict[Which, tuple[Decision, Scores]]:
+        """Return each network's decision and scores on the test part; raises BadInput where evaluation.json is damaged."""
+        file = self.path / EVALUATION_FILE
+        found = read_json(file, "a run's evaluation")
+        try:
+            return {
+                which: (Decision.model_validate_json(json.dumps(found[which]["decision"])), Scores.model_validate_json(json.dumps(found[which]["scores"])))
+                for which in self.facts.weights
+            }
+        except (KeyError, TypeError, ValidationError) as error:
+            raise BadInput(f"{file} is not a run's evaluation ({' '.join(str(error).split())[:120]}): train again") from None
 
     def priors(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the class priors in training and those that probabilities are corrected to (float64 [classes])."""

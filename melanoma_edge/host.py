@@ -19,6 +19,7 @@ from melanoma_edge.contract import Model
 PACKAGES = (
     "numpy",
     "pillow",
+    "opencv-python-headless",
     "onnx",
     "ai-edge-litert",
     "onnxruntime",

@@ -32,7 +32,7 @@ def scores(
     classes: Sequence[str],
     positive_class: str | None,
     *,
-    decision: Decision | None = None,
+    decision: Decision | Sequence[Decision] | None = None,
     groups: np.ndarray | None = None,
     replicates: int = 1000,
     seed: int = 0,
@@ -44,7 +44,8 @@ def scores(
     are some but not all of the labels; positive_auc; the highest sensitivity for the positive class
     over all thresholds whose specificity is at least 80 % or 90 %, on these very pictures; and ece,
     the calibration error of the top class in 15 equal-width bins. With `decision`, also what its threshold in
-    force and its abstention, both fitted elsewhere, come to on these pictures.
+    force and its abstention, both fitted elsewhere, come to on these pictures; there is one for all, or one for each
+    picture where several models answered (out-of-fold predictions).
 
     `groups` [N] names the lesion of each picture; without it each picture counts as a lesion of its
     own. Intervals are the 2.5 % and 97.5 % percentiles of the replicates in which the figure is
@@ -59,11 +60,14 @@ def scores(
     positive = _position(positive_class, classes)
     units = _units(groups, len(labels))
     figures = Figures(probabilities, labels, positive)
-    decided = _decided(probabilities, labels, positive, decision) if decision else lambda weights: {}
+    decisions = [decision] if isinstance(decision, Decision) else list(decision or ())
+    if len(decisions) not in (0, 1, len(labels)):
+        raise BadInput(f"found {len(decisions)} decisions for {len(labels)} pictures: expected one, or one for each; pass them in the pictures' order")
+    decided = _decided(probabilities, labels, positive, decisions) if decisions else lambda weights: {}
     intervals = _intervals(lambda weights: figures(weights) | decided(weights), units, replicates, seed)
     proportions = _proportions(labels, len(classes), positive)
-    if decision:
-        proportions["accuracy_of_answers"] = _answered(probabilities, decision)
+    if decisions:
+        proportions["accuracy_of_answers"] = _answered(probabilities, decisions)
     for name, members in proportions.items():
         if name in intervals:
             intervals[name] = _not_certain(intervals[name], len(np.unique(units[members])))
@@ -229,19 +233,20 @@ class Figures:
         }
 
 
-def _decided(probabilities: np.ndarray, labels: np.ndarray, positive: int | None, decision: Decision) -> Weighted:
-    """Return what the decision's threshold in force and its abstention come to, as a function of weights."""
-    answered = _answered(probabilities, decision).astype(np.float64)
+def _decided(probabilities: np.ndarray, labels: np.ndarray, positive: int | None, decisions: Sequence[Decision]) -> Weighted:
+    """Return what the decisions' thresholds in force and their abstention come to, as a function of weights."""
+    answered = _answered(probabilities, decisions).astype(np.float64)
     right = answered * (probabilities.argmax(axis=1) == labels)
-    threshold = decision.operating()
+    in_force = [decision.operating() for decision in decisions]
 
     def figures(weights: np.ndarray) -> dict[str, np.ndarray]:
         found = {
             "coverage_of_decision": weights @ answered / weights.sum(axis=1),
             "accuracy_of_answers": _ratio(weights @ right, weights @ answered),
         }
-        if positive is not None and threshold is not None:
-            called, is_positive = probabilities[:, positive] >= threshold.probability, labels == positive
+        if positive is not None and None not in in_force:
+            thresholds = np.array([threshold.probability for threshold in in_force])
+            called, is_positive = probabilities[:, positive] >= thresholds, labels == positive
             found["positive_sensitivity_of_decision"] = _ratio(weights @ (called & is_positive), weights @ is_positive)
             found["positive_specificity_of_decision"] = _ratio(weights @ (~called & ~is_positive), weights @ ~is_positive)
         return found
@@ -249,9 +254,9 @@ def _decided(probabilities: np.ndarray, labels: np.ndarray, positive: int | None
     return figures
 
 
-def _answered(probabilities: np.ndarray, decision: Decision) -> np.ndarray:
-    """Return on which pictures the model does not abstain: bool [N]."""
-    return probabilities.max(axis=1) >= decision.abstention.probability
+def _answered(probabilities: np.ndarray, decisions: Sequence[Decision]) -> np.ndarray:
+    """Return on which pictures the model does not abstain, by one decision or each picture's own: bool [N]."""
+    return probabilities.max(axis=1) >= np.array([decision.abstention.probability for decision in decisions])
 
 
 class _Ranking:

@@ -139,7 +139,7 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]
     return folder, json.loads(record.read_text(encoding="utf-8"))
 
 
-SLOW = ("exported", "interrupted", "mixed")
+SLOW = ("exported", "interrupted", "mixed", "two_folds")
 """Fixtures that take longest to make."""
 
 

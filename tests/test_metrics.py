@@ -159,6 +159,37 @@ def test_all_or_none_of_few_lesions_is_not_certain(lesions, pictures, right):
         assert got.accuracy.low < got.accuracy.value < got.accuracy.high  # resampled as ever
 
 
+def decision_of(threshold: float, abstention: float) -> Decision:
+    in_force = Threshold(target_specificity=0.8, probability=threshold, validation_sensitivity=None, validation_specificity=None)
+    return Decision(temperature=1.0, thresholds=(in_force,), operating_specificity=0.8, abstention=Abstention(coverage=0.9, probability=abstention))
+
+
+@given(st.lists(st.integers(0, 2), min_size=60, max_size=60))
+@settings(deadline=None, max_examples=20)
+def test_each_picture_can_have_a_decision_of_its_own(model_of):
+    """As in out-of-fold predictions: three models, each with its threshold and its abstention."""
+    probabilities, labels = random_case(60, 3)
+    model_of, each = np.array(model_of), [decision_of(0.2, 0.6), decision_of(0.5, 0.4), decision_of(0.8, 0.5)]
+    got = metrics.scores(probabilities, labels, NAMES[:3], "melanoma", decision=[each[model] for model in model_of], replicates=20)
+    called = probabilities[:, 0] >= np.array([0.2, 0.5, 0.8])[model_of]
+    answered = probabilities.max(axis=1) >= np.array([0.6, 0.4, 0.5])[model_of]
+    expected = {
+        "positive_sensitivity_of_decision": called[labels == 0].mean(),
+        "positive_specificity_of_decision": (~called[labels != 0]).mean(),
+        "coverage_of_decision": answered.mean(),
+        "accuracy_of_answers": (probabilities.argmax(axis=1) == labels)[answered].mean(),
+    }
+    assert {name: getattr(got, name).value for name in expected} == pytest.approx(expected)
+    one = metrics.scores(probabilities, labels, NAMES[:3], "melanoma", decision=each[1], replicates=20)
+    assert metrics.scores(probabilities, labels, NAMES[:3], "melanoma", decision=[each[1]] * 60, replicates=20) == one
+
+
+def test_decisions_that_are_not_one_a_picture_are_refused():
+    probabilities, labels = random_case(60, 3)
+    with pytest.raises(BadInput, match="found 2 decisions for 60 pictures: expected one, or one for each"):
+        metrics.scores(probabilities, labels, NAMES[:3], "melanoma", decision=[decision_of(0.5, 0.5)] * 2, replicates=20)
+
+
 def test_the_fitted_decision_is_scored_as_it_is():
     """Threshold and abstention come from elsewhere; each share by hand, and with an interval around it."""
     rng = np.random.default_rng(5)

@@ -85,6 +85,7 @@ def values(draw: st.DrawFn) -> dict:
         "positive_class": TEXT,
         "conflicts": st.sampled_from(["reference", "drop", "keep"]),
         "duplicates": st.sampled_from(["one", "keep"]),
+        "decode": st.sampled_from(["full", "reduced"]),
         "min_lesions": st.integers(2, 10**9),
         "max_bad_share": bounded(0.0, 1.0),
         "folds": st.just(folds),

@@ -5,8 +5,10 @@ Nothing heavier than click is imported here at the top: `--help` and every usage
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -52,6 +54,65 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _wrong(line: str) -> Exception:
+    """Return the error for options that contradict each other."""
+    from melanoma_edge.errors import BadInput
+
+    return BadInput(line)
+
+
+class Asked(NamedTuple):
+    """What the options of :func:`recipe_options` say."""
+
+    recipe: str
+    overrides: tuple[str, ...]
+    """`key=value`, those of the shortcuts last."""
+
+    def load(self):
+        """Return the recipe."""
+        from melanoma_edge import recipes
+
+        return recipes.load(self.recipe, self.overrides)
+
+
+RECIPE_OPTIONS = (
+    click.option("--recipe", default="default", show_default=True, help="Name of a shipped recipe, or a TOML file."),
+    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; may be repeated."),
+)
+SHORTCUTS = {
+    "conflicts": click.option(
+        "--conflicts",
+        type=click.Choice(["reference", "drop", "keep"]),
+        help="Where labels of a picture and its copies contradict: the reference diagnosis decides, all are dropped, or all kept.",
+    ),
+    "duplicates": click.option("--duplicates", type=click.Choice(["one", "keep"]), help="Use one or all of several copies of a picture."),
+    "min_lesions": click.option("--min-lesions", type=int, metavar="N", help="Leave out classes of fewer lesions."),
+    "seed": click.option("--seed", type=int, help="Same as --set seed=N."),
+}
+"""Options that are short for --set KEY=VALUE: {key: option}."""
+
+
+def recipe_options(*shortcuts: str):
+    """Give a command --recipe, --set and some of SHORTCUTS; it gets them as one argument, `asked` (:class:`Asked`)."""
+
+    def with_options(function):
+        @functools.wraps(function)
+        def called(*arguments, recipe, overrides, **others):
+            values = {key: value for key in shortcuts if (value := others.pop(key)) is not None}
+            for override in overrides:
+                key = override.partition("=")[0].strip()
+                if key in values:
+                    raise _wrong(f"--{key.replace('_', '-')} and --set {override} say the same key: give one of them")
+            asked = Asked(recipe, (*overrides, *(f"{key}={value}" for key, value in values.items())))
+            return function(*arguments, asked=asked, **others)
+
+        for option in reversed((*RECIPE_OPTIONS, *(SHORTCUTS[key] for key in shortcuts))):
+            called = option(called)
+        return called
+
+    return with_options
+
+
 def _show(quiet: bool, verbose: bool):
     from melanoma_edge.cli.show import Screen
 
@@ -88,35 +149,50 @@ def samples(out, per_class, size, seed, force, as_json, quiet, verbose):
 
 @command
 @click.argument("data", type=FOLDER, required=False)
-@click.option("--recipe", default="default", show_default=True, help="Name of a shipped recipe, or a TOML file.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; may be repeated.")
+@recipe_options("conflicts", "duplicates", "min_lesions", "seed")
+@click.option("--folds", type=int, metavar="K", help="Train K folds, each tested on another part: mean, spread and pooled figures.")
 @click.option("--out", type=FOLDER, help="Run directory [default: the next free runs/NAME-N].")
 @metadata_option
 @licences_option
 @cache_option
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run (the newest, or the one of --out).")
-@click.option("--seed", type=int, help="Same as --set seed=N.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run, or with all folds (the newest, or the one of --out).")
 @json_option
-def train(data, recipe, overrides, out, metadata, licences, cache, resume, seed, as_json, quiet, verbose):
+def train(data, asked, folds, out, metadata, licences, cache, resume, as_json, quiet, verbose):
     """Train on the pictures of DATA: class folders, an archive's download, an index table (drawn samples without DATA).
 
     \b
     Example: melanoma-edge train photographs --metadata photographs/metadata.csv --set epochs=60
+    Example: melanoma-edge train photographs --folds 5
     """
-    from melanoma_edge import recipes
+    from melanoma_edge.model import folds as all_folds
+    from melanoma_edge.model import run as runs
     from melanoma_edge.model import train as training
 
     screen = _show(quiet, verbose)
+    chosen = None
     if resume:
+        if asked.overrides or folds is not None:
+            raise _wrong("--resume goes on with the recipe that was begun: leave out --set, its short forms and --folds")
         out = out or training.newest_interrupted()
-        chosen = None
     else:
-        chosen = recipes.load(recipe, [*overrides, *([f"seed={seed}"] if seed is not None else [])])
+        _refuse_two_folds(asked, folds)
+        chosen = asked.load()
         out = out or training.next_run(chosen)
         data = data or training.default_samples(progress=screen.line)
+    common = {"metadata": metadata, "licences": _names(licences), "cache": cache, "resume": resume, "command": _line()}
     with screen.training() as report:
-        run = training.train(data, chosen, out, metadata=metadata, licences=_names(licences), cache=cache, resume=resume, command=_line(), report=report)
-    screen.run(run, as_json)
+        if folds is not None or (resume and (out / runs.FOLDS_FILE).is_file()):
+            result = all_folds.train_folds(data, chosen, out, folds, report=report, **common)
+        else:
+            result = training.train(data, chosen, out, report=report, **common)
+    (screen.folds if isinstance(result, all_folds.Folds) else screen.run)(result, as_json)
+
+
+def _refuse_two_folds(asked: Asked, folds: int | None) -> None:
+    """Refuse --folds beside a --set that names a fold or another number of folds."""
+    for override in asked.overrides if folds is not None else ():
+        if override.partition("=")[0].strip() in ("fold", "folds"):
+            raise _wrong(f"--folds {folds} trains every one of {folds} folds: leave out --set {override}, or leave out --folds")
 
 
 @command

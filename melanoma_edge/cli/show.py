@@ -140,6 +140,35 @@ class Screen:
         self.out.print(f"run: {escape(str(run.path))}")
         self.out.print(f"next: melanoma-edge export {escape(str(run.path))}", style="dim")
 
+    def folds(self, folds, as_json: bool) -> None:
+        """Print what all folds came to together."""
+        facts = folds.facts
+        if as_json:
+            return self.json(facts.model_dump(mode="json"))
+        positive, names = facts.recipe.positive_class or "positive class", {"float": "float", "qat": "int8 (simulated)"}
+        heads = [f"{names[which]}: {what}" for which in facts.networks for what in ("mean ± sd", "pooled")]
+        title = f"{facts.recipe.folds} folds: {facts.pictures} pictures of {facts.groups} lesions, each tested once by a model that never saw it"
+        table = Table("figure", *heads, title=title, title_justify="left")
+        for key, label in FIGURES.items():
+            if any(key in across.figures for across in facts.networks.values()):
+                columns = [(across.figures.get(key), getattr(across.pooled, key)) for across in facts.networks.values()]
+                self._row(table, label.format(positive=positive), columns)
+        for name in facts.classes:
+            self._row(table, f"recall of {name}", [(across.recall[name], across.pooled.recall[name]) for across in facts.networks.values()])
+        self.out.print(table)
+        self.out.print(f"Mean and standard deviation over folds; pooled value and 95 % bootstrap interval over lesions. {NOTICE}", style="dim")
+        for fold in facts.runs:
+            if fold.absent_from_test:
+                self.out.print(f"{fold.run} tests no {escape(', '.join(fold.absent_from_test))}: too few lesions for {facts.recipe.folds} folds", style="yellow")
+        self.out.print(f"folds: {escape(str(folds.path))} ({', '.join(fold.run for fold in facts.runs)})")
+        self.out.print(f"next: melanoma-edge export {escape(str(folds.path / facts.runs[0].run))}", style="dim")
+
+    @staticmethod
+    def _row(table: Table, label: str, columns: list[tuple]) -> None:
+        """Add a row of (spread, pooled interval) for each network."""
+        cells = [cell for spread, pooled in columns for cell in (_spread(spread), _interval(pooled.model_dump()) if pooled else "-")]
+        table.add_row(escape(label), *cells)
+
     def evaluation(self, result: dict, as_json: bool) -> None:
         """Print the scores of one model on a folder."""
         if as_json:
@@ -325,6 +354,8 @@ class _Training:
         self.screen, self.progress = screen, progress
         self.task = progress.add_task("reading", total=None, detail="")
         self.epochs, self.last = 1, 0.0
+        self.fold = ""
+        self.data_said = False
 
     def event(self, event: str, facts: dict) -> None:
         getattr(self, f"on_{event}", lambda _: None)(facts)
@@ -332,8 +363,18 @@ class _Training:
     def on_index(self, facts: dict) -> None:
         self.progress.update(self.task, description="reading pictures", completed=facts["done"], total=facts["total"])
 
+    def on_fold(self, facts: dict) -> None:
+        self.fold = f"fold {facts['fold'] + 1}/{facts['folds']}: "
+        self.last = 0.0
+
     def on_data(self, facts: dict) -> None:
         parts = ", ".join(f"{count} {part}" for part, count in facts["parts"].items())
+        for name in facts["absent_from_test"]:
+            lesions = facts["lesions_per_class"][name]
+            self.screen.line(f"{self.fold}no test picture of {name}: its {lesions} lesions stand in the other parts")
+        if self.data_said:  # the same for all folds but for their parts
+            return self.screen.line(f"{self.fold}{parts}")
+        self.data_said = True
         self.screen.line(f"data: {facts['used']} pictures of {facts['used_groups']} lesions ({parts}); classes: {', '.join(facts['per_class'])}")
         known = f"known for {facts['with_lesion_id']} of {facts['used']} pictures ({', '.join(facts['tables'])})"
         self.screen.line(f"lesion ids: {known if facts['with_lesion_id'] else 'unknown: only copies are kept together'}")
@@ -359,13 +400,13 @@ class _Training:
 
     def on_phase(self, facts: dict) -> None:
         self.epochs = facts["epochs"]
-        self.progress.update(self.task, description=facts["phase"], completed=0, total=None, detail="starting")
-        self.screen.line(f"training: {facts['phase']}, {facts['epochs']} epochs")
+        self.progress.update(self.task, description=f"{self.fold}{facts['phase']}", completed=0, total=None, detail="starting")
+        self.screen.line(f"{self.fold}training: {facts['phase']}, {facts['epochs']} epochs")
 
     def on_step(self, facts: dict) -> None:
         done = facts["epoch"] * facts["steps"] + facts["step"]
         detail = f"epoch {facts['epoch'] + 1}/{self.epochs}  loss {facts['loss']:.3f}  {facts['images_per_second']:.0f} images/s"
-        self.progress.update(self.task, description=facts["phase"], completed=done, total=self.epochs * facts["steps"], detail=detail)
+        self.progress.update(self.task, description=f"{self.fold}{facts['phase']}", completed=done, total=self.epochs * facts["steps"], detail=detail)
 
     def on_epoch(self, facts: dict) -> None:
         now = time.monotonic()
@@ -373,7 +414,7 @@ class _Training:
         if self.screen.verbose or last or (not self.screen.err.is_terminal and now - self.last > PLAIN_INTERVAL):
             self.last = now
             self.screen.line(
-                f"{facts['phase']} epoch {facts['epoch'] + 1}/{facts['epochs']}: loss {facts['loss']:.3f}, validation balanced accuracy "
+                f"{self.fold}{facts['phase']} epoch {facts['epoch'] + 1}/{facts['epochs']}: loss {facts['loss']:.3f}, validation balanced accuracy "
                 f"{facts['validation_balanced_accuracy']:.3f}, {facts['images_per_second']:.0f} images/s"
             )
 
@@ -383,6 +424,12 @@ def _interval(interval: dict) -> str:
         return "undefined"
     low = "" if interval["low"] is None else f" [dim]({interval['low']:.3f} to {interval['high']:.3f})[/]"
     return f"{interval['value']:.3f}{low}"
+
+
+def _spread(spread) -> str:
+    if spread is None or spread.mean is None:
+        return "undefined"
+    return f"{spread.mean:.3f}" + ("" if spread.sd is None else f" ± {spread.sd:.3f}")
 
 
 def _found(gate) -> str:

@@ -197,13 +197,20 @@ def _meant(reference: str, names: list[str]) -> set[str]:
 
 
 def _drop_duplicates(index: Index, copies: list[int], labels: dict[int, str], left_out: dict[str, str], counts: Counter) -> None:
-    """Keep one of the `copies` of a class: one that stands in that class's folder if any, and of those the largest."""
+    """Keep one of the `copies` of a class: one that stands in that class's folder if any, and of those the largest.
+
+    Where that leaves several, the one of the smallest hash, so that no file name decides.
+    """
     by_label = defaultdict(list)
     for position in copies:
         if position in labels:
             by_label[labels[position]].append(position)
     for label, found in by_label.items():
-        found.sort(key=lambda position: (index.rows[position].label != label, -_area(index.rows[position]), index.rows[position].path))
+        def rank(position: int) -> tuple:
+            row = index.rows[position]
+            return row.label != label, -_area(row), row.sha256, row.path
+
+        found.sort(key=rank)
         kept = index.rows[found[0]]
         for position in found[1:]:
             row = index.rows[position]

@@ -5,7 +5,7 @@
     RUN/
       run.json               what it is, from what, on what machine, how far it got
       recipe.toml            the resolved recipe
-      split.csv              every picture: path, pixel hash, class, lesion, group, part, fingerprint
+      split.csv              every picture: path, file hash, class, ids of its group, group, part, fingerprint, patient
       data.json              what the data policy did, unreadable files, pictures left out
       history.json           one row an epoch
       checkpoint.safetensors where to go on after an interruption (gone when complete)
@@ -23,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from melanoma_edge import recipes
-from melanoma_edge.contract import RUN_SCHEMA_VERSION, EpochRow, Recipe, RunFacts
+from melanoma_edge.contract import RUN_SCHEMA_VERSION, Decision, EpochRow, Recipe, RunFacts, Scores
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, read_json, sha256_file, write_bytes, write_text
 
@@ -46,6 +47,8 @@ HISTORY_FILE = "history.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 LOGITS_FILE = "logits.safetensors"
 EVALUATION_FILE = "evaluation.json"
+FOLDS_FILE = "folds.json"
+"""Marks a folder of folds, each a run (:mod:`melanoma_edge.model.folds`)."""
 LOCK_FILE = ".lock"
 AUGMENTED_FILE = "augmented.png"
 
@@ -60,11 +63,13 @@ class SplitRow:
     sha256: str
     label: str
     lesion: str
-    """Lesion ids of its group (its own and those of its copies), joined by "|"; empty where unknown."""
+    """Ids of its group (its own and those of its copies): lesions, and patients as `patient ID`; joined by "|", empty where unknown."""
     group: int
     part: str
     fingerprint: str
     """See :func:`melanoma_edge.data.copies.fingerprints`."""
+    patient: str = ""
+    """Its own patient id; empty where unknown."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,18 @@ class Run:
         """Return {"float/validation", "float/test", "qat/...": float32 [pictures, classes]}."""
         return read_tensors(self.path / LOGITS_FILE)
 
+    def evaluation(self) -> dict[Which, tuple[Decision, Scores]]:
+        """Return each network's decision and scores on the test part; raises BadInput where evaluation.json is damaged."""
+        file = self.path / EVALUATION_FILE
+        found = read_json(file, "a run's evaluation")
+        try:
+            return {
+                which: (Decision.model_validate_json(json.dumps(found[which]["decision"])), Scores.model_validate_json(json.dumps(found[which]["scores"])))
+                for which in self.facts.weights
+            }
+        except (KeyError, TypeError, ValidationError) as error:
+            raise BadInput(f"{file} is not a run's evaluation ({' '.join(str(error).split())[:120]}): train again") from None
+
     def priors(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the class priors in training and those that probabilities are corrected to (float64 [classes])."""
         training = np.array([self.facts.training_priors[name] for name in self.facts.classes])
@@ -109,6 +126,7 @@ def open_run(path: Path, *, complete: bool = True) -> Run:
     path = Path(path)
     if not path.is_dir():
         raise BadInput(f"{path} is not a run: expected a folder that `melanoma-edge train` made")
+    refuse_folds(path)
     raw = read_json(path / RUN_FILE, "a run's facts")
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if isinstance(version, int) and version > RUN_SCHEMA_VERSION:
@@ -128,6 +146,13 @@ def open_run(path: Path, *, complete: bool = True) -> Run:
         if not file.is_file() or sha256_file(file) != expected:
             raise BadInput(f"{file} is missing or was altered: expected sha256 {expected[:12]}...; train again")
     return Run(path, facts, recipe, tuple(_read_split(path / SPLIT_FILE)))
+
+
+def refuse_folds(path: Path) -> None:
+    """Raise BadInput when `path` holds the folds of a data set and is no run itself."""
+    path = Path(path)
+    if (path / FOLDS_FILE).is_file() and not (path / RUN_FILE).is_file():
+        raise BadInput(f"{path} holds folds, each a run of its own: name one of {path}/fold-0, {path}/fold-1 ...")
 
 
 @contextlib.contextmanager
@@ -153,8 +178,11 @@ def held(path: Path) -> Iterator[None]:
 
 
 def newest_run(folder: Path = Path("runs")) -> Path:
-    """Return the most recently finished run below `folder`; raises BadInput when there is none."""
-    found = [file for file in Path(folder).glob(f"*/{RUN_FILE}")]
+    """Return the most recently finished run below `folder`, or folder of folds, which those who want one run refuse.
+
+    Raises BadInput when there is none.
+    """
+    found = [file for name in (RUN_FILE, FOLDS_FILE) for file in Path(folder).glob(f"*/{name}")]
     finished = [file for file in found if '"state": "complete"' in file.read_text(encoding="utf-8", errors="replace")]
     if not finished:
         raise BadInput(f"there is no finished run below {folder}/: train one with `melanoma-edge train` or name its folder")
@@ -170,8 +198,8 @@ def write_split(path: Path, rows: list[SplitRow]) -> None:
     """Write split.csv atomically."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["path", "sha256", "label", "lesion", "group", "part", "fingerprint"])
-    writer.writerows([row.path, row.sha256, row.label, row.lesion, row.group, row.part, row.fingerprint] for row in rows)
+    writer.writerow(["path", "sha256", "label", "lesion", "group", "part", "fingerprint", "patient"])
+    writer.writerows([row.path, row.sha256, row.label, row.lesion, row.group, row.part, row.fingerprint, row.patient] for row in rows)
     write_text(path, buffer.getvalue())
 
 
@@ -251,6 +279,7 @@ def _read_split(path: Path):
     try:
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                yield SplitRow(row["path"], row["sha256"], row["label"], row["lesion"], int(row["group"]), row["part"], row["fingerprint"])
+                patient = row.get("patient") or ""  # runs of earlier versions have no such column
+                yield SplitRow(row["path"], row["sha256"], row["label"], row["lesion"], int(row["group"]), row["part"], row["fingerprint"], patient)
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise BadInput(f"{path} is not a run's split: {error}; train again") from None

@@ -20,7 +20,7 @@ from melanoma_edge.data import policy, rebalance
 from melanoma_edge.data.cache import default_folder
 from melanoma_edge.data.copies import fingerprints
 from melanoma_edge.data.index import Index, read_index
-from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION, data_hash, split
+from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION, absent_from_test, data_hash, split
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, read_json, refuse_existing, sha256_file, write_json, write_text
 from melanoma_edge.model import run as runs
@@ -35,6 +35,7 @@ def train(
     metadata: Path | None = None,
     licences: Sequence[str] = (),
     cache: Path | None = None,
+    index: Index | None = None,
     resume: bool = False,
     command: str = "melanoma_edge.model.train.train",
     report=lambda event, facts: None,
@@ -43,7 +44,8 @@ def train(
 
     With `resume`, an interrupted run at `out` goes on (its own recipe counts); a complete one is
     returned as it is. `metadata` and `licences` are those of :func:`melanoma_edge.data.sources.read_listing`. Prepared pictures are kept
-    in `cache`, by default where :func:`melanoma_edge.data.cache.default_folder` says.
+    in `cache`, by default where :func:`melanoma_edge.data.cache.default_folder` says. An `index` of `data` with the recipe's
+    `image_size` and `decode` saves reading it again.
     `report(event, facts)` is called with "index", "data", "phase", "step", "epoch" and "evaluation" events. Raises BadInput for bad data, Missing for a missing package or full disk.
     """
     started = time.perf_counter()
@@ -60,7 +62,7 @@ def train(
         else:
             refuse_existing(out)
         require()
-        index = read_index(
+        index = index or read_index(
             data,
             metadata=metadata,
             licences=licences,
@@ -71,8 +73,9 @@ def train(
         )
         selection = policy.select(index, recipe)
         parts = split(selection, recipe)
-        tables = [str(table) for table in index.listing.tables]
-        report("data", {"source": index.listing.source, "tables": tables, **selection.report, "parts": {part: int((parts == part).sum()) for part in PARTS}})
+        sizes = {part: int((parts == part).sum()) for part in PARTS}
+        known = {"source": index.listing.source, "tables": [str(table) for table in index.listing.tables]}
+        report("data", {**known, **selection.report, "parts": sizes, "absent_from_test": absent_from_test(selection, parts)})
         sha256 = data_hash(selection, parts)
         labels = np.array([selection.classes.index(row.label) for row in selection.rows])
         if resume:
@@ -122,7 +125,7 @@ def _begin(out: Path, named: dict, recipe: Recipe, index: Index, selection, part
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / runs.RECIPE_FILE, recipes.to_toml(recipe))
         rows = [
-            runs.SplitRow(row.path, row.sha256, row.label, lesion, group, str(part), fingerprint)
+            runs.SplitRow(row.path, row.sha256, row.label, lesion, group, str(part), fingerprint, row.patient)
             for row, lesion, group, part, fingerprint in zip(
                 selection.rows, selection.lesions, selection.groups, parts, fingerprints(index.thumbnails[list(selection.positions)])
             )
@@ -258,8 +261,9 @@ def next_run(recipe: Recipe, folder: Path = RUNS) -> Path:
 
 
 def newest_interrupted(folder: Path = RUNS) -> Path:
-    """Return the interrupted run below `folder` that was worked on last; raises BadInput when there is none."""
-    found = [file for file in Path(folder).glob(f"*/{runs.RUN_FILE}") if '"state": "training"' in file.read_text(encoding="utf-8", errors="replace")]
+    """Return the interrupted run, or folder of folds, below `folder` that was worked on last; raises BadInput when there is none."""
+    found = [file for name in (runs.RUN_FILE, runs.FOLDS_FILE) for file in Path(folder).glob(f"*/{name}")]
+    found = [file for file in found if '"state": "training"' in file.read_text(encoding="utf-8", errors="replace")]
     if not found:
         raise BadInput(f"there is no interrupted run below {folder}/: name it with --out, or start one with `melanoma-edge train`")
     return max(found, key=lambda file: file.stat().st_mtime).parent

@@ -29,7 +29,7 @@ from melanoma_edge.model import run as runs
 from melanoma_edge.proof.latency import SAMPLES, SUMMARY
 from melanoma_edge.proof.latency_model import Latency
 from melanoma_edge.proof.parity_model import Parity
-from melanoma_edge.proof.subject import RUNTIME_OF, evaluation_of
+from melanoma_edge.proof.subject import RUNTIME_OF
 from melanoma_edge.proof.verify import ORIGIN_FILE, PARITY_FILE
 
 
@@ -141,7 +141,7 @@ class Material:
         rows, logits = self.run.part(TEST), self.run.logits().get(f"{which}/{TEST}")
         if logits is None or len(logits) != len(rows) or logits.ndim != 2 or logits.shape[1] != len(self.classes):
             raise BadInput(f"{self.run.path / runs.LOGITS_FILE} does not fit the split of the run: train again")
-        evaluation = evaluation_of(self.run)[which]
+        evaluation = self.run.evaluation()[which]
         return TestPart(
             which=which,
             rows=tuple(rows),
@@ -162,12 +162,13 @@ def gather(subject: Path) -> Material:
         return _of_bundle(open_bundle(subject))
     if (subject / runs.RUN_FILE).is_file():
         return _of_run(runs.open_run(subject))
+    runs.refuse_folds(subject)
     raise BadInput(f"{subject} is neither a run nor a bundle: expected a folder with {runs.RUN_FILE} or {MANIFEST}")
 
 
 def _of_run(run: runs.Run) -> Material:
     titles = {"qat": ("int8-simulated", "Keras, quantization-aware"), "float": ("float", "Keras")}
-    evaluation = evaluation_of(run)
+    evaluation = run.evaluation()
     networks = [Network(f"keras-{which}", *titles[which], evaluation[which][1]) for which in titles if which in evaluation]
     gap = Gap("not measured yet: a run has no artifacts; export it, which also verifies", f"melanoma-edge export {_word(run.path)}")
     return Material(

@@ -6,18 +6,15 @@ logits. Evaluation and prediction need nothing else.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
-from melanoma_edge.contract import Artifact, Decision, Recipe, Scores
+from melanoma_edge.contract import Artifact, Decision, Recipe
 from melanoma_edge.convert.bundle import MANIFEST, Bundle, open_bundle
 from melanoma_edge.data.split import TEST
 from melanoma_edge.errors import BadInput
-from melanoma_edge.files import read_json
 from melanoma_edge.model import run as runs
 from melanoma_edge.proof.labelled import seen_keys
 from melanoma_edge.runtimes import process
@@ -59,6 +56,7 @@ def open_subject(path: Path, artifact: str | None = None) -> Subject:
         return of_artifact(bundle, bundle.artifact(artifact) if artifact else bundle.default_artifact())
     if (path / runs.RUN_FILE).is_file():
         return of_run(runs.open_run(path), artifact)
+    runs.refuse_folds(path)
     raise BadInput(f"{path} is neither a run nor a bundle: expected a folder with {runs.RUN_FILE} or {MANIFEST}")
 
 
@@ -85,7 +83,7 @@ def of_run(run: runs.Run, which: str | None = None) -> Subject:
         which = "qat" if "qat" in run.facts.weights else "float"
     if which not in run.facts.weights:
         raise BadInput(f"the run {run.path} has no network {which!r}: expected one of {', '.join(run.facts.weights)}")
-    decision, _ = evaluation_of(run)[which]
+    decision, _ = run.evaluation()[which]
     training, deployment = run.priors()
     return Subject(
         name=f"keras-{which}",
@@ -105,19 +103,6 @@ def of_run(run: runs.Run, which: str | None = None) -> Subject:
 def seen_of(run: runs.Run) -> frozenset[str]:
     """Return the keys of every picture and lesion that training or calibration of `run` used."""
     return frozenset(key for row in run.split if row.part != TEST for key in seen_keys(row.sha256, row.lesion, row.fingerprint))
-
-
-def evaluation_of(run: runs.Run) -> dict[str, tuple[Decision, Scores]]:
-    """Return {which: (decision, scores)} of the run's evaluation.json; raises BadInput where it is damaged."""
-    file = run.path / runs.EVALUATION_FILE
-    found = read_json(file, "a run's evaluation")
-    try:
-        return {
-            which: (Decision.model_validate_json(json.dumps(found[which]["decision"])), Scores.model_validate_json(json.dumps(found[which]["scores"])))
-            for which in run.facts.weights
-        }
-    except (KeyError, TypeError, ValidationError) as error:
-        raise BadInput(f"{file} is not a run's evaluation ({' '.join(str(error).split())[:120]}): train again") from None
 
 
 def _vector(priors: dict[str, float], classes: tuple[str, ...]) -> np.ndarray:

@@ -1,0 +1,269 @@
+"""All folds of a data set: every picture is tested once, by a model that saw neither it nor its group.
+
+In: a data folder and a recipe. Out: a folder with a complete run for each fold, and what they come to together::
+
+    OUT/
+      folds.json         figures of each fold, mean and spread over folds, pooled figures with intervals
+      fold-0/ fold-1/ …  a run each (:mod:`melanoma_edge.model.run`), as training with `fold` set makes it
+
+Mean and spread say how much the figures move with the split and the training; the spread is no standard
+error, for folds share training pictures (Bengio and Grandvalet 2004, "No unbiased estimator of the variance of k-fold
+cross-validation"). Pooled figures use all pictures at once and so have the narrowest intervals; figures that rank pictures
+(AUC, best thresholds) rank those of different models together there, which counts differences in their calibration as mistakes: the
+mean over folds beside them does not (Forman and Scholz 2010, "Apples-to-apples in cross-validation studies").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from melanoma_edge import calibration, host, metrics, recipes
+from melanoma_edge.contract import Interval, Recipe, Scores
+from melanoma_edge.data import policy
+from melanoma_edge.data.cache import default_folder
+from melanoma_edge.data.index import read_index
+from melanoma_edge.data.split import PARTS, TEST, absent_from_test, data_hash, selection_hash, split
+from melanoma_edge.errors import BadInput
+from melanoma_edge.files import TEMPORARY_PREFIX, read_json, refuse_existing, write_json
+from melanoma_edge.model import run as runs
+from melanoma_edge.model.folds_model import FOLDS_SCHEMA_VERSION, Across, FoldRun, FoldsFacts, Spread
+from melanoma_edge.model.tensorflow import require
+from melanoma_edge.model.train import train
+
+UNBEGUN = {runs.RECIPE_FILE, runs.SPLIT_FILE, runs.DATA_FILE, runs.HISTORY_FILE, runs.LOCK_FILE}
+"""What a run may hold before its run.json says that it has begun."""
+
+
+@dataclass(frozen=True)
+class Folds:
+    """An opened folder of folds."""
+
+    path: Path
+    facts: FoldsFacts
+
+    def runs(self) -> list[runs.Run]:
+        """Open the runs of the folds that are complete."""
+        return [runs.open_run(self.path / fold.run) for fold in self.facts.runs]
+
+
+def train_folds(
+    data: Path | None,
+    recipe: Recipe | None,
+    out: Path,
+    folds: int | None = None,
+    *,
+    metadata: Path | None = None,
+    licences: Sequence[str] = (),
+    cache: Path | None = None,
+    resume: bool = False,
+    command: str = "melanoma_edge.model.folds.train_folds",
+    report=lambda event, facts: None,
+) -> Folds:
+    """Train every one of `folds` folds (the recipe's number without it) of the pictures below `data` and return the
+    complete folder `out`.
+
+    With `resume`, an interrupted folder goes on at the fold where it was (its own data and recipe count); complete folds
+    are kept. The pictures are read once. Metadata, cache and `report` are those of :func:`melanoma_edge.model.train.train`,
+    with one more event, "fold", before each. That every fold can be made of the data is checked before the first is trained. Raises
+    BadInput for bad data, a recipe that asks for one fold only and data that changed; Missing as `train` does.
+    """
+    out = Path(out)
+    with contextlib.ExitStack() as stack:
+        facts = None
+        if resume:
+            facts = open_folds(out).facts
+            if facts.state == "complete":
+                return Folds(out, facts)
+            stack.enter_context(runs.held(out))
+            facts = open_folds(out).facts  # as the process before us left it
+            data, recipe, licences = Path(facts.data), facts.recipe, facts.licences
+            metadata = Path(facts.metadata) if facts.metadata else None
+        else:
+            recipe = _of_all(recipe, folds)
+            refuse_existing(out)
+        require()
+        index = read_index(
+            data,
+            metadata=metadata,
+            licences=licences,
+            size=recipe.image_size,
+            decode=recipe.decode,
+            cache=cache or default_folder(),
+            progress=lambda done, total: report("index", {"done": done, "total": total}),
+        )
+        selection = policy.select(index, recipe)
+        plans = [_plan(selection, recipe.model_copy(update={"fold": fold})) for fold in range(recipe.folds)]
+        sha256 = selection_hash(selection)
+        if facts is None:
+            stack.enter_context(runs.held(out))
+            if (out / runs.FOLDS_FILE).exists():  # reading the pictures took a while
+                raise BadInput(f"{out} exists already: another process made it meanwhile; choose another --out")
+            facts = _begin(out, data, metadata, licences, recipe, selection, sha256, command)
+        elif sha256 != facts.data_sha256:
+            raise BadInput(f"{data} changed since {out} began (data hash {sha256[:12]}..., was {facts.data_sha256[:12]}...): start anew with another --out")
+        for number, (own, fold_sha256, absent) in enumerate(plans):
+            folder = out / f"fold-{number}"
+            begun = _is_begun(folder, own, fold_sha256)
+            report("fold", {"fold": number, "folds": len(plans), "resumed": begun})
+            run = train(data, own, folder, metadata=metadata, licences=licences, cache=cache, index=index, resume=begun, command=command, report=report)
+            _forget()
+            facts = _write(out, facts, runs=(*facts.runs[:number], _fold(run, number, absent)))
+        facts = _write(out, facts, networks=_together([runs.open_run(out / fold.run) for fold in facts.runs]), state="complete")
+        return Folds(out, facts)
+
+
+def open_folds(path: Path) -> Folds:
+    """Open the folder of folds `path`; raises BadInput when it is none, damaged or of a newer schema version."""
+    file = Path(path) / runs.FOLDS_FILE
+    raw = read_json(file, "what `melanoma-edge train --folds` writes")
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if isinstance(version, int) and version > FOLDS_SCHEMA_VERSION:
+        raise BadInput(
+            f"{file} has schema version {version}: this melanoma-edge reads up to {FOLDS_SCHEMA_VERSION}; upgrade with `pip install --upgrade melanoma-edge`"
+        )
+    try:
+        return Folds(Path(path), FoldsFacts.model_validate_json(json.dumps(raw)))
+    except ValidationError as error:
+        raise BadInput(f"{file} is not valid: {recipes.explain(error)}; train again") from None
+
+
+def spread(values: Iterable[float | None]) -> Spread:
+    """Return mean and standard deviation of the `values` that are not None."""
+    defined = [value for value in values if value is not None]
+    return Spread(
+        mean=statistics.fmean(defined) if defined else None,
+        sd=statistics.stdev(defined) if len(defined) > 1 else None,
+        folds=len(defined),
+    )
+
+
+def _of_all(recipe: Recipe, folds: int | None) -> Recipe:
+    """Return the recipe of all folds; raises BadInput for one that asks for a single fold and for a wrong number."""
+    if recipe.fold:
+        raise BadInput(f"the recipe asks for fold {recipe.fold} alone and --folds for all: leave out one of them")
+    return recipes.parse({**recipe.model_dump(), "folds": recipe.folds if folds is None else folds}, recipe.name)
+
+
+def _plan(selection: policy.Selection, recipe: Recipe) -> tuple[Recipe, str, list[str]]:
+    """Return (recipe, data hash, classes absent from the test part) of a fold."""
+    parts = split(selection, recipe)
+    return recipe, data_hash(selection, parts), absent_from_test(selection, parts)
+
+
+def _begin(out: Path, data: Path, metadata: Path | None, licences: Sequence[str], recipe: Recipe, selection: policy.Selection, sha256: str, command: str) -> FoldsFacts:
+    facts = FoldsFacts(
+        state="training",
+        command=command,
+        data=str(Path(data).resolve()),
+        metadata=str(Path(metadata).resolve()) if metadata else None,
+        licences=tuple(licences),
+        data_sha256=sha256,
+        recipe=recipe,
+        classes=selection.classes,
+        pictures=len(selection.rows),
+        groups=len(set(selection.groups)),
+        runs=(),
+        networks={},
+        conditions=host.conditions(),
+    )
+    return _write(out, facts)
+
+
+def _write(out: Path, facts: FoldsFacts, **changes) -> FoldsFacts:
+    """Write folds.json with `changes` applied and return the new facts."""
+    facts = facts.model_copy(update=changes)
+    write_json(out / runs.FOLDS_FILE, facts.model_dump(mode="json"))
+    return facts
+
+
+def _is_begun(folder: Path, recipe: Recipe, sha256: str) -> bool:
+    """Return whether `folder` holds this fold's run; what an interruption left before it began is removed.
+
+    Raises BadInput for another run.
+    """
+    if (folder / runs.RUN_FILE).is_file():
+        run = runs.open_run(folder, complete=False)
+        if run.recipe != recipe or run.facts.data_sha256 != sha256:
+            raise BadInput(f"{folder} is a run of another recipe or other data: move it away, or start anew with another --out")
+        return True
+    if folder.is_dir() and all(file.name in UNBEGUN or file.name.startswith(TEMPORARY_PREFIX) for file in folder.iterdir()):
+        shutil.rmtree(folder)
+    return False
+
+
+def _forget() -> None:
+    """Let TensorFlow drop the networks of the fold that is done."""
+    import gc
+
+    import tf_keras as keras
+
+    keras.backend.clear_session()
+    gc.collect()
+
+
+def _fold(run: runs.Run, number: int, absent: list[str]) -> FoldRun:
+    return FoldRun(
+        fold=number,
+        run=run.path.name,
+        pictures={part: len(run.part(part)) for part in PARTS},
+        absent_from_test=tuple(absent),
+        data_sha256=run.facts.data_sha256,
+        weights=run.facts.weights,
+        seconds=sum(run.facts.seconds.values()),
+        scores={which: scores for which, (_, scores) in run.evaluation().items()},
+    )
+
+
+def _together(folds: list[runs.Run]) -> dict[runs.Which, Across]:
+    """Return what the runs of all folds come to, for each network that they trained."""
+    _refuse_misfits(folds)
+    return {which: _across(folds, which) for which in folds[0].facts.weights}
+
+
+def _refuse_misfits(folds: list[runs.Run]) -> None:
+    """Refuse runs of which the test parts are not all pictures once, with the same classes and groups."""
+    first = folds[0]
+    everything = {(row.path, row.sha256, row.label, row.group) for row in first.split}
+    tested = [(row.path, row.sha256, row.label, row.group) for run in folds for row in run.part(TEST)]
+    same = all(run.facts.classes == first.facts.classes and set(run.facts.weights) == set(first.facts.weights) for run in folds)
+    if not same or len(tested) != len(everything) or set(tested) != everything:
+        raise BadInput(f"the folds of {first.path.parent} do not fit together: some are of other data; start anew with another --out")
+
+
+def _across(folds: list[runs.Run], which: runs.Which) -> Across:
+    scored, probabilities, labels, groups, decisions = [], [], [], [], []
+    for run in folds:
+        decision, scores = run.evaluation()[which]
+        rows, logits = run.part(TEST), run.logits()[f"{which}/{TEST}"]
+        if len(rows) != len(logits):
+            raise BadInput(f"{run.path / runs.LOGITS_FILE} does not fit the split of the run: train again")
+        scored.append(scores)
+        probabilities.append(calibration.probabilities(logits, decision.temperature, *run.priors()))
+        labels += [run.facts.classes.index(row.label) for row in rows]
+        groups += [row.group for row in rows]
+        decisions += [decision] * len(rows)
+    pooled = metrics.scores(
+        np.concatenate(probabilities), np.array(labels), folds[0].facts.classes, folds[0].recipe.positive_class or None, decision=decisions, groups=np.array(groups)
+    )
+    return Across(
+        figures={name: spread(_value(getattr(scores, name)) for scores in scored) for name in _figures(pooled)},
+        recall={name: spread(scores.recall[name].value for scores in scored) for name in folds[0].facts.classes},
+        pooled=pooled,
+    )
+
+
+def _figures(scores: Scores) -> list[str]:
+    return [name for name in Scores.model_fields if isinstance(getattr(scores, name), Interval)]
+
+
+def _value(figure: Interval | None) -> float | None:
+    return figure.value if figure else None

@@ -49,10 +49,12 @@ def test_help_names_every_command_the_notice_and_the_exit_codes(cli: Cli) -> Non
 def test_every_command_has_help_with_an_example_that_is_accepted(cli: Cli, name: str) -> None:
     text = cli(name, "--help").out
     assert re.search(r"-v, --verbose\s+\S", text) and re.search(r"-q, --quiet\s+\S", text)
-    [example] = re.findall(r"^ *Example: (melanoma-edge .+)$", text, re.MULTILINE)
-    words = shlex.split(example.split(" > ")[0])
-    assert words[1] == name
-    group.commands[name].make_context(name, words[2:])  # parses and does nothing more
+    examples = re.findall(r"^ *Example: (melanoma-edge .+)$", text, re.MULTILINE)
+    assert examples
+    for example in examples:
+        words = shlex.split(example.split(" > ")[0])
+        assert words[1] == name
+        group.commands[name].make_context(name, words[2:])  # parses and does nothing more
     assert ("--json" in text) == (name in WITH_RESULTS)
 
 

@@ -222,6 +222,9 @@ def test_the_card_says_what_it_is_not_and_carries_the_manifests_figures(bundle: 
     assert card.startswith("# lesions\n") and f"**{NOTICE}**" in card and NOTICE.startswith("Not a medical device.")
     assert "give ONNX Runtime the session entry `session.x64quantprecision` = `1` for the int8 ONNX model" in card
     assert "no lesion and no copy stands in two parts" in card and manifest["data"]["with_lesion_id"] == manifest["data"]["pictures"]
+    pictures = sum(manifest["data"]["pictures"].values())
+    assert manifest["data"]["licences"] == {"CC-0": pictures} and manifest["data"]["attributions"] == {"melanoma-edge samples": pictures}
+    assert f"Licences of the pictures: CC-0 ({pictures})." in card and f"Pictures by: melanoma-edge samples ({pictures})." in card
     assert manifest["data"]["sha256"] in card and all(name in card for name in manifest["classes"])
     keys = ("accuracy", "balanced_accuracy", "macro_auc", "positive_auc", "positive_sensitivity_at_90_specificity", "ece")
     for artifact in manifest["artifacts"]:

@@ -99,7 +99,7 @@ def test_every_file_has_a_row_and_every_row_a_file(written, rows):
     files = {(path.parent.name, path.stem) for path in written[0].rglob("*.png")}
     assert files == {(row["reference_diagnosis"], row["image_id"]) for row in rows}
     assert len({row["image_id"] for row in rows}) == len(rows) == PER_CLASS * len(CLASSES)
-    assert {row["reference_source"] for row in rows} == {"drawn"}
+    assert {(row["reference_source"], row["copyright_license"], row["attribution"]) for row in rows} == {("drawn", "CC-0", "melanoma-edge samples")}
 
 
 def test_no_lesion_is_in_two_classes(rows):

@@ -21,7 +21,9 @@ from melanoma_edge.data.lesion_drawing import DRAWERS, EXTENT, draw_lesion, nois
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import new_folder, write_text
 
-COLUMNS = ("image_id", "lesion_id", "reference_diagnosis", "reference_source")
+COLUMNS = ("image_id", "lesion_id", "reference_diagnosis", "reference_source", "copyright_license", "attribution")
+"""Of metadata.csv; the last two are called as in the ISIC Archive's."""
+SOURCE, LICENCE, ATTRIBUTION = "drawn", "CC-0", "melanoma-edge samples"
 
 MIN_SIZE, MAX_SIZE = 32, 1024
 
@@ -51,14 +53,14 @@ def write_samples(
     _check_size(size)
     if seed < 0:
         raise BadInput(f"the seed is {seed}: expected 0 or more; give another --seed")
-    rows: list[tuple[str, str, str, str]] = []
+    rows: list[tuple[str, ...]] = []
     lesions = 0
     with new_folder(out, force=force, mark="README.txt") as folder:
         for class_index, name in enumerate(CLASSES):
             (folder / name).mkdir()
             for lesion, photograph in _photographs(per_class):
                 lesions += photograph == 0
-                row = (f"SAMPLE_{len(rows):06d}", f"LESION_{lesions - 1:05d}", name, "drawn")
+                row = (f"SAMPLE_{len(rows):06d}", f"LESION_{lesions - 1:05d}", name, SOURCE, LICENCE, ATTRIBUTION)
                 picture = draw(name, size, (seed, class_index, lesion), photograph=photograph)
                 Image.fromarray(picture).save(folder / name / f"{row[0]}.png", compress_level=4)
                 rows.append(row)

@@ -100,13 +100,12 @@ def _parts(counts: Counts, parts: Parts | None) -> Iterator[Problem]:
     share = f" Of the {leak.pictures} test pictures, {counts.leaking_test_pictures} ({counts.leaking_test_pictures / leak.pictures:.1%}) leak." if leak else ""
     remedy = "The given parts are not used: melanoma-edge splits anew, and lesions, patients and copies never stand in two parts."
     for key, count, one, many in (
-        ("copies_across_parts", counts.groups_across_parts, "picture stands", "pictures stand"),
+        ("copies_across_parts", counts.groups_across_parts, "picture and its copies stand", "pictures and their copies stand"),
         ("lesions_across_parts", counts.lesions_across_parts, "lesion stands", "lesions stand"),
         ("patients_across_parts", counts.patients_across_parts, "patient stands", "patients stand"),
     ):
-        what = {"copies_across_parts": " (as a copy)", "lesions_across_parts": " (other photographs)", "patients_across_parts": " (other lesions or photographs)"}[key]
         yield _problem(
-            key, "dishonest", count, f"{_many(count, one, many)} in more than one of the given parts{what}",
+            key, "dishonest", count, f"{_many(count, one, many)} in more than one of the given parts",
             f"A score on the given test part is partly a score on what was trained on.{share}", remedy, handled=True,
         )  # fmt: skip
 

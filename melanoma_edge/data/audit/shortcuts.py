@@ -77,7 +77,8 @@ def shortcuts(rows: Sequence[Row], groups: Sequence[int], refusal: str = "", cap
             reason = f"fewer than two classes have {FOLDS} independent lesions or patients"
         else:
             labels = np.unique([rows[position].label for position in chosen], return_inverse=True)
-            mine = np.unique([groups[position] for position in chosen], return_inverse=True)[1]
+            numbers: dict[int, int] = {}  # in the order of the pictures, which does not depend on names either
+            mine = np.array([numbers.setdefault(groups[position], len(numbers)) for position in chosen])
     if reason:
         return tuple(_not_tried(family, reason) for family in FAMILIES)
     folds = _folds(labels[1], mine)
@@ -151,7 +152,7 @@ def _predicted(table: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.n
     for fold in np.unique(folds):
         held_out = folds == fold
         forest = RandomForestClassifier(
-            TREES, max_depth=MAX_DEPTH, min_samples_leaf=MIN_LEAF, max_features=None, max_samples=0.5, class_weight="balanced", random_state=SEED
+            TREES, max_depth=MAX_DEPTH, min_samples_leaf=MIN_LEAF, max_features=None, class_weight="balanced", random_state=SEED
         )
         forest.fit(table[~held_out], labels[~held_out])
         predicted[held_out] = forest.predict(table[held_out])

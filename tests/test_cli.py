@@ -21,8 +21,8 @@ from PIL import Image
 from melanoma_edge import NOTICE, __version__, recipes
 from melanoma_edge.cli.commands import group
 
-COMMANDS = ("bench", "demo", "doctor", "evaluate", "export", "predict", "recipes", "report", "samples", "train", "verify")
-WITH_RESULTS = ("bench", "doctor", "evaluate", "export", "predict", "samples", "train", "verify")
+COMMANDS = ("audit", "bench", "demo", "doctor", "evaluate", "export", "predict", "recipes", "report", "samples", "train", "verify")
+WITH_RESULTS = ("audit", "bench", "doctor", "evaluate", "export", "predict", "samples", "train", "verify")
 """Commands that print figures or facts; demo prints those of others, recipes prints TOML and report a path."""
 HEAVY = ("tensorflow", "tf_keras", "numpy", "scipy", "sklearn", "onnx", "onnxruntime", "ai_edge_litert", "matplotlib", "PIL", "cv2")
 

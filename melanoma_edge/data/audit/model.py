@@ -267,7 +267,7 @@ class Shortcut(Model):
     title: str
     features: tuple[str, ...]
     verdict: ShortcutVerdict
-    """`shortcut`: p below 0.01 and at least a tenth of the way from chance to always right; `weak`: p below 0.01, but less of
+    """`shortcut`: p at most 0.001 and at least a tenth of the way from chance to always right; `weak`: p at most 0.001, but less of
     the way; `none`; `constant`: all pictures are alike in it, so there is nothing to learn from; `not tried`: see `reason`."""
     reason: str
     balanced_accuracy: Share | None

@@ -3,6 +3,7 @@
 Not a medical device. The library behind each command is one function:
 
 ========================  ====================================================
+``melanoma-edge audit``      :func:`melanoma_edge.data.audit.audit`
 ``melanoma-edge train``      :func:`melanoma_edge.model.train.train`
 ``melanoma-edge evaluate``   :func:`melanoma_edge.proof.evaluate.evaluate`
 ``melanoma-edge export``     :func:`melanoma_edge.proof.export.export`

@@ -21,8 +21,10 @@ from PIL import Image
 from melanoma_edge import NOTICE, __version__, recipes
 from melanoma_edge.cli.commands import group
 
-COMMANDS = ("augment", "bench", "demo", "doctor", "evaluate", "export", "import", "predict", "prepare", "recipes", "report", "samples", "train", "verify")
-WITH_RESULTS = ("augment", "bench", "doctor", "evaluate", "export", "import", "predict", "prepare", "samples", "train", "verify")
+COMMANDS = (
+    "audit", "augment", "bench", "demo", "doctor", "evaluate", "export", "import", "predict", "prepare", "recipes", "report", "samples", "train", "verify",
+)  # fmt: skip
+WITH_RESULTS = ("audit", "augment", "bench", "doctor", "evaluate", "export", "import", "predict", "prepare", "samples", "train", "verify")
 """Commands that print figures or facts; demo prints those of others, recipes prints TOML and report a path."""
 HEAVY = ("tensorflow", "tf_keras", "numpy", "scipy", "sklearn", "onnx", "onnxruntime", "ai_edge_litert", "matplotlib", "PIL", "cv2")
 

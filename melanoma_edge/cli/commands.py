@@ -220,6 +220,41 @@ def prepare(data, size, reduced, workers, metadata, licences, cache, as_json, qu
 
 
 @command
+@click.argument("data", type=FOLDER)
+@metadata_option
+@click.option("--licences", "--licenses", default="", metavar="LIST", help="Comma-separated, such as CC-0,CC-BY: keep pictures under these only.")
+@click.option("--recipe", default="default", show_default=True, help="Name of a shipped recipe, or a TOML file: its data policy counts.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe (conflicts, duplicates, min_lesions); may be repeated.")
+@click.option("--json", "json_file", type=FOLDER, metavar="FILE", help="Write everything that was found as JSON; - for standard output.")
+@click.option("--html", "html_file", type=FOLDER, metavar="FILE", help="Write a self-contained page with small pictures.")
+@click.option("--strict", is_flag=True, help="Exit with 1 when anything would make a figure dishonest.")
+@click.option("--cache", type=FOLDER, help="Folder for what was read of the pictures [default: MELANOMA_EDGE_CACHE, else the user's cache].")
+@force_option
+def audit(data, metadata, licences, recipe, overrides, json_file, html_file, strict, cache, force, quiet, verbose):
+    """Show what is wrong with a data set before anything is trained on it.
+
+    \b
+    Example: melanoma-edge audit photographs --html audit.html --strict
+    """
+    from melanoma_edge import recipes
+    from melanoma_edge.cli.show_audit import show_audit
+    from melanoma_edge.proof.audit import audit as library, refuse_dishonest
+
+    chosen = recipes.load(recipe, overrides)
+    as_json = str(json_file) == "-"
+    written = [file for file in (None if as_json else json_file, html_file) if file]
+    screen = _show(quiet, verbose)
+    with screen.bar("reading pictures") as progress:
+        found = library(
+            data, chosen, metadata=metadata, licences=licences.split(","), cache=cache, json_file=None if as_json else json_file, html_file=html_file,
+            force=force, progress=progress,
+        )  # fmt: skip
+    show_audit(screen, found, written, as_json)
+    if strict:
+        refuse_dishonest(found)
+
+
+@command
 @click.argument("subject", metavar="RUN_OR_BUNDLE", type=FOLDER)
 @click.option("--data", type=FOLDER, required=True, help="Folder of class folders.")
 @click.option("--artifact", help="Artifact of the bundle [default: int8 TFLite], or float/qat of a run.")

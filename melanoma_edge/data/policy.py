@@ -128,7 +128,8 @@ def select(index: Index, recipe: Recipe) -> Selection:
     kept = [position for position in sorted(labels) if labels[position] in classes]
     known = defaultdict(set)  # from all pictures: a copy that is dropped may be the one that knows the lesion
     for row, group in zip(index.rows, groups):
-        known[group] |= set(ids_of(row))
+        known[group].update(ids_of(row))
+    joined = {group: "|".join(sorted(ids)) for group, ids in known.items()}  # once a group: a group can be most of the data
     labels_of = defaultdict(set)
     for position in kept:
         labels_of[groups[position]].add(labels[position])
@@ -136,7 +137,7 @@ def select(index: Index, recipe: Recipe) -> Selection:
         rows=tuple(replace(index.rows[position], label=labels[position]) for position in kept),
         positions=tuple(kept),
         groups=tuple(groups[position] for position in kept),
-        lesions=tuple("|".join(sorted(known[groups[position]])) for position in kept),
+        lesions=tuple(joined[groups[position]] for position in kept),
         classes=classes,
         left_out=left_out,
         report={

@@ -12,11 +12,21 @@ def schemas() -> dict[str, dict]:
     """Return {file name: JSON Schema} of every file format."""
     from melanoma_edge.contract import Manifest, Recipe, RunFacts
     from melanoma_edge.convert.bundle import Golden
+    from melanoma_edge.data.audit.model import Audit
     from melanoma_edge.model.folds_model import FoldsFacts
     from melanoma_edge.proof.latency_model import Latency
     from melanoma_edge.proof.parity_model import Parity
 
-    models = {"manifest": Manifest, "golden": Golden, "parity": Parity, "latency": Latency, "recipe": Recipe, "run": RunFacts, "folds": FoldsFacts}
+    models = {
+        "manifest": Manifest,
+        "golden": Golden,
+        "parity": Parity,
+        "latency": Latency,
+        "recipe": Recipe,
+        "run": RunFacts,
+        "folds": FoldsFacts,
+        "audit": Audit,
+    }
     return {
         f"{name}.schema.json": {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
         for name, model in models.items()

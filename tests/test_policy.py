@@ -484,3 +484,13 @@ def test_a_copy_that_is_dropped_still_says_which_lesion_training_saw() -> None:
     chosen = select(found, recipe(min_lesions=2))
     assert dict(zip(chosen.positions, chosen.lesions))[0] == "L1" and chosen.report["duplicates_dropped"] == 1
     assert chosen.report["with_lesion_id"] == 2
+
+
+def test_a_known_diagnosis_contradicts_a_known_class_even_where_no_picture_stands_under_it() -> None:
+    given_ = index(("nevus", "", "dermatofibroma"), ("nevus", "", "df"), ("nevus", "", "no such diagnosis"), *FILL)
+    assert decided(select(given_, recipe()), 3) == [None, None, "nevus"]
+
+
+def test_of_classes_of_ones_own_nobody_knows_what_a_known_diagnosis_means() -> None:
+    given_ = index(("harmless", "", "melanoma"), ("harmless", "", "nevus"), *many("harmless", 2), *many("see a doctor", 2))
+    assert decided(select(given_, recipe()), 2) == ["harmless", "harmless"]

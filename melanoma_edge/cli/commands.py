@@ -5,16 +5,24 @@ Nothing heavier than click is imported here at the top: `--help` and every usage
 
 from __future__ import annotations
 
-import functools
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 
 from melanoma_edge import NOTICE, __version__
-
-FOLDER = click.Path(path_type=Path)
+from melanoma_edge.cli.options import (
+    FOLDER,
+    Asked,
+    cache_option,
+    force_option,
+    json_option,
+    licences_option,
+    metadata_option,
+    names,
+    recipe_options,
+    wrong,
+)
 
 
 @click.group(
@@ -35,82 +43,6 @@ def command(function):
     function = click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")(function)
     function = click.option("-v", "--verbose", is_flag=True, help="Print more of what is done.")(function)
     return group.command(function.__name__.rstrip("_").replace("_", "-"))(function)
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-force_option = click.option("--force", is_flag=True, help="Replace what is there.")
-metadata_option = click.option("--metadata", type=FOLDER, help="The table to read (docs/data-sets.md) [default: those of the data set, found by name].")
-
-cache_option = click.option(
-    "--cache", type=FOLDER, help="Where prepared pictures are kept [default: MELANOMA_EDGE_CACHE, else melanoma-edge in the user's cache folder]."
-)
-licences_option = click.option(
-    "--licences", "--licenses", default="", metavar="LIST", help="Comma-separated: only pictures under these licences, for example CC-0,CC-BY."
-)
-
-
-def _names(text: str) -> list[str]:
-    """Return the names of a comma-separated list."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _wrong(line: str) -> Exception:
-    """Return the error for options that contradict each other."""
-    from melanoma_edge.errors import BadInput
-
-    return BadInput(line)
-
-
-class Asked(NamedTuple):
-    """What the options of :func:`recipe_options` say."""
-
-    recipe: str
-    overrides: tuple[str, ...]
-    """`key=value`, those of the shortcuts last."""
-
-    def load(self):
-        """Return the recipe."""
-        from melanoma_edge import recipes
-
-        return recipes.load(self.recipe, self.overrides)
-
-
-RECIPE_OPTIONS = (
-    click.option("--recipe", default="default", show_default=True, help="Name of a shipped recipe, or a TOML file."),
-    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; may be repeated."),
-)
-SHORTCUTS = {
-    "conflicts": click.option(
-        "--conflicts",
-        type=click.Choice(["reference", "drop", "keep"]),
-        help="Where labels of a picture and its copies contradict: the reference diagnosis decides, all are dropped, or all kept.",
-    ),
-    "duplicates": click.option("--duplicates", type=click.Choice(["one", "keep"]), help="Use one or all of several copies of a picture."),
-    "min_lesions": click.option("--min-lesions", type=int, metavar="N", help="Leave out classes of fewer lesions."),
-    "seed": click.option("--seed", type=int, help="Same as --set seed=N."),
-}
-"""Options that are short for --set KEY=VALUE: {key: option}."""
-
-
-def recipe_options(*shortcuts: str):
-    """Give a command --recipe, --set and some of SHORTCUTS; it gets them as one argument, `asked` (:class:`Asked`)."""
-
-    def with_options(function):
-        @functools.wraps(function)
-        def called(*arguments, recipe, overrides, **others):
-            values = {key: value for key in shortcuts if (value := others.pop(key)) is not None}
-            for override in overrides:
-                key = override.partition("=")[0].strip()
-                if key in values:
-                    raise _wrong(f"--{key.replace('_', '-')} and --set {override} say the same key: give one of them")
-            asked = Asked(recipe, (*overrides, *(f"{key}={value}" for key, value in values.items())))
-            return function(*arguments, asked=asked, **others)
-
-        for option in reversed((*RECIPE_OPTIONS, *(SHORTCUTS[key] for key in shortcuts))):
-            called = option(called)
-        return called
-
-    return with_options
 
 
 def _show(quiet: bool, verbose: bool):
@@ -172,14 +104,14 @@ def train(data, asked, folds, out, metadata, licences, cache, resume, as_json, q
     chosen = None
     if resume:
         if asked.overrides or folds is not None:
-            raise _wrong("--resume goes on with the recipe that was begun: leave out --set, its short forms and --folds")
+            raise wrong("--resume goes on with the recipe that was begun: leave out --set, its short forms and --folds")
         out = out or training.newest_interrupted()
     else:
         _refuse_two_folds(asked, folds)
         chosen = asked.load()
         out = out or training.next_run(chosen)
         data = data or training.default_samples(progress=screen.line)
-    common = {"metadata": metadata, "licences": _names(licences), "cache": cache, "resume": resume, "command": _line()}
+    common = {"metadata": metadata, "licences": licences, "cache": cache, "resume": resume, "command": _line()}
     with screen.training() as report:
         if folds is not None or (resume and (out / runs.FOLDS_FILE).is_file()):
             result = all_folds.train_folds(data, chosen, out, folds, report=report, **common)
@@ -192,7 +124,7 @@ def _refuse_two_folds(asked: Asked, folds: int | None) -> None:
     """Refuse --folds beside a --set that names a fold or another number of folds."""
     for override in asked.overrides if folds is not None else ():
         if override.partition("=")[0].strip() in ("fold", "folds"):
-            raise _wrong(f"--folds {folds} trains every one of {folds} folds: leave out --set {override}, or leave out --folds")
+            raise wrong(f"--folds {folds} trains every one of {folds} folds: leave out --set {override}, or leave out --folds")
 
 
 @command
@@ -215,38 +147,36 @@ def prepare(data, size, reduced, workers, metadata, licences, cache, as_json, qu
     screen = _show(quiet, verbose)
     with screen.bar("preparing") as progress:
         decode = "reduced" if reduced else "full"
-        facts = library(data, size=size, decode=decode, workers=workers, metadata=metadata, licences=_names(licences), cache=cache, progress=progress)
+        facts = library(data, size=size, decode=decode, workers=workers, metadata=metadata, licences=licences, cache=cache, progress=progress)
     screen.prepared(facts, as_json)
 
 
 @command
 @click.argument("data", type=FOLDER)
 @metadata_option
-@click.option("--licences", "--licenses", default="", metavar="LIST", help="Comma-separated, such as CC-0,CC-BY: keep pictures under these only.")
-@click.option("--recipe", default="default", show_default=True, help="Name of a shipped recipe, or a TOML file: its data policy counts.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe (conflicts, duplicates, min_lesions); may be repeated.")
+@licences_option
+@recipe_options("conflicts", "duplicates", "min_lesions")
 @click.option("--json", "json_file", type=FOLDER, metavar="FILE", help="Write everything that was found as JSON; - for standard output.")
 @click.option("--html", "html_file", type=FOLDER, metavar="FILE", help="Write a self-contained page with small pictures.")
 @click.option("--strict", is_flag=True, help="Exit with 1 when anything would make a figure dishonest.")
-@click.option("--cache", type=FOLDER, help="Folder for what was read of the pictures [default: MELANOMA_EDGE_CACHE, else the user's cache].")
+@cache_option
 @force_option
-def audit(data, metadata, licences, recipe, overrides, json_file, html_file, strict, cache, force, quiet, verbose):
+def audit(data, metadata, licences, asked, json_file, html_file, strict, cache, force, quiet, verbose):
     """Show what is wrong with a data set before anything is trained on it.
 
     \b
     Example: melanoma-edge audit photographs --html audit.html --strict
     """
-    from melanoma_edge import recipes
     from melanoma_edge.cli.show_audit import show_audit
     from melanoma_edge.proof.audit import audit as library, refuse_dishonest
 
-    chosen = recipes.load(recipe, overrides)
+    chosen = asked.load()
     as_json = str(json_file) == "-"
     written = [file for file in (None if as_json else json_file, html_file) if file]
     screen = _show(quiet, verbose)
     with screen.bar("reading pictures") as progress:
         found = library(
-            data, chosen, metadata=metadata, licences=licences.split(","), cache=cache, json_file=None if as_json else json_file, html_file=html_file,
+            data, chosen, metadata=metadata, licences=licences, cache=cache, json_file=None if as_json else json_file, html_file=html_file,
             force=force, progress=progress,
         )  # fmt: skip
     show_audit(screen, found, written, as_json)
@@ -294,7 +224,7 @@ def export(run, tflite, onnx, precision, out, data, licence, force, as_json, qui
     from melanoma_edge.model.run import newest_run
     from melanoma_edge.proof.export import export as library
 
-    precisions = _names(precision)
+    precisions = names(precision)
     run = run or newest_run()
     out = out or Path("bundles") / f"{run.resolve().name}.bundle"
     screen = _show(quiet, verbose)
@@ -491,7 +421,7 @@ def import_(data, metadata, licences, out, force, as_json, quiet, verbose):
 
     if out is not None:
         refuse_existing(out, force=force)
-    listing = read_listing(data, metadata=metadata, licences=_names(licences))
+    listing = read_listing(data, metadata=metadata, licences=licences)
     if out is not None:
         write_index(listing, out)
     _show(quiet, verbose).listing({**summary(listing), "out": None if out is None else str(out)}, as_json)

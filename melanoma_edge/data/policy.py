@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from melanoma_edge.contract import Recipe
+from melanoma_edge.data.classes import CLASSES
 from melanoma_edge.data.copies import components
 from melanoma_edge.data.index import Index, Row
 from melanoma_edge.data.sources.diagnoses import classes_of
@@ -169,7 +170,10 @@ def _decide(copies: list[Row], folders: list[str], policy: str) -> tuple[str | N
         return None, None
     if policy == "reference":
         understood = {row.reference: _meant(row.reference, folders) for row in copies if row.reference}
-        understood = {name: classes for name, classes in understood.items() if classes}
+        # A diagnosis of another known class contradicts a known class even where no picture stands under it;
+        # of classes of somebody's own, nobody knows what it means.
+        known = labels <= set(CLASSES)
+        understood = {name: classes for name, classes in understood.items() if classes or (known and classes_of(name))}
         if understood:
             allowed = set.intersection(*understood.values())
             if len(allowed) > 1:

@@ -15,7 +15,7 @@ from melanoma_edge.data.audit.file_findings import counted
 from melanoma_edge.data.audit.model import Contradiction, Group, LeakCounts, Member, Parts, Subject
 from melanoma_edge.data.index import Index, Row, printable
 from melanoma_edge.data.policy import connect, copy_groups
-from melanoma_edge.data.sources import classes_of
+from melanoma_edge.data.sources.diagnoses import classes_of
 
 PARTS = ("train", "validation", "test")
 """In the order in which they are used: what stands in an earlier one has been seen by the time of a later one."""

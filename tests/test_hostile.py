@@ -54,7 +54,7 @@ def test_audit_names_every_bad_file(cli: Cli, hostile: Hostile, tmp_path: Path) 
     found = json.loads(text)
     assert "Traceback" not in done.err
     assert all(json.dumps(path, ensure_ascii=False)[1:-1] in text for path in hostile.bad)
-    assert found["pictures"] == len(hostile.good)
+    assert (found["counts"]["readable"], found["counts"]["unreadable"]) == (len(hostile.good), len(hostile.bad))
 
 
 def test_augment_uses_the_good_and_names_the_bad(cli: Cli, hostile: Hostile, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def made_up(count: int):
         width = int(shapes[number])
         border = views[number, 0].mean()
         facts = Facts(hashes[number], int(rng.integers(20_000, 4_000_000)), width, width * 3 // 4, "JPEG", "RGB", 1, "", border, border, border, 0.0)
-        rows.append(Row(f"{name}/ISIC_{number:07d}.jpg", name, hashes[number], lesion, "", patient, facts=facts))
+        rows.append(Row(f"{name}/ISIC_{number:07d}.jpg", name, lesion, patient, sha256=hashes[number], facts=facts))
     return Index(Path("made up"), tuple(rows), (), views, None), identical + re_encoded
 
 

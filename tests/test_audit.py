@@ -50,7 +50,7 @@ def row(label: str, number: int, *, pixels: str = "", **keywords: object) -> Row
     sha256 = f"{pixels or f'own {number}':>064}"
     if isinstance(keywords.get("facts"), dict):
         keywords["facts"] = facts(sha256, **keywords["facts"])
-    return Row(f"{label}/{number:05}.png", label, sha256, **keywords)
+    return Row(f"{label}/{number:05}.png", label, sha256=sha256, **keywords)
 
 
 def index(rows: list[Row], **keywords: object) -> Index:

@@ -35,7 +35,7 @@ def index(*pictures: tuple[str, ...], bad: int = 0) -> Index:
     rows = []
     for number, given_ in enumerate(pictures):
         label, pixels, reference, lesion = (*given_, "", "", "")[:4]
-        rows.append(Row(f"{label}/{number:03}.png", label, f"{pixels or f'own {number}':>064}", lesion, reference))
+        rows.append(Row(f"{label}/{number:03}.png", label, sha256=f"{pixels or f'own {number}':>064}", lesion=lesion, reference=reference))
     return Index(
         Path("data"), tuple(rows), tuple((f"bad/{number}.png", "an empty file") for number in range(bad)), np.zeros((len(rows), 16, 16), np.uint8), None
     )
@@ -293,7 +293,7 @@ def test_patients_join_lesions_and_copies_in_chains_and_do_not_change_how_many_l
     ("lesion", "patient", "expected"), [("", "", []), ("L1", "", ["L1"]), ("", "P1", ["patient P1"]), ("L1", "P1", ["L1", "patient P1"]), ("P1", "P1", ["P1", "patient P1"])]
 )
 def test_a_patient_s_id_is_told_from_a_lesion_s(lesion: str, patient: str, expected: list[str]) -> None:
-    assert ids_of(Row("a.png", "nevus", "0" * 64, lesion=lesion, patient=patient)) == expected
+    assert ids_of(Row("a.png", "nevus", sha256="0" * 64, lesion=lesion, patient=patient)) == expected
 
 
 @given(st.lists(st.tuples(st.sampled_from(["", *"pqrs"]), st.sampled_from(["", *"LMN"]), st.sampled_from(["", *"ABCD"])), min_size=1, max_size=25))

@@ -22,8 +22,10 @@ MIN_TOLERANCE: two dull pictures are soon alike."""
 MIN_CONTRAST = 1.0
 """Views of a smaller standard deviation are flat: there is nothing in them to compare, so they are nobody's copy."""
 
-BANDS = 5
-"""Cosine coefficients (u, v) with u + v < BANDS are what candidates are found by: 15 numbers a picture."""
+BANDS, MAX_COARSE_DIFFERENCE = 5, 2.0
+"""Cosine coefficients (u, v) with u + v < BANDS are the coarse shades of a picture, 15 numbers; copies differ in these alone by a
+root mean square of at most this many grey levels. Re-encoding and resizing change fine structure: on the same set, copies within
+MAX_DIFFERENCE that were made smaller with any filter differ by 1.9 in the coarse shades at most."""
 CHUNK, VERIFIED_AT_ONCE = 2048, 4096
 MAX_NEIGHBOURS = 4_000_000
 """Candidates held at once: in sets full of copies, fewer pictures are looked up at a time."""
@@ -53,9 +55,9 @@ def near_copies(squares: np.ndarray, wholes: np.ndarray | None = None, *, progre
     With `wholes` (the same of the whole pictures, squeezed to a square), a picture that was squeezed to a square
     is also known as a copy of the wider or higher one that it came from.
 
-    Candidates are neighbours in a space of 15 numbers: the lowest coefficients of the cosine transform without
-    their signs, (u, v) and (v, u) sorted. Flips change only signs and quarter turns also swap u and v, and all these steps never increase a distance
-    (the transform is orthonormal), so no copy is missed; each candidate is then compared pixel by pixel.
+    Copies are pictures that differ little in their coarse shades and, pixel by pixel, as a whole. Candidates are neighbours
+    in the space of the coarse shades without their signs, (u, v) and (v, u) sorted: flips change only signs and quarter turns also
+    swap u and v, so the best orientation is found at once. What is near there is then compared pixel by pixel.
     """
     first, repeats = _without_repeats(squares, wholes)
     search = _Search(squares, progress)
@@ -134,8 +136,8 @@ class _Search:
         from scipy.spatial import cKDTree
 
         side = self.squares.shape[1]
-        radius = MAX_DIFFERENCE * side * 1.0001  # views of `side` squared pixels: the distance is the difference times the side
-        tree = cKDTree(features, balanced_tree=False)
+        radius = MAX_COARSE_DIFFERENCE * side  # the transform is orthonormal: a distance is the difference times the side
+        tree = cKDTree(features)
         sample = wanted[:: max(1, len(wanted) // CHUNK)]
         crowd = int(tree.query_ball_point(sample, radius, return_length=True, workers=-1).max(initial=1))
         chunk = int(np.clip(MAX_NEIGHBOURS // crowd, 1, CHUNK))

@@ -17,34 +17,19 @@ import numpy as np
 from melanoma_edge.data import image
 from melanoma_edge.data.cache import Decode, Facts, Pictures, prepare
 from melanoma_edge.data.copies import Copies, components, near_copies
-from melanoma_edge.data.listing import Listing
+from melanoma_edge.data.listing import Entry, Listing
 from melanoma_edge.data.sources import read_listing
 from melanoma_edge.errors import BadInput
 
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Row:
+@dataclass(frozen=True, kw_only=True)
+class Row(Entry):
     """One readable picture: its line of the index table, and what its file holds."""
 
-    path: str
-    """Relative to the data folder, with forward slashes."""
-    label: str
-    """Its class."""
     sha256: str
     """Hash of the file's bytes."""
-    lesion: str = ""
-    """Lesion id; empty where unknown."""
-    reference: str = ""
-    """Reference diagnosis from the metadata; empty where unknown."""
-    patient: str = ""
-    """Patient id; empty where unknown."""
-    part: str = ""
-    """Part in which the data set came: train, validation, test or empty."""
-    licence: str = ""
-    attribution: str = ""
-    source: str = ""
     content: str = ""
     """Hash of the first file that holds identical pixels; empty where no other file does."""
     facts: Facts | None = None
@@ -107,12 +92,7 @@ def read_index(
     for position, (entry, facts) in enumerate(zip(listing.entries, prepared.facts)):
         if isinstance(facts, Facts):
             readable.append(position)
-            rows.append(
-                Row(
-                    entry.path, entry.label, facts.sha256, entry.lesion, entry.reference, entry.patient,
-                    entry.part, entry.licence, entry.attribution, entry.source, facts=facts,
-                )
-            )  # fmt: skip
+            rows.append(Row(**vars(entry), sha256=facts.sha256, facts=facts))
         else:
             bad.append((printable(entry.path), reason(facts, files[position])))
             faults.append(facts.fault)

@@ -6,8 +6,6 @@ page as text. It shows patients' lesions: treat the file as you treat the pictur
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from PIL import Image
 from melanoma_edge.data import image
 from melanoma_edge.data.audit.file_findings import one_line
 from melanoma_edge.data.audit.model import Audit, Group, Subject
+from melanoma_edge.proof import page as pages
 
 MOST_GROUPS, MOST_MEMBERS, MOST_ROWS = 200, 6, 200
 """Groups with pictures on the page, pictures of a group, rows of a table; what is left out is counted and stands in the JSON."""
@@ -71,27 +70,10 @@ class Card:
     bad: bool = False
 
 
-@dataclass(frozen=True)
-class Plot:
-    """One plot in both themes, as data: URIs, with the words that stand for it."""
-
-    light: str
-    dark: str
-    alt: str
-    width: int
-    height: int
-
-
 def page(found: Audit, root: Path) -> str:
     """Return the page on `found`; small pictures are made from the files below `root`."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("melanoma_edge.proof"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["line"] = one_line
     sections = _sections(found, Path(root))
-    return environment.get_template("audit.html.j2").render(
+    view = dict(
         found=found,
         name=one_line(Path(found.data).name or found.data),
         counts=found.counts,
@@ -103,6 +85,7 @@ def page(found: Audit, root: Path) -> str:
         tables=_tables(found),
         most=MOST_ROWS,
     )
+    return pages.render("audit.html.j2", view, filters={"line": one_line})
 
 
 def _verdict(found: Audit) -> tuple[str, str, str]:
@@ -202,29 +185,22 @@ def _small_pictures(root: Path) -> Callable[[str], str | None]:
         except image.UnreadableImage:  # it changed or vanished since it was read
             return None
         picture.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
-        buffer = io.BytesIO()
-        picture.save(buffer, format="jpeg", quality=QUALITY)
-        spent += buffer.tell()
-        return _uri(buffer.getvalue(), "jpeg")
+        content = pages.jpeg(picture, QUALITY)
+        spent += len(content)
+        return pages.uri(content, "jpeg")
 
     return small
 
 
-def _plots(found: Audit) -> dict[str, Plot]:
-    from melanoma_edge.proof import audit_plots, plot_style
-
-    def both(draw, figures, alt: str) -> Plot:
-        light, dark = (draw(theme, figures) for theme in (plot_style.LIGHT, plot_style.DARK))
-        with Image.open(io.BytesIO(light)) as drawn:
-            width, height = (round(side * 100 / plot_style.DPI) for side in drawn.size)
-        return Plot(_uri(light, "png"), _uri(dark, "png"), alt, width, height)
+def _plots(found: Audit) -> dict[str, pages.Plot]:
+    from melanoma_edge.proof import audit_plots
 
     words = ", ".join(f"{one_line(one.name)} {one.pictures} ({one.usable} used)" for one in found.classes)
-    plots = {"classes": both(audit_plots.class_bars, found.classes, f"Pictures of each class, and those after the policy: {words}")}
+    plots = {"classes": pages.plot(f"Pictures of each class, and those after the policy: {words}", audit_plots.class_bars, found.classes)}
     tried = [one for one in found.shortcuts if one.balanced_accuracy is not None]
     if tried:
         words = ", ".join(f"{one.title} {one.balanced_accuracy:.1%}" for one in tried)
-        plots["shortcuts"] = both(audit_plots.shortcut_dots, tried, f"Balanced accuracy from each alone, chance {tried[0].chance:.1%}: {words}")
+        plots["shortcuts"] = pages.plot(f"Balanced accuracy from each alone, chance {tried[0].chance:.1%}: {words}", audit_plots.shortcut_dots, tried)
     return plots
 
 
@@ -250,7 +226,3 @@ def _tables(found: Audit) -> dict[str, list]:
         "counted": [(title, list(counts.items())) for title, counts in counted if counts],
         "lists": [(title, names) for title, names in lists if names],
     }
-
-
-def _uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -7,9 +7,7 @@ the same page.
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,7 @@ from melanoma_edge.data import image
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, refuse_existing, write_text
 from melanoma_edge.model import run as runs
-from melanoma_edge.proof import gates, report_data, report_view
+from melanoma_edge.proof import gates, page, report_data, report_view
 from melanoma_edge.proof.predict import DOMAIN
 from melanoma_edge.proof.report_data import Gap, Material, TestPart
 
@@ -35,17 +33,6 @@ EXAMPLE_SIDE, SHEET_WIDTH = 300, 1100
 """Side of an example and width of the augmented batch, in pixels."""
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Plot:
-    """One plot in both themes, as data: URIs, with the words that stand for it."""
-
-    light: str
-    dark: str
-    alt: str
-    width: int
-    height: int
 
 
 @dataclass(frozen=True)
@@ -76,7 +63,7 @@ def report(
     material = report_data.gather(Path(subject))
     file = _target(material, out, force)
     test = material.test_part()
-    page = _render(
+    view = dict(
         title=material.name,
         kind="bundle" if material.bundle else "run",
         notice=NOTICE,
@@ -97,11 +84,12 @@ def report(
         data=report_view.data(material),
         conditions=report_view.conditions(material, command),
     )
+    content = page.render("report.html.j2", view, tests={"gap": lambda value: isinstance(value, Gap)})
     progress("writing")
     with explained(file):
         if out is None:
             file.parent.mkdir(exist_ok=True)
-        write_text(file, page)
+        write_text(file, content)
     return file
 
 
@@ -116,29 +104,15 @@ def _target(material: Material, out: Path | None, force: bool) -> Path:
     return out
 
 
-def _render(**view) -> str:
-    """Return the page; everything that comes from data is escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("melanoma_edge.proof"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.tests["gap"] = lambda value: isinstance(value, Gap)
-    return environment.get_template("report.html.j2").render(**view)
-
-
-def _plots(material: Material, test: TestPart | Gap, progress: Progress) -> dict[str, Plot]:
+def _plots(material: Material, test: TestPart | Gap, progress: Progress) -> dict[str, page.Plot]:
     """Return every plot that the material has figures for, by name."""
-    from melanoma_edge.proof import plot_style, plots
+    from melanoma_edge.proof import plots
 
-    found: dict[str, Plot] = {}
+    found: dict[str, page.Plot] = {}
 
     def add(name: str, alt: str, draw, *figures) -> None:
         progress(f"drawing {name}")
-        light, dark = (draw(theme, *figures) for theme in (plot_style.LIGHT, plot_style.DARK))
-        with Image.open(io.BytesIO(light)) as drawn:
-            width, height = (round(side * 100 / plot_style.DPI) for side in drawn.size)
-        found[name] = Plot(_uri(light, "png"), _uri(dark, "png"), alt, width, height)
+        found[name] = page.plot(alt, draw, *figures)
 
     classes, positive = material.classes, material.positive
     scored = [network for network in (material.headline, material.baseline) if network is not None and network.scores is not None]
@@ -279,10 +253,4 @@ def _jpeg(pixels: np.ndarray, widest: int) -> str:
     picture = Image.fromarray(pixels)
     if picture.width > widest:
         picture = picture.resize((widest, max(1, round(picture.height * widest / picture.width))), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, format="jpeg", quality=84)
-    return _uri(buffer.getvalue(), "jpeg")
-
-
-def _uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    return page.uri(page.jpeg(picture, 84), "jpeg")

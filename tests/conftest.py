@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ import pytest
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
 SCHEMAS = Path(__file__).parents[1] / "melanoma_edge" / "schemas"
 
 CLASSES = ("basal cell carcinoma", "melanoma", "nevus", "vascular lesion")
@@ -137,6 +139,18 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]
             value = json.dumps(make(folder))
             record.write_text(value, encoding="utf-8")
     return folder, json.loads(record.read_text(encoding="utf-8"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep prepared pictures away from the user's own; workers inherit the variable."""
+    if not hasattr(config, "workerinput"):
+        config.stash[CACHE] = tempfile.TemporaryDirectory(prefix="melanoma-edge-tests-")
+        os.environ["MELANOMA_EDGE_CACHE"] = config.stash[CACHE].name
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if CACHE in config.stash:
+        config.stash[CACHE].cleanup()
 
 
 SLOW = ("exported", "interrupted", "mixed", "two_folds")

@@ -407,7 +407,7 @@ def _version() -> str:
     """Return the name of the folder for this layout and these decoders: others' pixels may differ."""
     from PIL import __version__, features
 
-    return f"1-pillow-{__version__}-jpeg-{features.version('jpg') or 'none'}".replace("/", "-")
+    return f"1-pillow-{__version__}-jpeg-{features.version('libjpeg_turbo') or features.version('jpg') or 'none'}".replace("/", "-")
 
 
 def _cores() -> int:

@@ -107,9 +107,10 @@ def new_folder(target: Path, *, force: bool = False, mark: str | None = None) ->
             raise
 
 
-def refuse_existing(target: Path, *, force: bool = False, mark: str | None = None) -> None:
+def refuse_existing(target: Path, *, force: bool | None = False, mark: str | None = None) -> None:
     """Raise BadInput when `target` exists and `force` was not asked for (an empty folder passes).
 
+    None for `force` says that it cannot be asked for, so the message does not name it.
     With `force` and `mark`, a `target` without a file or folder of that name in it is refused too: it is
     somebody's own, not an earlier result.
     """
@@ -121,7 +122,7 @@ def refuse_existing(target: Path, *, force: bool = False, mark: str | None = Non
             return
     if force:
         raise BadInput(f"{target} holds no {mark}, so no earlier result stands there: --force replaces nothing else; choose another path")
-    raise BadInput(f"{target} exists already: expected a new path; choose another or give --force to replace it")
+    raise BadInput(f"{target} exists already: expected a new path; choose another{'' if force is None else ' or give --force to replace it'}")
 
 
 @contextlib.contextmanager

@@ -146,3 +146,32 @@ def test_the_stated_margin_holds_on_the_worst_re_encoding() -> None:
         views = [np.asarray(p.resize((32, 32), Image.Resampling.BILINEAR)).mean(axis=2) for p in (picture, Image.open(buffer))]
         worst = max(worst, float(np.sqrt(((views[0] - views[1]) ** 2).mean())))
     assert worst <= copies.MAX_DIFFERENCE
+
+
+def views_of(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Return the two views of a picture as the cache makes them, each uint8 [1, 32, 32]."""
+    side = min(picture.size)
+    square = picture.crop(((picture.width - side) // 2, (picture.height - side) // 2, (picture.width + side) // 2, (picture.height + side) // 2))
+    return tuple(np.asarray(p.resize((32, 32), Image.Resampling.BILINEAR)).mean(axis=2).round().astype(np.uint8)[None] for p in (square, picture))
+
+
+def test_a_training_picture_that_was_squeezed_to_a_square_is_known_by_its_fingerprint() -> None:
+    wide = [Image.fromarray(draw("nevus", 240, (2, number))).crop((0, 30, 240, 210)) for number in range(6)]
+    known = [text for picture in wide[:3] for text in copies.fingerprints(*views_of(picture))[0].split("|")]
+    assert len(known) == 6
+    found = [bool(copies.resembling(*views_of(picture.resize((120, 120), Image.Resampling.LANCZOS)), known)[0]) for picture in wide]
+    assert found == [True] * 3 + [False] * 3
+    # And the other way round: the wide one of a square that training saw.
+    squeezed = [text for picture in wide[:3] for text in copies.fingerprints(*views_of(picture.resize((120, 120))))]
+    assert [bool(copies.resembling(*views_of(picture), squeezed)[0]) for picture in wide] == [True] * 3 + [False] * 3
+
+
+@pytest.mark.parametrize("contrast", [3.0, 5.0, 8.0, 20.0])
+def test_dull_pictures_that_training_never_saw_stay_unseen(contrast: float) -> None:
+    generator = np.random.default_rng(3)
+    smooth = np.stack([np.asarray(Image.fromarray(generator.normal(0, 1, (4, 4)).astype(np.float32)).resize((32, 32), Image.Resampling.BICUBIC)) for _ in range(1500)])
+    views = (140 + contrast * (smooth - smooth.mean(axis=(1, 2), keepdims=True)) / smooth.std(axis=(1, 2), keepdims=True)).round().clip(0, 255).astype(np.uint8)
+    known = copies.fingerprints(views[100:], views[100:])
+    assert copies.resembling(views[:100], views[:100], known).mean() < 0.02
+    again = (views[100:200] + generator.normal(0, 0.3, (100, 32, 32))).round().clip(0, 255).astype(np.uint8)
+    assert copies.resembling(again[:, ::-1], again[:, ::-1], known).all()

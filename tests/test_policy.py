@@ -277,16 +277,31 @@ def test_identical_pixels_in_other_files_are_identical_pictures(tmp_path: Path) 
 
 
 def test_patients_join_lesions_and_copies_in_chains_and_do_not_change_how_many_lesions_there_are() -> None:
-    given_ = index(*[("nevus", "", "", lesion) for lesion in ("L1", "L1", "L2", "L3", "")], *many("melanoma", 3))
-    patients = ("P1", "P1", "P1", "P2", "P2", "", "P2", "")
+    given_ = index(*[("nevus", "", "", lesion) for lesion in ("L1", "L1", "L2", "L3", "")], *many("melanoma", 3), ("nevus",))
+    patients = ("P1", "P1", "P1", "P2", "P2", "", "P2", "", "")
     given_ = replace(given_, rows=tuple(replace(row, patient=patient) for row, patient in zip(given_.rows, patients)))
     together, single = connect(given_), connect(given_, patients=False)
-    assert [together.index(group) for group in together] == [0, 0, 0, 3, 3, 5, 3, 7]
-    assert [single.index(group) for group in single] == [0, 0, 2, 3, 4, 5, 6, 7]
+    assert [together.index(group) for group in together] == [0, 0, 0, 3, 3, 5, 3, 7, 8]
+    assert [single.index(group) for group in single] == [0, 0, 2, 3, 4, 5, 6, 7, 8]
     selection = select(given_, recipe())
-    assert selection.report["lesions_per_class"] == {"melanoma": 3, "nevus": 4} and selection.report["used_groups"] == 4
+    assert selection.report["lesions_per_class"] == {"melanoma": 3, "nevus": 5} and selection.report["used_groups"] == 5
     assert (selection.report["with_patient_id"], selection.report["with_lesion_id"]) == (6, 6)
-    assert selection.lesions == ("L1|L2|patient P1",) * 3 + ("L3|patient P2",) * 2 + ("", "L3|patient P2", "")
+    assert selection.lesions == ("L1|L2|patient P1",) * 3 + ("L3|patient P2",) * 2 + ("", "L3|patient P2", "", "")
+
+
+def test_a_class_of_few_patients_is_left_out_and_named_however_many_lesions_they_have() -> None:
+    """No split could keep them apart, and no min_lesions would say so."""
+    given_ = index(*[("nevus", "", "", f"L{number}") for number in range(60)], *many("melanoma", 5), *many("wart", 5))
+    given_ = replace(given_, rows=tuple(replace(row, patient=f"P{number % 2}" if number < 60 else "") for number, row in enumerate(given_.rows)))
+    selection = select(given_, recipe(min_lesions=3))
+    assert selection.classes == ("melanoma", "wart") and selection.report["left_out_classes"] == {"nevus": 60}
+    assert selection.left_out["nevus/000.png"] == "class left out: 60 lesions of 2 patients, which no split can keep apart"
+
+
+def test_group_numbers_do_not_depend_on_pictures_that_are_not_used() -> None:
+    plain = [*many("nevus", 3), *many("wart", 3)]
+    more = index(("alone",), *plain)
+    assert select(index(*plain), recipe()).groups == select(more, recipe()).groups == tuple(range(6))
 
 
 @pytest.mark.parametrize(

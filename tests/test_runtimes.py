@@ -47,7 +47,7 @@ folder, images = Path(sys.argv[1]), np.load(sys.argv[2])
 recipe = Recipe(name="tiny", image_size=32, width=0.25)
 model = network.build(recipe, 3)
 runs.write_tensors(runs.weights_file(folder, "float"), runs.named(model.weights))
-facts = RunFacts(state="complete", command="", data="", metadata=None, data_sha256="0" * 64, classes=("a", "b", "c"),
+facts = RunFacts(state="complete", command="", data="", root="", source="", metadata=None, tables=(), licences=(), data_sha256="0" * 64, classes=("a", "b", "c"),
     training_priors={}, data_priors={}, parameters=0, multiply_accumulates=0, seconds={}, peak_memory_bytes=0, conditions={},
     weights={"float": sha256_file(runs.weights_file(folder, "float"))})
 (folder / runs.RUN_FILE).write_text(facts.model_dump_json())

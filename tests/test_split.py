@@ -420,17 +420,17 @@ def test_copies_join_what_is_one_lesion_further_on(copied: Path) -> None:
 def test_a_copy_in_any_shape_is_known_by_the_fingerprint(copied: Path) -> None:
     index = read_index(copied)
     stems = [Path(row.path).stem for row in index.rows]
-    marks = dict(zip(stems, fingerprints(index.thumbnails)))
-    assert all(re.fullmatch("[0-9a-f]{64}", mark) for mark in marks.values())
+    marks = dict(zip(stems, fingerprints(index.thumbnails, index.wholes)))
+    assert all(re.fullmatch("[0-9a-f]{128}", mark) for mark in marks.values())
     for stem in marks:
-        found = resembling(index.thumbnails, [marks[stem], "no fingerprint", "a1" * 31, "g" * 64])
+        found = resembling(index.thumbnails, index.wholes, [*marks[stem].split("|"), "no fingerprint", "a1" * 63, "g" * 128])
         assert {other for other, alike in zip(stems, found) if alike} == {other for other in stems if other[:2] == stem[:2]}
-    assert not resembling(index.thumbnails, []).any() and resembling(index.thumbnails[:0], marks.values()).shape == (0,)
+    assert not resembling(index.thumbnails, index.wholes, []).any() and resembling(index.thumbnails[:0], index.wholes[:0], marks.values()).shape == (0,)
 
 
 def test_flat_pictures_resemble_nothing() -> None:
     flat = np.full((2, 16, 16), 100, np.uint8)
-    assert not resembling(flat, fingerprints(flat)).any()
+    assert not resembling(flat, flat, fingerprints(flat, flat)).any()
 
 
 def test_near_copies_under_two_classes_are_counted(copied: Path) -> None:

@@ -103,8 +103,8 @@ def train(data, asked, folds, out, metadata, licences, cache, resume, as_json, q
     screen = _show(quiet, verbose)
     chosen = None
     if resume:
-        if asked.overrides or folds is not None:
-            raise wrong("--resume goes on with the recipe that was begun: leave out --set, its short forms and --folds")
+        if asked.overrides or folds is not None or licences:
+            raise wrong("--resume goes on with the recipe and the pictures that were begun: leave out --set, its short forms, --folds and --licences")
         out = out or training.newest_interrupted()
     else:
         _refuse_two_folds(asked, folds)
@@ -190,8 +190,9 @@ def audit(data, metadata, licences, asked, json_file, html_file, strict, cache, 
 @click.option("--artifact", help="Artifact of the bundle [default: int8 TFLite], or float/qat of a run.")
 @metadata_option
 @click.option("--include-seen", is_flag=True, help="Score pictures that training used, too (not leak-free).")
+@cache_option
 @json_option
-def evaluate(subject, data, artifact, metadata, include_seen, as_json, quiet, verbose):
+def evaluate(subject, data, artifact, metadata, include_seen, cache, as_json, quiet, verbose):
     """Score a run or an artifact on labelled pictures that it has not seen, with 95 % intervals.
 
     \b
@@ -201,7 +202,7 @@ def evaluate(subject, data, artifact, metadata, include_seen, as_json, quiet, ve
 
     screen = _show(quiet, verbose)
     with screen.bar("reading pictures") as progress:
-        result = library(subject, data, artifact=artifact, metadata=metadata, include_seen=include_seen, progress=progress)
+        result = library(subject, data, artifact=artifact, metadata=metadata, include_seen=include_seen, cache=cache, progress=progress)
     screen.evaluation(result, as_json)
 
 
@@ -244,8 +245,9 @@ def export(run, tflite, onnx, precision, out, data, licence, force, as_json, qui
 @metadata_option
 @click.option("--run", type=FOLDER, help="The run that the bundle came from [default: the one that it remembers].")
 @click.option("--require", multiple=True, metavar="RUNTIME", help="Fail (exit 3) when this runtime, or `task`, cannot be tried.")
+@cache_option
 @json_option
-def verify(bundle, data, metadata, run, require, as_json, quiet, verbose):
+def verify(bundle, data, metadata, run, require, cache, as_json, quiet, verbose):
     """Carry out every parity gate that this machine can, for every artifact and runtime.
 
     \b
@@ -255,7 +257,7 @@ def verify(bundle, data, metadata, run, require, as_json, quiet, verbose):
 
     screen = _show(quiet, verbose)
     with screen.steps("verifying") as progress:
-        parity = library(bundle, data=data, metadata=metadata, run=run, require=require, command=_line(), progress=progress)
+        parity = library(bundle, data=data, metadata=metadata, cache=cache, run=run, require=require, command=_line(), progress=progress)
     screen.parity(parity, as_json)
     _fail_if(parity)
 

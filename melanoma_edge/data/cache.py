@@ -146,9 +146,47 @@ def prepare(
     with contextlib.ExitStack() as stack:
         if cache is None:
             # What is mapped stays readable after the folder is gone.
-            cache = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="melanoma-edge-")))
+            with explained(Path(_temporary())):
+                cache = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="melanoma-edge-")))
         store = stack.enter_context(_Store.opened(Path(cache), size, decode))
         return store.read(files, workers or min(MAX_WORKERS, _cores()), progress)
+
+
+def pixel_hashes(files: dict[str, Path], *, cache: Path | None = None, workers: int | None = None) -> dict[str, str]:
+    """Return {hash of a file's bytes: hash of its pixels at full size} for `files`, {hash of its bytes: path}.
+
+    A file that has other bytes by now, or cannot be read any more, is left out. What `cache` knows is not decoded again.
+    Raises as :func:`prepare` does.
+    """
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(_Store.opened(Path(cache), None, "full")) if cache is not None else None
+        known = dict(store.database.execute("select sha256, pixels from pixels").fetchall()) if store else {}
+        budget = _Budget(PIXELS_IN_FLIGHT)
+
+        def job(item: tuple[str, Path]) -> tuple[str, str] | None:
+            sha256, path = item
+            with contextlib.suppress(image.UnreadableImage):
+                content = _content(path)
+                if hashlib.sha256(content).hexdigest() == sha256:
+                    with budget.lease() as admit:
+                        return sha256, image.pixel_hash(np.asarray(image.open_picture(path, content, admit=admit).image))
+            return None
+
+        wanted = [item for item in files.items() if item[0] not in known]
+        with ThreadPoolExecutor(workers or min(MAX_WORKERS, _cores())) as pool:
+            found = [result for result in pool.map(job, wanted) if result]
+        if store and found:
+            with store._transaction():
+                store.database.executemany("insert or replace into pixels values (?, ?)", found)
+    return {sha256: pixels for sha256, pixels in {**known, **dict(found)}.items() if sha256 in files}
+
+
+def _temporary() -> str:
+    """Return the folder for temporary files; raises Missing where there is none."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise Missing(f"there is no folder for temporary files ({error.strerror}): set TMPDIR to one that you may write to") from None
 
 
 class _Store:
@@ -179,6 +217,7 @@ class _Store:
                     columns = ", ".join(field.name for field in fields(Facts))
                     database.execute(f"create table if not exists facts (kind, slot integer, {columns}, primary key (kind, sha256))")
                     database.execute("create table if not exists inputs (kind, size integer, slot integer, sha256, primary key (kind, size, sha256))")
+                    database.execute("create table if not exists pixels (sha256 primary key, pixels)")
                     yield cls(folder, database, size, decode)
             except sqlite3.OperationalError as error:
                 if "full" in str(error):
@@ -219,8 +258,8 @@ class _Store:
                     result = waiting.popleft().result()
                     if isinstance(result, _Decoded):
                         decoded += 1
-                        pending.setdefault(result.facts.sha256, result)
                         known.setdefault(result.facts.sha256, (result.facts, -1))
+                        pending.setdefault(result.facts.sha256, result)
                         result = result.facts.sha256
                     found.append(known[result][0] if isinstance(result, str) else result)
                     if len(pending) >= batch:
@@ -257,28 +296,39 @@ class _Store:
         return 0 if last is None else last + 1
 
     def _write(self, pending: dict[str, "_Decoded"], known: dict[str, tuple[Facts, int]], inputs: dict[str, int] | None) -> None:
-        """Put what was decoded on disk, the arrays before the rows that point at them."""
+        """Put what was decoded on disk, the arrays before the rows that point at them; nothing counts before all is there."""
         if not pending:
             return
         new = [found for sha256, found in pending.items() if known[sha256][1] < 0]
+        fresh = [found for sha256, found in pending.items() if sha256 not in inputs] if inputs is not None else []
+        views = dict(zip((found.facts.sha256 for found in new), range(self.next_views, self.next_views + len(new))))
+        slots = dict(zip((found.facts.sha256 for found in fresh), range(self.next_inputs, self.next_inputs + len(fresh))))
         _append(self.views_file, self.next_views, [found.views for found in new])
-        rows = []
-        for slot, found in enumerate(new, self.next_views):
-            known[found.facts.sha256] = (found.facts, slot)
-            rows.append((self.kind, slot, *(getattr(found.facts, field.name) for field in fields(Facts))))
-        slots = []
-        if inputs is not None:
-            fresh = [found for sha256, found in pending.items() if sha256 not in inputs]
+        if fresh:
             _append(self.inputs_file, self.next_inputs, [found.input for found in fresh])
-            for slot, found in enumerate(fresh, self.next_inputs):
-                inputs[found.facts.sha256] = slot
-                slots.append((self.kind, self.size, slot, found.facts.sha256))
-        self.next_views, self.next_inputs = self.next_views + len(rows), self.next_inputs + len(slots)
-        self.database.execute("begin")
-        self.database.executemany(f"insert or replace into facts values ({', '.join('?' * (2 + len(fields(Facts))))})", rows)
-        self.database.executemany("insert or replace into inputs values (?, ?, ?, ?)", slots)
-        self.database.execute("commit")
+        rows = [(self.kind, views[found.facts.sha256], *(getattr(found.facts, field.name) for field in fields(Facts))) for found in new]
+        with self._transaction():
+            self.database.executemany(f"insert or replace into facts values ({', '.join('?' * (2 + len(fields(Facts))))})", rows)
+            self.database.executemany(
+                "insert or replace into inputs values (?, ?, ?, ?)", [(self.kind, self.size, slot, sha256) for sha256, slot in slots.items()]
+            )
+        self.next_views, self.next_inputs = self.next_views + len(views), self.next_inputs + len(slots)
+        known.update({found.facts.sha256: (found.facts, views[found.facts.sha256]) for found in new})
+        if inputs is not None:
+            inputs.update(slots)
         pending.clear()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Commit what the block does to the database, or nothing of it, whatever interrupts."""
+        self.database.execute("begin")
+        try:
+            yield
+            self.database.execute("commit")
+        except BaseException:
+            if self.database.in_transaction:
+                self.database.execute("rollback")
+            raise
 
     def _prepared(self, found, known, inputs, decoded: int) -> Prepared:
         readable = [facts.sha256 for facts in found if isinstance(facts, Facts)]

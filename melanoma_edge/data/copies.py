@@ -30,12 +30,12 @@ CHUNK, VERIFIED_AT_ONCE = 2048, 4096
 MAX_NEIGHBOURS = 4_000_000
 """Candidates held at once: in sets full of copies, fewer pictures are looked up at a time."""
 
-FINGERPRINT_SIDE, FINGERPRINT_STEP = 8, 16
-"""A fingerprint is 8 x 8 grey values in steps of 16 grey levels: enough to know a copy, too little to show a lesion."""
-MAX_FINGERPRINT_DIFFERENCE = 2.25
-"""Largest mean absolute difference, in grey levels, of a copy. On the nine-class ISIC set, copies as JPEG of
-quality 50 to 95, down to a third of the size and turned, differ by 2.0 at most; the two most alike pictures
-of test and training part by 2.75."""
+FINGERPRINT_SIDE = 8
+"""A fingerprint is 8 x 8 grey values: enough to know a copy, too little to show a lesion."""
+MAX_FINGERPRINT_DIFFERENCE = 2.5
+"""As MAX_DIFFERENCE, of fingerprints. On the nine-class ISIC set, copies as JPEG of quality 30 to 95 and down to a third
+of the size differ by 1.8 at most (3.0 where pixels were picked instead of averaged); the two most alike pictures
+of test and training part by 4.8."""
 
 
 @dataclass(frozen=True)
@@ -86,30 +86,39 @@ def components(count: int, pairs: np.ndarray) -> np.ndarray:
     return smallest[labels]
 
 
-def fingerprints(thumbnails: np.ndarray) -> list[str]:
-    """Return the fingerprint of each thumbnail (uint8 [n, 16, 16]): 64 hex digits, one a grey value, row by row."""
-    return ["".join(f"{value:x}" for value in row) for row in _coarse(thumbnails)]
+def fingerprints(squares: np.ndarray, wholes: np.ndarray) -> list[str]:
+    """Return the fingerprint of each picture with these views (uint8 [n, side, side]): 128 hex digits, two a grey value, row
+    by row; for a picture that is no square, the fingerprints of its centre square and of the whole, joined by "|"."""
+    ours, all_ = ([row.tobytes().hex() for row in _coarse(views)] for views in (squares, wholes))
+    return [square if (one == other).all() else f"{square}|{whole}" for square, whole, one, other in zip(ours, all_, squares, wholes)]
 
 
-def resembling(thumbnails: np.ndarray, known: Collection[str]) -> np.ndarray:
-    """Return which thumbnails (uint8 [n, 16, 16]) have one of the fingerprints `known` in any orientation: bool [n].
+def resembling(squares: np.ndarray, wholes: np.ndarray, known: Collection[str]) -> np.ndarray:
+    """Return which pictures with these views (uint8 [n, side, side]) have one of the fingerprints `known` (without "|")
+    in any orientation, as squares or as wholes: bool [n].
 
     What is no fingerprint among `known` is passed over, and so are flat pictures, in which there is nothing to compare.
     """
-    digits = [text for text in known if len(text) == FINGERPRINT_SIDE**2 and len(set(text)) > 1 and set(text) <= set("0123456789abcdef")]
-    found = np.zeros(len(thumbnails), dtype=bool)
-    if not digits or not len(thumbnails):
+    from scipy.spatial import cKDTree
+
+    found = np.zeros(len(squares), dtype=bool)
+    digits = sorted(text for text in set(known) if len(text) == 2 * FINGERPRINT_SIDE**2 and set(text) <= set("0123456789abcdef"))
+    if not digits or not len(squares):
         return found
-    theirs = np.array([[int(digit, 16) for digit in text] for text in digits], np.int16)
-    theirs = theirs[np.argsort(theirs.sum(axis=1), kind="stable")]
-    totals = theirs.sum(axis=1)
-    reach = MAX_FINGERPRINT_DIFFERENCE / FINGERPRINT_STEP * FINGERPRINT_SIDE**2
-    for turned in _orientations(thumbnails):
-        for position, ours in enumerate(_coarse(turned)):
-            if not found[position] and np.ptp(ours):
-                # The sums of two pictures differ by no more than the pictures do.
-                low, high = np.searchsorted(totals, (ours.sum() - reach, ours.sum() + reach + 1))
-                found[position] = (np.abs(theirs[low:high] - ours).sum(axis=1) <= reach).any()
+    theirs = np.stack([np.frombuffer(bytes.fromhex(text), np.uint8) for text in digits]).reshape(-1, FINGERPRINT_SIDE, FINGERPRINT_SIDE)
+    tree = cKDTree(_features(theirs))
+    for views in (squares, wholes):
+        ours = _coarse(views)
+        features = _features(ours)
+        for start in range(0, len(ours), CHUNK):
+            near = tree.query_ball_point(features[start : start + CHUNK], MAX_FINGERPRINT_DIFFERENCE * FINGERPRINT_SIDE, workers=-1)
+            positions = np.repeat(np.arange(start, start + len(near)), [len(one) for one in near])
+            candidates = np.array([candidate for one in near for candidate in one], np.int64)
+            for part in range(0, len(positions), VERIFIED_AT_ONCE):
+                a, b = positions[part : part + VERIFIED_AT_ONCE], candidates[part : part + VERIFIED_AT_ONCE]
+                differences, contrast = _differences(ours[a], theirs[b])
+                alike = (contrast >= MIN_CONTRAST) & (differences <= np.clip(MAX_OF_CONTRAST * contrast, MIN_TOLERANCE, MAX_FINGERPRINT_DIFFERENCE))
+                found[a[alike]] = True
     return found
 
 
@@ -226,11 +235,11 @@ def _without_repeats(squares: np.ndarray, wholes: np.ndarray | None) -> tuple[np
     return np.fromiter(seen.values(), np.int64, len(seen)), np.array(repeats, np.int64).reshape(-1, 2)
 
 
-def _coarse(thumbnails: np.ndarray) -> np.ndarray:
-    """Return the fingerprints' values, int16 [n, 64] of 0..15."""
-    block = thumbnails.shape[1] // FINGERPRINT_SIDE
-    grey = thumbnails.reshape(-1, FINGERPRINT_SIDE, block, FINGERPRINT_SIDE, block).mean(axis=(2, 4))
-    return np.floor(grey / FINGERPRINT_STEP + 0.5).clip(0, 15).astype(np.int16).reshape(-1, FINGERPRINT_SIDE**2)
+def _coarse(views: np.ndarray) -> np.ndarray:
+    """Return the fingerprints' grey values, uint8 [n, 8, 8]."""
+    block = views.shape[1] // FINGERPRINT_SIDE
+    grey = views.reshape(-1, FINGERPRINT_SIDE, block, FINGERPRINT_SIDE, block).mean(axis=(2, 4))
+    return np.floor(grey + 0.5).astype(np.uint8)
 
 
 def _orientations(thumbnails: np.ndarray) -> Iterator[np.ndarray]:

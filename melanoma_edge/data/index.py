@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from melanoma_edge.data import image
-from melanoma_edge.data.cache import Decode, Facts, Pictures, prepare
+from melanoma_edge.data.cache import Decode, Facts, Pictures, pixel_hashes, prepare
 from melanoma_edge.data.copies import Copies, components, near_copies
 from melanoma_edge.data.listing import Entry, Listing
 from melanoma_edge.data.sources import read_listing
@@ -103,7 +103,7 @@ def read_index(
     index = Index(
         listing.root, tuple(rows), tuple(bad), views[:, 0], prepared.pixels, listing.outside, views[:, 1], tuple(faults), listing
     )  # fmt: skip
-    return _with_contents(index)
+    return _with_contents(index, cache)
 
 
 def printable(text: str) -> str:
@@ -119,23 +119,20 @@ def reason(error: image.UnreadableImage, file: Path) -> str:
     return text
 
 
-def _with_contents(index: Index) -> Index:
+def _with_contents(index: Index, cache: Path | None) -> Index:
     """Find files that differ and yet hold identical pixels (other tags, another container), and say so in their rows."""
     equal = index.copies.pairs[index.copies.differences == 0]
-    files = defaultdict(dict)  # {views and size: {hash of the file: position}}
+    alike = defaultdict(dict)  # {views and size: {hash of the file: position}}
     for position, group in enumerate(components(len(index.rows), equal)):
         row = index.rows[position]
-        files[group, row.facts.width, row.facts.height].setdefault(row.sha256, position)
-    content_of: dict[str, str] = {}
-    for found in files.values():
-        first: dict[str, str] = {}
-        for sha256, position in found.items() if len(found) > 1 else ():
-            try:
-                pixels = image.pixel_hash(image.decode(index.root / index.rows[position].path))
-            except image.UnreadableImage:
-                continue  # it changed or vanished since it was read: what was read of it counts
-            content_of[sha256] = first.setdefault(pixels, sha256)
-    rows = tuple(replace(row, content=content_of.get(row.sha256, "")) for row in index.rows) if content_of else index.rows
+        alike[group, row.facts.width, row.facts.height].setdefault(row.sha256, position)
+    alike = [found for found in alike.values() if len(found) > 1]
+    if not alike:
+        return index
+    pixels = pixel_hashes({sha256: index.root / index.rows[position].path for found in alike for sha256, position in found.items()}, cache=cache)
+    first: dict[str, str] = {}
+    content_of = {sha256: first.setdefault(pixels[sha256], sha256) for found in alike for sha256 in found if sha256 in pixels}
+    rows = tuple(replace(row, content=content_of.get(row.sha256, "")) for row in index.rows)
     found = replace(index, rows=rows)
     found.__dict__["copies"] = index.copies  # searched for already
     return found

@@ -20,6 +20,10 @@ from melanoma_edge.data.index import Index, Row
 from melanoma_edge.data.sources.diagnoses import classes_of
 from melanoma_edge.errors import BadInput
 
+MIN_UNITS = 3
+"""Patients (or lesions, where patients are not known) that a class needs: one for each part."""
+
+
 @dataclass(frozen=True)
 class Selection:
     """The pictures that are used, and what was done to get there."""
@@ -120,24 +124,29 @@ def select(index: Index, recipe: Recipe) -> Selection:
     groups = connect(index)
     single = connect(index, patients=False)
     lesions = Counter(label for label, _ in {(labels[position], single[position]) for position in labels})
-    classes = tuple(sorted(name for name, count in lesions.items() if count >= recipe.min_lesions))
+    units = Counter(label for label, _ in {(labels[position], groups[position]) for position in labels})
+    # A class of few patients cannot stand in all parts, however many lesions they have.
+    few = {name for name, count in lesions.items() if units[name] < MIN_UNITS <= count}
+    classes = tuple(sorted(name for name, count in lesions.items() if count >= recipe.min_lesions and name not in few))
     small = {name: lesions[name] for name in sorted({row.label for row in index.rows}) if name not in classes}
     _refuse_few_classes(classes, small, recipe, index)
     for position, label in labels.items():
         if label not in classes:
-            left_out[index.rows[position].path] = f"class left out: {lesions[label]} lesions, min_lesions is {recipe.min_lesions}"
+            why = f"{lesions[label]} lesions of {units[label]} patients, which no split can keep apart" if label in few else f"{lesions[label]} lesions, min_lesions is {recipe.min_lesions}"
+            left_out[index.rows[position].path] = f"class left out: {why}"
     kept = [position for position in sorted(labels) if labels[position] in classes]
     known = defaultdict(set)  # from all pictures: a copy that is dropped may be the one that knows the lesion
     for row, group in zip(index.rows, groups):
         known[group].update(ids_of(row))
     joined = {group: "|".join(sorted(ids)) for group, ids in known.items()}  # once a group: a group can be most of the data
+    numbers: dict[int, int] = {}  # by first use: pictures that are not used change no number
     labels_of = defaultdict(set)
     for position in kept:
         labels_of[groups[position]].add(labels[position])
     return Selection(
         rows=tuple(replace(index.rows[position], label=labels[position]) for position in kept),
         positions=tuple(kept),
-        groups=tuple(groups[position] for position in kept),
+        groups=tuple(numbers.setdefault(groups[position], len(numbers)) for position in kept),
         lesions=tuple(joined[groups[position]] for position in kept),
         classes=classes,
         left_out=left_out,

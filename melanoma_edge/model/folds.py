@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
+import os
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,15 +33,11 @@ from melanoma_edge.data.cache import default_folder
 from melanoma_edge.data.index import read_index
 from melanoma_edge.data.split import PARTS, TEST, absent_from_test, data_hash, selection_hash, split
 from melanoma_edge.errors import BadInput
-from melanoma_edge.files import TEMPORARY_PREFIX, read_json, refuse_existing, write_json
+from melanoma_edge.files import read_json, refuse_existing, write_json
 from melanoma_edge.model import run as runs
 from melanoma_edge.model.folds_model import FOLDS_SCHEMA_VERSION, Across, FoldRun, FoldsFacts, Spread
 from melanoma_edge.model.tensorflow import require
 from melanoma_edge.model.train import train
-
-UNBEGUN = {runs.RECIPE_FILE, runs.SPLIT_FILE, runs.DATA_FILE, runs.HISTORY_FILE, runs.LOCK_FILE}
-"""What a run may hold before its run.json says that it has begun."""
-
 
 @dataclass(frozen=True)
 class Folds:
@@ -85,11 +81,12 @@ def train_folds(
                 return Folds(out, facts)
             stack.enter_context(runs.held(out))
             facts = open_folds(out).facts  # as the process before us left it
-            data, recipe, licences = Path(facts.data), facts.recipe, facts.licences
-            metadata = Path(facts.metadata) if facts.metadata else None
+            recipe, licences = facts.recipe, facts.licences
+            if data is None:
+                data, metadata = Path(facts.data), metadata or (Path(facts.metadata) if facts.metadata else None)
         else:
             recipe = _of_all(recipe, folds)
-            refuse_existing(out)
+            refuse_existing(out, force=None)
         require()
         index = read_index(
             data,
@@ -110,6 +107,9 @@ def train_folds(
             facts = _begin(out, data, metadata, licences, recipe, selection, sha256, command)
         elif sha256 != facts.data_sha256:
             raise BadInput(f"{data} changed since {out} began (data hash {sha256[:12]}..., was {facts.data_sha256[:12]}...): start anew with another --out")
+        for fold in facts.runs:  # what a fold would be refused for after days is refused before the next is trained
+            if [(row.path, row.sha256) for row in selection.rows] != [(row.path, row.sha256) for row in runs.open_run(out / fold.run).split]:
+                raise BadInput(f"files of {data} were renamed or moved within it since {out} began: give them their old names, or start anew with another --out")
         for number, (own, fold_sha256, absent) in enumerate(plans):
             folder = out / f"fold-{number}"
             begun = _is_begun(folder, own, fold_sha256)
@@ -163,8 +163,8 @@ def _begin(out: Path, data: Path, metadata: Path | None, licences: Sequence[str]
     facts = FoldsFacts(
         state="training",
         command=command,
-        data=str(Path(data).resolve()),
-        metadata=str(Path(metadata).resolve()) if metadata else None,
+        data=os.path.abspath(data),
+        metadata=os.path.abspath(metadata) if metadata else None,
         licences=tuple(licences),
         data_sha256=sha256,
         recipe=recipe,
@@ -195,8 +195,7 @@ def _is_begun(folder: Path, recipe: Recipe, sha256: str) -> bool:
         if run.recipe != recipe or run.facts.data_sha256 != sha256:
             raise BadInput(f"{folder} is a run of another recipe or other data: move it away, or start anew with another --out")
         return True
-    if folder.is_dir() and all(file.name in UNBEGUN or file.name.startswith(TEMPORARY_PREFIX) for file in folder.iterdir()):
-        shutil.rmtree(folder)
+    runs.clear_unbegun(folder)
     return False
 
 

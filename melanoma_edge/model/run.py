@@ -26,6 +26,8 @@ import io
 import json
 import os
 import re
+import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +39,7 @@ from pydantic import ValidationError
 from melanoma_edge import recipes
 from melanoma_edge.contract import RUN_SCHEMA_VERSION, Decision, EpochRow, Recipe, RunFacts, Scores
 from melanoma_edge.errors import BadInput
-from melanoma_edge.files import explained, read_json, sha256_file, write_bytes, write_text
+from melanoma_edge.files import TEMPORARY_PREFIX, explained, read_json, sha256_file, write_bytes, write_text
 
 RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.toml"
@@ -55,6 +57,10 @@ AUGMENTED_FILE = "augmented.png"
 Which = Literal["float", "qat"]
 
 
+UNBEGUN = {RECIPE_FILE, SPLIT_FILE, DATA_FILE, HISTORY_FILE, LOCK_FILE}
+"""What a run may hold before its run.json says that it has begun."""
+
+
 @dataclass(frozen=True)
 class SplitRow:
     """One used picture of a run."""
@@ -63,7 +69,8 @@ class SplitRow:
     sha256: str
     label: str
     lesion: str
-    """Ids of its group (its own and those of its copies): lesions, and patients as `patient ID`; joined by "|", empty where unknown."""
+    """Ids of its group: lesions, and patients as `patient ID`; joined by "|", empty where unknown. In the file, each
+    group's ids stand once, in its first row: a patient may have thousands of lesions."""
     group: int
     part: str
     fingerprint: str
@@ -169,6 +176,9 @@ def held(path: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Who held it before has removed the file: the lock is on what has no name any more, and another may hold the new one.
+            if not os.path.exists(path / LOCK_FILE) or not os.path.samestat(os.fstat(file.fileno()), os.stat(path / LOCK_FILE)):
+                raise BlockingIOError
         except BlockingIOError:
             raise BadInput(f"another process is training in {path}: wait for its end, or choose another --out") from None
         try:
@@ -183,10 +193,26 @@ def newest_run(folder: Path = Path("runs")) -> Path:
     Raises BadInput when there is none.
     """
     found = [file for name in (RUN_FILE, FOLDS_FILE) for file in Path(folder).glob(f"*/{name}")]
-    finished = [file for file in found if '"state": "complete"' in file.read_text(encoding="utf-8", errors="replace")]
+    finished = [file for file in found if says(file, '"state": "complete"')]
     if not finished:
         raise BadInput(f"there is no finished run below {folder}/: train one with `melanoma-edge train` or name its folder")
     return max(finished, key=lambda file: file.stat().st_mtime).parent
+
+
+def says(file: Path, words: str) -> bool:
+    """Return whether `words` stand in a text file; a file that cannot be read, somebody else's, says nothing."""
+    try:
+        return words in file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+def clear_unbegun(path: Path) -> None:
+    """Remove the folder `path` where it holds nothing but what a run writes before run.json says that it has begun."""
+    with contextlib.suppress(OSError):
+        names = {file.name for file in Path(path).iterdir()}
+        if RECIPE_FILE in names and all(name in UNBEGUN or name.startswith(TEMPORARY_PREFIX) for name in names):
+            shutil.rmtree(path)
 
 
 def weights_file(run: Path, which: Which) -> Path:
@@ -199,7 +225,10 @@ def write_split(path: Path, rows: list[SplitRow]) -> None:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["path", "sha256", "label", "lesion", "group", "part", "fingerprint", "patient"])
-    writer.writerows([row.path, row.sha256, row.label, row.lesion, row.group, row.part, row.fingerprint, row.patient] for row in rows)
+    named: set[int] = set()
+    for row in rows:
+        writer.writerow([row.path, row.sha256, row.label, "" if row.group in named else row.lesion, row.group, row.part, row.fingerprint, row.patient])
+        named.add(row.group)
     write_text(path, buffer.getvalue())
 
 
@@ -276,10 +305,15 @@ def _key(position: int, name: str) -> str:
 
 
 def _read_split(path: Path):
+    lesions: dict[int, str] = {}
+    limit = csv.field_size_limit(sys.maxsize)
     try:
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                patient = row.get("patient") or ""  # runs of earlier versions have no such column
-                yield SplitRow(row["path"], row["sha256"], row["label"], row["lesion"], int(row["group"]), row["part"], row["fingerprint"], patient)
+                group = int(row["group"])
+                lesion = lesions.setdefault(group, row["lesion"])
+                yield SplitRow(row["path"], row["sha256"], row["label"], lesion, group, row["part"], row["fingerprint"], row["patient"])
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise BadInput(f"{path} is not a run's split: {error}; train again") from None
+    finally:
+        csv.field_size_limit(limit)

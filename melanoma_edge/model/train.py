@@ -7,6 +7,7 @@ index, data policy, split, and only then rebalancing and augmentation, on the tr
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from melanoma_edge.model.tensorflow import require, seed_everything
 
 
 def train(
-    data: Path,
+    data: Path | None,
     recipe: Recipe,
     out: Path,
     *,
@@ -42,8 +43,8 @@ def train(
 ) -> runs.Run:
     """Train `recipe` on the pictures below `data` and return the complete run at `out`.
 
-    With `resume`, an interrupted run at `out` goes on (its own recipe counts); a complete one is
-    returned as it is. `metadata` and `licences` are those of :func:`melanoma_edge.data.sources.read_listing`. Prepared pictures are kept
+    With `resume`, an interrupted run at `out` goes on (its own recipe counts, and its own data set unless `data` says
+    where that is now); a complete one is returned as it is. `metadata` and `licences` are those of :func:`melanoma_edge.data.sources.read_listing`. Prepared pictures are kept
     in `cache`, by default where :func:`melanoma_edge.data.cache.default_folder` says. An `index` of `data` with the recipe's
     `image_size` and `decode` saves reading it again.
     `report(event, facts)` is called with "index", "data", "phase", "step", "epoch" and "evaluation" events. Raises BadInput for bad data, Missing for a missing package or full disk.
@@ -57,10 +58,12 @@ def train(
             run = runs.open_run(out, complete=False)  # and what is no run is refused here
             if run.facts.state == "complete":
                 return run
-            data, recipe = Path(run.facts.data), run.recipe
-            metadata, licences = Path(run.facts.metadata) if run.facts.metadata else None, run.facts.licences
+            recipe, licences = run.recipe, run.facts.licences
+            if data is None:
+                data, metadata = Path(run.facts.data), metadata or (Path(run.facts.metadata) if run.facts.metadata else None)
         else:
-            refuse_existing(out)
+            runs.clear_unbegun(out)
+            refuse_existing(out, force=None)
         require()
         index = index or read_index(
             data,
@@ -81,7 +84,9 @@ def train(
         if resume:
             if sha256 != run.facts.data_sha256:
                 raise BadInput(f"{data} changed since the run {out} began (data hash {sha256[:12]}..., was {run.facts.data_sha256[:12]}...): start a new run")
-            facts = run.facts
+            if [(row.path, row.sha256) for row in selection.rows] != [(row.path, row.sha256) for row in run.split]:
+                raise BadInput(f"files of {data} were renamed or moved within it since the run {out} began: give them their old names, or start a new run")
+            facts = _write_facts(out, run.facts, **_places(data, metadata, index))
         else:
             stack.enter_context(runs.held(out))
             if (out / runs.RUN_FILE).exists():  # reading the pictures took a while
@@ -104,11 +109,7 @@ def _begin(out: Path, named: dict, recipe: Recipe, index: Index, selection, part
     facts = RunFacts(
         state="training",
         command=command,
-        data=str(Path(named["data"]).resolve()),
-        root=str(index.root.resolve()),
-        source=index.listing.source,
-        metadata=str(Path(named["metadata"]).resolve()) if named["metadata"] else None,
-        tables=tuple(str(table.resolve()) for table in index.listing.tables),
+        **_places(named["data"], named["metadata"], index),
         licences=tuple(named["licences"]),
         data_sha256=sha256,
         classes=selection.classes,
@@ -121,13 +122,14 @@ def _begin(out: Path, named: dict, recipe: Recipe, index: Index, selection, part
         peak_memory_bytes=0,
         conditions=host.conditions(),
     )
+    chosen = list(selection.positions)
     with explained(out):
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / runs.RECIPE_FILE, recipes.to_toml(recipe))
         rows = [
             runs.SplitRow(row.path, row.sha256, row.label, lesion, group, str(part), fingerprint, row.patient)
             for row, lesion, group, part, fingerprint in zip(
-                selection.rows, selection.lesions, selection.groups, parts, fingerprints(index.thumbnails[list(selection.positions)])
+                selection.rows, selection.lesions, selection.groups, parts, fingerprints(index.thumbnails[chosen], index.wholes[chosen])
             )
         ]
         runs.write_split(out / runs.SPLIT_FILE, rows)
@@ -138,6 +140,17 @@ def _begin(out: Path, named: dict, recipe: Recipe, index: Index, selection, part
         write_json(out / runs.HISTORY_FILE, [])
         _write_facts(out, facts)
     return facts
+
+
+def _places(data: Path, metadata: Path | None, index: Index) -> dict:
+    """Return where the data set is, for run.json. Links stay as they were named: a table's paths are relative to the link's folder."""
+    return {
+        "data": os.path.abspath(data),
+        "root": os.path.abspath(index.root),
+        "source": index.listing.source,
+        "metadata": os.path.abspath(metadata) if metadata else None,
+        "tables": tuple(os.path.abspath(table) for table in index.listing.tables),
+    }
 
 
 def _phases(out, facts: RunFacts, recipe: Recipe, pictures, labels, parts, groups, started: float, report) -> runs.Run:
@@ -263,7 +276,7 @@ def next_run(recipe: Recipe, folder: Path = RUNS) -> Path:
 def newest_interrupted(folder: Path = RUNS) -> Path:
     """Return the interrupted run, or folder of folds, below `folder` that was worked on last; raises BadInput when there is none."""
     found = [file for name in (runs.RUN_FILE, runs.FOLDS_FILE) for file in Path(folder).glob(f"*/{name}")]
-    found = [file for file in found if '"state": "training"' in file.read_text(encoding="utf-8", errors="replace")]
+    found = [file for file in found if runs.says(file, '"state": "training"')]
     if not found:
         raise BadInput(f"there is no interrupted run below {folder}/: name it with --out, or start one with `melanoma-edge train`")
     return max(found, key=lambda file: file.stat().st_mtime).parent

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from melanoma_edge import NOTICE, calibration, metrics
 from melanoma_edge.data.index import Progress
+from melanoma_edge.data.cache import default_folder
 from melanoma_edge.errors import BadInput
 from melanoma_edge.proof.labelled import load_labelled
 from melanoma_edge.proof.subject import open_subject
@@ -21,17 +22,18 @@ def evaluate(
     artifact: str | None = None,
     metadata: Path | None = None,
     include_seen: bool = False,
+    cache: Path | None = None,
     progress: Progress | None = None,
 ) -> dict:
     """Score a run or bundle on the pictures below `data` (``data/<class>/*``).
 
     Pictures (and lesions, where known) that training or calibration used are left out and counted
-    unless `include_seen`. Returns a dict with `model`, `scores` (see
+    unless `include_seen`. Prepared pictures are kept in `cache`, as in training. Returns a dict with `model`, `scores` (see
     :class:`melanoma_edge.contract.Scores`; null where undefined), `confusion` and `pictures` (the
     account of what was used). Raises BadInput when no picture is left to score.
     """
     model = open_subject(subject, artifact)
-    found = load_labelled(data, model.classes, model.recipe, model.seen, metadata=metadata, progress=progress)
+    found = load_labelled(data, model.classes, model.recipe, model.seen, metadata=metadata, cache=cache or default_folder(), progress=progress)
     used = found if include_seen else found.unseen()
     if not len(used.labels):
         raise BadInput(

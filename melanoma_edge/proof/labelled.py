@@ -6,6 +6,7 @@ pictures, class numbers, groups, and an account of what could not be used.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def load_labelled(
     groups = policy.connect(index)
     rows = [index.rows[position] for position in known]
     # A copy of a seen picture (re-encoded, resized, turned), or another photograph of its lesion, is no news to the model either.
-    alike = resembling(index.thumbnails, {key.removeprefix(FINGERPRINT) for key in seen if key.startswith(FINGERPRINT)})
+    alike = resembling(index.thumbnails, index.wholes, {key.removeprefix(FINGERPRINT) for key in seen if key.startswith(FINGERPRINT)})
     seen_groups = {groups[position] for position, row in enumerate(index.rows) if alike[position] or seen & seen_keys(row.sha256, "|".join(policy.ids_of(row)))}
     was_seen = np.array([groups[position] in seen_groups for position in known])
     account = {
@@ -99,5 +100,10 @@ def load_labelled(
 def seen_keys(sha256: str, lesions: str, fingerprint: str = "") -> set[str]:
     """Return the keys under which a picture counts as seen: its file's hash, the ids of its lesion and patient (joined by
     "|"), hashed, and its fingerprint."""
-    ids = {hashlib.sha256(f"lesion:{lesion}".encode()).hexdigest() for lesion in lesions.split("|") if lesion}
-    return {sha256} | ids | ({FINGERPRINT + fingerprint} if fingerprint else set())
+    ids = {_hashed(lesion) for lesion in lesions.split("|") if lesion}
+    return {sha256} | ids | {FINGERPRINT + text for text in fingerprint.split("|") if text}
+
+
+@functools.lru_cache(maxsize=1 << 20)
+def _hashed(lesion: str) -> str:
+    return hashlib.sha256(f"lesion:{lesion}".encode()).hexdigest()

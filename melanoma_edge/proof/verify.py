@@ -20,6 +20,7 @@ from melanoma_edge.contract import Artifact
 from melanoma_edge.convert.bundle import EVIDENCE, MANIFEST, Bundle, open_bundle
 from melanoma_edge.convert.golden import input_hash
 from melanoma_edge.data import image, samples
+from melanoma_edge.data.cache import default_folder
 from melanoma_edge.errors import BadInput, Error, Missing
 from melanoma_edge.files import explained, read_json, sha256_file, write_json
 from melanoma_edge.model import run as runs
@@ -64,6 +65,7 @@ def verify(
     *,
     data: Path | None = None,
     metadata: Path | None = None,
+    cache: Path | None = None,
     run: Path | None = None,
     require: Sequence[str] = (),
     pictures: Pictures | None = None,
@@ -72,7 +74,7 @@ def verify(
 ) -> Parity:
     """Carry out all gates on `bundle` and write evidence/parity.json.
 
-    `run` is the run that the bundle came from, for the comparison with Keras; left out, the one that
+    Prepared pictures of `data` are kept in `cache`, as in training. `run` is the run that the bundle came from, for the comparison with Keras; left out, the one that
     evidence/origin.json names is used if it is here and its weights are the same. `require` names
     runtimes (or `task`) without which the call raises Missing. Raises BadInput for a bundle or data that are not
     right; gates that fail do not raise.
@@ -81,7 +83,7 @@ def verify(
     opened = open_bundle(bundle)
     if pictures is None:
         progress("reading pictures")
-        pictures = _labelled(opened, data, metadata) if data is not None else _probes(opened)
+        pictures = _labelled(opened, data, metadata, cache or default_folder()) if data is not None else _probes(opened)
     here = process.available()
     _check_required(require, here)
     runtimes = [name for name, row in RUNTIMES.items() if here[name].available and "run" not in row.formats]
@@ -239,9 +241,9 @@ def _keras(bundle: Bundle, run: Path | None, here, inputs: np.ndarray, progress:
     return result
 
 
-def _labelled(bundle: Bundle, data: Path, metadata: Path | None) -> Pictures:
+def _labelled(bundle: Bundle, data: Path, metadata: Path | None, cache: Path) -> Pictures:
     manifest = bundle.manifest
-    found = load_labelled(data, manifest.classes, manifest.recipe, bundle.seen_hashes(), metadata=metadata)
+    found = load_labelled(data, manifest.classes, manifest.recipe, bundle.seen_hashes(), metadata=metadata, cache=cache)
     account = {"used": len(found.labels), "seen_in_training": int(found.seen.sum()), "unseen": int((~found.seen).sum())}
     return Pictures(f"pictures of {Path(data).name}", found.pictures, found.paths, found.labels, found.groups, ~found.seen, account)
 

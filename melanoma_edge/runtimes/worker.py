@@ -25,11 +25,20 @@ from melanoma_edge.runtimes.timing import Plan, measure
 Progress = Callable[[str], None]
 
 
-def logits(job: dict, _: Progress) -> dict:
+AT_ONCE = 512
+"""Pictures between two signs of life: the parent waits for silence only, however many there are."""
+
+
+def logits(job: dict, progress: Progress) -> dict:
     """Write the model's logits of the pictures to the file that the job names."""
     runtime = create(job["runtime"], job["options"])
     load(runtime, Path(job["model"]), job["threads"])
-    result = runtime.logits(np.load(job["images"], mmap_mode="r"))
+    images = np.load(job["images"], mmap_mode="r")
+    parts = []
+    for start in range(0, max(1, len(images)), AT_ONCE):
+        parts.append(runtime.logits(images[start : start + AT_ONCE]))
+        progress(f"{min(start + AT_ONCE, len(images))} of {len(images)}")
+    result = np.concatenate(parts)
     with explained(Path(job["logits"])):
         np.save(job["logits"], result)
     return {}

@@ -17,6 +17,8 @@ from melanoma_edge.data.sources.tables import printable
 from melanoma_edge.errors import BadInput
 
 NO_SUFFIX = "(no suffix)"
+DRAWN_BY = b"Drawn by melanoma-edge samples"
+"""How the README.txt of drawn samples begins."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,9 @@ def list_files(root: Path) -> Files:
                 raise BadInput(f"{printable(root)} cannot be listed ({error.strerror}): expected a readable folder") from None
             notes.append(f"{printable(relative)} cannot be listed ({error.strerror}): passed over")
             continue
+        if relative and _is_own(root / relative, {entry.name for entry in entries}):
+            notes.append(f"{printable(relative)} holds what melanoma-edge wrote (a run, a bundle, copies, drawn samples): passed over")
+            continue
         for entry in entries:
             if entry.name.startswith("."):
                 continue
@@ -107,6 +112,20 @@ def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link that leads to itself
+        return False
+
+
+OWN = {"run.json", "folds.json", "manifest.json", "augment.json"}
+"""What a run, a folder of folds, a bundle and a folder of augmented copies hold beside their pictures."""
+
+
+def _is_own(folder: Path, names: set[str]) -> bool:
+    """Return whether a command of this tool wrote the folder: trained in place, it must not train on its own pictures."""
+    if OWN & names:
+        return True
+    try:
+        return "README.txt" in names and (folder / "README.txt").read_bytes()[: len(DRAWN_BY)] == DRAWN_BY
+    except OSError:
         return False
 
 

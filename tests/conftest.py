@@ -39,6 +39,7 @@ SETTINGS = {
     "samples_per_class": 120,
     "min_lesions": 5,
     "label_smoothing": 0.0,
+    "seed": 8,
 }
 """A run of seconds, and yet sure enough of its answers that every gate holds with room to spare."""
 

@@ -286,7 +286,7 @@ def test_patients_join_lesions_and_copies_in_chains_and_do_not_change_how_many_l
     selection = select(given_, recipe())
     assert selection.report["lesions_per_class"] == {"melanoma": 3, "nevus": 5} and selection.report["used_groups"] == 5
     assert (selection.report["with_patient_id"], selection.report["with_lesion_id"]) == (6, 6)
-    assert selection.lesions == ("L1|L2|patient P1",) * 3 + ("L3|patient P2",) * 2 + ("", "L3|patient P2", "", "")
+    assert selection.lesions == (*["L1|patient P1"] * 2, "L2|patient P1", "L3|patient P2", "patient P2", "", "patient P2", "", "")
 
 
 def test_a_class_of_few_patients_is_left_out_and_named_however_many_lesions_they_have() -> None:

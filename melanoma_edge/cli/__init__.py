@@ -14,7 +14,7 @@ import sys
 import click
 
 from melanoma_edge.cli.output import drop_output
-from melanoma_edge.errors import BadInput, Error
+from melanoma_edge.errors import Error
 
 INTERRUPTED = 130
 
@@ -26,10 +26,6 @@ def main(arguments: list[str] | None = None) -> None:
     if getattr(sys.stdout, "errors", None) == "strict":
         sys.stdout.reconfigure(errors="replace")  # a terminal that has no block characters still gets the figures
     try:
-        for argument in sys.argv[1:] if arguments is None else arguments:
-            if not argument.isascii() and any("\ud800" <= letter <= "\udfff" for letter in argument):
-                shown = argument.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-                raise BadInput(f"the argument {shown} is not UTF-8: expected text, which files that are written can hold; rename what it names")
         code = group.main(args=arguments, prog_name="melanoma-edge", standalone_mode=False)
     except click.exceptions.Exit as stop:
         code = stop.exit_code

@@ -55,7 +55,8 @@ def _line() -> str:
     """Return the command line as the user could repeat it, for the record beside every result."""
     import shlex
 
-    return shlex.join(["melanoma-edge", *sys.argv[1:]])
+    line = shlex.join(["melanoma-edge", *sys.argv[1:]])
+    return line.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")  # names of files may be no text
 
 
 @command
@@ -104,7 +105,7 @@ def train(data, asked, folds, out, metadata, licences, cache, resume, as_json, q
     chosen = None
     if resume:
         if asked.overrides or folds is not None or licences:
-            raise wrong("--resume goes on with the recipe and the pictures that were begun: leave out --set, its short forms, --folds and --licences")
+            raise wrong("--resume goes on with the recipe and the pictures that were begun: leave out --set, its short forms and --folds, and --licences")
         out = out or training.newest_interrupted()
     else:
         _refuse_two_folds(asked, folds)

@@ -26,6 +26,9 @@ CELLS = 5
 GREY = np.array([0.299, 0.587, 0.114])
 """Luma weights of ITU-R BT.601."""
 
+MIN_BLUR = 0.1
+"""Standard deviation in pixels below which a Gaussian gives a neighbour less than 1e-21 of a pixel: nothing."""
+
 STAY, TURN, AFFINE, PROJECTIVE, ELASTIC = range(5)
 """What the pixels of a sample need: nothing, flips and quarter turns (exact), or one interpolation."""
 
@@ -184,7 +187,7 @@ def compose(drawn: Drawn, height: int, width: int) -> Composed:
         pixel=pixel,
         mean=mean,
         about_mean=applied["contrast"],
-        blur=value("blur", 0.0) * side,
+        blur=np.where(value("blur", 0.0) * side < MIN_BLUR, 0.0, value("blur", 0.0) * side),
         quality=np.rint(value("jpeg", 0.0)).astype(int),
         erase=np.column_stack([np.floor(free["erase"][:, :2] * room), square]).astype(int),
     )

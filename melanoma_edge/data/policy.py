@@ -41,7 +41,7 @@ class Selection:
     report: dict = field(default_factory=dict)
     """Counts for the run directory and for people."""
     lesions: tuple[str, ...] = ()
-    """Ids of the lesions and patients of each used picture's group, sorted and joined by "|"; empty where none is known."""
+    """Ids of the lesion and patient of each used picture and of its copies, sorted and joined by "|"; empty where none is known."""
 
 
 @dataclass(frozen=True)
@@ -135,10 +135,9 @@ def select(index: Index, recipe: Recipe) -> Selection:
             why = f"{lesions[label]} lesions of {units[label]} patients, which no split can keep apart" if label in few else f"{lesions[label]} lesions, min_lesions is {recipe.min_lesions}"
             left_out[index.rows[position].path] = f"class left out: {why}"
     kept = [position for position in sorted(labels) if labels[position] in classes]
-    known = defaultdict(set)  # from all pictures: a copy that is dropped may be the one that knows the lesion
-    for row, group in zip(index.rows, groups):
-        known[group].update(ids_of(row))
-    joined = {group: "|".join(sorted(ids)) for group, ids in known.items()}  # once a group: a group can be most of the data
+    known = {}  # with those of all copies: one that is dropped may be the one that knows the lesion
+    for copies in copy_groups(index):
+        known.update(dict.fromkeys(copies, "|".join(sorted({name for position in copies for name in ids_of(index.rows[position])}))))
     numbers: dict[int, int] = {}  # by first use: pictures that are not used change no number
     labels_of = defaultdict(set)
     for position in kept:
@@ -147,7 +146,7 @@ def select(index: Index, recipe: Recipe) -> Selection:
         rows=tuple(replace(index.rows[position], label=labels[position]) for position in kept),
         positions=tuple(kept),
         groups=tuple(numbers.setdefault(groups[position], len(numbers)) for position in kept),
-        lesions=tuple(joined[groups[position]] for position in kept),
+        lesions=tuple(known[position] for position in kept),
         classes=classes,
         left_out=left_out,
         report={
@@ -161,7 +160,7 @@ def select(index: Index, recipe: Recipe) -> Selection:
             "left_out_classes": small,
             "used": len(kept),
             "used_groups": len({groups[position] for position in kept}),
-            "with_lesion_id": sum(bool(known[groups[position]]) for position in kept),
+            "with_lesion_id": sum(bool(known[position]) for position in kept),
             "with_patient_id": sum(bool(index.rows[position].patient) for position in kept),
             "licences": _count(index.rows[position].licence for position in kept),
             "attributions": _count(index.rows[position].attribution for position in kept),

@@ -30,7 +30,7 @@ from melanoma_edge import calibration, host, metrics, recipes
 from melanoma_edge.contract import Interval, Recipe, Scores
 from melanoma_edge.data import policy
 from melanoma_edge.data.cache import default_folder
-from melanoma_edge.data.index import read_index
+from melanoma_edge.data.index import printable, read_index
 from melanoma_edge.data.split import PARTS, TEST, absent_from_test, data_hash, selection_hash, split
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import read_json, refuse_existing, write_json
@@ -163,8 +163,8 @@ def _begin(out: Path, data: Path, metadata: Path | None, licences: Sequence[str]
     facts = FoldsFacts(
         state="training",
         command=command,
-        data=os.path.abspath(data),
-        metadata=os.path.abspath(metadata) if metadata else None,
+        data=printable(os.path.abspath(data)),
+        metadata=printable(os.path.abspath(metadata)) if metadata else None,
         licences=tuple(licences),
         data_sha256=sha256,
         recipe=recipe,

@@ -5,7 +5,7 @@
     RUN/
       run.json               what it is, from what, on what machine, how far it got
       recipe.toml            the resolved recipe
-      split.csv              every picture: path, file hash, class, ids of its group, group, part, fingerprint, patient
+      split.csv              every picture: path, file hash, class, ids of lesion and patient, group, part, fingerprint, patient
       data.json              what the data policy did, unreadable files, pictures left out
       history.json           one row an epoch
       checkpoint.safetensors where to go on after an interruption (gone when complete)
@@ -27,7 +27,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,8 +68,7 @@ class SplitRow:
     sha256: str
     label: str
     lesion: str
-    """Ids of its group: lesions, and patients as `patient ID`; joined by "|", empty where unknown. In the file, each
-    group's ids stand once, in its first row: a patient may have thousands of lesions."""
+    """Ids of its lesion and patient (as `patient ID`) and of those of its copies; joined by "|", empty where unknown."""
     group: int
     part: str
     fingerprint: str
@@ -225,10 +223,7 @@ def write_split(path: Path, rows: list[SplitRow]) -> None:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["path", "sha256", "label", "lesion", "group", "part", "fingerprint", "patient"])
-    named: set[int] = set()
-    for row in rows:
-        writer.writerow([row.path, row.sha256, row.label, "" if row.group in named else row.lesion, row.group, row.part, row.fingerprint, row.patient])
-        named.add(row.group)
+    writer.writerows([row.path, row.sha256, row.label, row.lesion, row.group, row.part, row.fingerprint, row.patient] for row in rows)
     write_text(path, buffer.getvalue())
 
 
@@ -305,15 +300,10 @@ def _key(position: int, name: str) -> str:
 
 
 def _read_split(path: Path):
-    lesions: dict[int, str] = {}
-    limit = csv.field_size_limit(sys.maxsize)
     try:
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 group = int(row["group"])
-                lesion = lesions.setdefault(group, row["lesion"])
-                yield SplitRow(row["path"], row["sha256"], row["label"], lesion, group, row["part"], row["fingerprint"], row["patient"])
+                yield SplitRow(row["path"], row["sha256"], row["label"], row["lesion"], group, row["part"], row["fingerprint"], row["patient"])
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise BadInput(f"{path} is not a run's split: {error}; train again") from None
-    finally:
-        csv.field_size_limit(limit)

@@ -20,7 +20,7 @@ from melanoma_edge.contract import EpochRow, Recipe, RunFacts
 from melanoma_edge.data import policy, rebalance
 from melanoma_edge.data.cache import default_folder
 from melanoma_edge.data.copies import fingerprints
-from melanoma_edge.data.index import Index, read_index
+from melanoma_edge.data.index import Index, printable, read_index
 from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION, absent_from_test, data_hash, split
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, read_json, refuse_existing, sha256_file, write_json, write_text
@@ -145,11 +145,11 @@ def _begin(out: Path, named: dict, recipe: Recipe, index: Index, selection, part
 def _places(data: Path, metadata: Path | None, index: Index) -> dict:
     """Return where the data set is, for run.json. Links stay as they were named: a table's paths are relative to the link's folder."""
     return {
-        "data": os.path.abspath(data),
-        "root": os.path.abspath(index.root),
+        "data": printable(os.path.abspath(data)),
+        "root": printable(os.path.abspath(index.root)),
         "source": index.listing.source,
-        "metadata": os.path.abspath(metadata) if metadata else None,
-        "tables": tuple(os.path.abspath(table) for table in index.listing.tables),
+        "metadata": printable(os.path.abspath(metadata)) if metadata else None,
+        "tables": tuple(printable(os.path.abspath(table)) for table in index.listing.tables),
     }
 
 

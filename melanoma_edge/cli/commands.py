@@ -131,7 +131,7 @@ def _refuse_two_folds(asked: Asked, folds: int | None) -> None:
 @command
 @click.argument("data", type=FOLDER)
 @click.option("--size", default=180, show_default=True, help="Side of the network's input in pixels.")
-@click.option("--reduced", is_flag=True, help="Decode large JPEGs at a part of their size: quicker, not quite the same pixels.")
+@click.option("--reduced", is_flag=True, help="Decode large JPEGs at a part of their size: quicker, other pixels, 3 to 5 % other answers (docs/data-sets.md).")
 @click.option("--workers", type=int, help="Threads that decode [default: one a core].")
 @metadata_option
 @licences_option
@@ -157,7 +157,7 @@ def prepare(data, size, reduced, workers, metadata, licences, cache, as_json, qu
 @metadata_option
 @licences_option
 @recipe_options("conflicts", "duplicates", "min_lesions")
-@click.option("--json", "json_file", type=FOLDER, metavar="FILE", help="Write everything that was found as JSON; - for standard output.")
+@click.option("--json", "json_file", type=FOLDER, is_flag=False, flag_value=Path("-"), metavar="[FILE]", help="Write everything that was found as JSON, to standard output without FILE.")
 @click.option("--html", "html_file", type=FOLDER, metavar="FILE", help="Write a self-contained page with small pictures.")
 @click.option("--strict", is_flag=True, help="Exit with 1 when anything would make a figure dishonest.")
 @cache_option
@@ -187,7 +187,7 @@ def audit(data, metadata, licences, asked, json_file, html_file, strict, cache, 
 
 @command
 @click.argument("subject", metavar="RUN_OR_BUNDLE", type=FOLDER)
-@click.option("--data", type=FOLDER, required=True, help="Folder of class folders.")
+@click.option("--data", type=FOLDER, required=True, help="Labelled pictures: class folders or any other data set.")
 @click.option("--artifact", help="Artifact of the bundle [default: int8 TFLite], or float/qat of a run.")
 @metadata_option
 @click.option("--include-seen", is_flag=True, help="Score pictures that training used, too (not leak-free).")
@@ -242,7 +242,7 @@ def export(run, tflite, onnx, precision, out, data, licence, force, as_json, qui
 
 @command
 @click.argument("bundle", type=FOLDER)
-@click.option("--data", type=FOLDER, help="Folder of class folders; the task gate needs one [default: drawn probes].")
+@click.option("--data", type=FOLDER, help="Labelled pictures, which the task gate needs: class folders or any other data set [default: drawn probes].")
 @metadata_option
 @click.option("--run", type=FOLDER, help="The run that the bundle came from [default: the one that it remembers].")
 @click.option("--require", multiple=True, metavar="RUNTIME", help="Fail (exit 3) when this runtime, or `task`, cannot be tried.")
@@ -344,9 +344,11 @@ def recipes(name, quiet, verbose):
 @click.option("--size", type=int, help="Side of square copies in pixels [default: each picture's own size and shape].")
 @click.option("--seed", default=7, show_default=True)
 @click.option("--preview", is_flag=True, help="Write one contact sheet to look at instead: pictures of each class, with augmented copies.")
+@metadata_option
+@licences_option
 @force_option
 @json_option
-def augment(data, out, per_class, pipeline, size, seed, preview, force, as_json, quiet, verbose):
+def augment(data, out, per_class, pipeline, size, seed, preview, metadata, licences, force, as_json, quiet, verbose):
     """Write augmented copies of the pictures below DATA, the same number of each class, as Augmentor does.
 
     For other tools, and to look at: `train` augments by itself, after the split, and wants DATA as it is.
@@ -360,12 +362,13 @@ def augment(data, out, per_class, pipeline, size, seed, preview, force, as_json,
     if preview and per_class is not None:
         raise click.UsageError("--preview shows a few pictures of each class: leave --per-class out")
     chosen, screen = load_augment(pipeline), _show(quiet, verbose)
+    common = {"seed": seed, "size": size, "metadata": metadata, "licences": licences, "force": force}
     with screen.bar("augmenting") as progress:
         if preview:
-            facts = library.preview(data, out or Path("augmented.png"), chosen, seed=seed, size=size, force=force, progress=progress)
+            facts = library.preview(data, out or Path("augmented.png"), chosen, progress=progress, **common)
         else:
             out = out or Path("augmented")
-            facts = library.write_augmented(data, out, chosen, per_class=500 if per_class is None else per_class, seed=seed, size=size, force=force, progress=progress)
+            facts = library.write_augmented(data, out, chosen, per_class=500 if per_class is None else per_class, progress=progress, **common)
             facts = {"folder": str(out), **facts}
     screen.augmented(facts, as_json)
 
@@ -416,7 +419,7 @@ def import_(data, metadata, licences, out, force, as_json, quiet, verbose):
     """List a data set (class folders, ISIC Archive, HAM10000, ISIC 2018 or 2019, an index table): what is there, and what is left out.
 
     \b
-    Example: melanoma-edge import HAM10000 --licences CC-0,CC-BY --out HAM10000/index.csv
+    Example: melanoma-edge import archive --licences CC-0,CC-BY --out archive/index.csv
     """
     from melanoma_edge.data.sources import read_listing
     from melanoma_edge.data.table import summary, write_index

@@ -124,7 +124,7 @@ class Screen:
         self.out.print(f"prepared: {facts['pictures']} pictures at {facts['size']} x {facts['size']}, {facts['bytes'] / 1e6:.0f} MB in {escape(facts['cache'])}")
         self.out.print(f"decoded now: {facts['decoded']} files; known already: {facts['known']}; unreadable: {len(facts['unreadable'])}")
         for path, why in facts["unreadable"]:
-            self.out.print(f"unreadable: {escape(path)}: {escape(why)}", style="yellow")
+            self.out.print(f"unreadable: {escape(path)}: {escape(why)}", style="yellow", soft_wrap=True)
 
     def run(self, run, as_json: bool) -> None:
         """Print what a finished run reached."""
@@ -133,7 +133,7 @@ class Screen:
 
         evaluation = read_json(run.path / EVALUATION_FILE, "a run's evaluation")
         if as_json:
-            return self.json({"run": str(run.path), "facts": run.facts.model_dump(mode="json"), "evaluation": evaluation})
+            return self.json({"notice": NOTICE, "run": str(run.path), "facts": run.facts.model_dump(mode="json"), "evaluation": evaluation})
         names = {"float": "float", "qat": "int8 (simulated)"}
         scores = {names[which]: found["scores"] for which, found in evaluation.items()}
         self._scores(scores, run.recipe.positive_class, f"test part: {len(run.part('test'))} pictures that training never saw")
@@ -202,6 +202,7 @@ class Screen:
             figure = _interval(artifact.scores.balanced_accuracy.model_dump()) if artifact.scores else "-"
             table.add_row(escape(artifact.name), f"{artifact.bytes / 1000:.0f}", figure, f"{artifact.decision.temperature:.2f}")
         self.out.print(table)
+        self.out.print(NOTICE)
 
     def parity(self, parity, as_json: bool) -> None:
         """Print the gates."""

@@ -12,7 +12,7 @@ import io
 import os
 import re
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -51,6 +51,8 @@ def write_augmented(
     per_class: int = 500,
     seed: int = 7,
     size: int | None = None,
+    metadata: Path | None = None,
+    licences: Sequence[str] = (),
     force: bool = False,
     progress: Progress | None = None,
 ) -> dict:
@@ -59,13 +61,13 @@ def write_augmented(
     Every readable picture of a class gives floor(per_class / pictures) copies and a random remainder one more.
     Copies keep the size and shape of their picture, as Augmentor's do; with `size` they are squares of that many
     pixels, by the input contract. They are JPEG files of quality 95. `seed`, a picture's path and the number of
-    the copy decide every pixel. `progress` gets the copies written and their total. Returns the counts and the
+    the copy decide every pixel. `metadata` and `licences` are those of :func:`melanoma_edge.data.sources.read_listing`. `progress` gets the copies written and their total. Returns the counts and the
     unreadable files. Raises BadInput for arguments out of range, an `out` that touches `data`, or when no
     picture can be read.
     """
     require()
     _check(per_class, size, seed)
-    data, entries = _entries(data)
+    data, entries = _entries(data, metadata, licences)
     _keep_apart(out, data, entries)
     members: dict[str, list[str]] = defaultdict(list)
     for path, label in entries:
@@ -143,6 +145,8 @@ def preview(
     *,
     seed: int = 7,
     size: int | None = None,
+    metadata: Path | None = None,
+    licences: Sequence[str] = (),
     force: bool = False,
     progress: Progress | None = None,
 ) -> dict:
@@ -160,7 +164,7 @@ def preview(
     if out.is_dir():
         raise BadInput(f"{out} is a folder: expected a PNG file to write; choose another --out")
     refuse_existing(out, force=force)
-    data, entries = _entries(data)
+    data, entries = _entries(data, metadata, licences)
     _keep_apart(out.parent, data, entries, ancestors=False)
     members: dict[str, list[str]] = defaultdict(list)
     for path, label in entries:
@@ -196,9 +200,9 @@ def preview(
     }
 
 
-def _entries(data: Path) -> tuple[Path, list[tuple[str, str]]]:
+def _entries(data: Path, metadata: Path | None, licences: Sequence[str]) -> tuple[Path, list[tuple[str, str]]]:
     """Return (the folder that paths are relative to, (path, class) of every picture of the data set)."""
-    listing = read_listing(Path(data))
+    listing = read_listing(Path(data), metadata=metadata, licences=licences)
     return listing.root, [(entry.path, entry.label) for entry in listing.entries]
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from melanoma_edge import NOTICE
 from melanoma_edge.contract import ClassName, Model, Recipe, Scores, Sha256
 
 FOLDS_SCHEMA_VERSION = 1
@@ -58,6 +59,7 @@ class FoldsFacts(Model):
     """folds.json: what all folds of a data set were made from, and have come to."""
 
     schema_version: Literal[1] = 1
+    notice: str = NOTICE
     state: Literal["training", "complete"]
     command: str
     data: str

@@ -129,6 +129,8 @@ def open_run(path: Path, *, complete: bool = True) -> Run:
     schema version.
     """
     path = Path(path)
+    if not path.exists():
+        raise BadInput(f"{path} is missing: expected a folder that `melanoma-edge train` made; check the path")
     if not path.is_dir():
         raise BadInput(f"{path} is not a run: expected a folder that `melanoma-edge train` made")
     refuse_folds(path)

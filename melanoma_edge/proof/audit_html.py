@@ -137,8 +137,10 @@ def _cards(found: Audit) -> list[Card]:
     tried = [one for one in found.shortcuts if one.balanced_accuracy is not None]
     if tried:
         best = max(tried, key=lambda one: one.balanced_accuracy)
+        dishonest = any(problem.key.startswith("shortcut") for problem in found.dishonest)
+        hint = "" if dishonest else "; a hint, no proof" if best.verdict == "shortcut" else "; nothing to speak of"
         cards.append(
-            Card("Strongest shortcut", f"{best.balanced_accuracy:.1%}".replace("%", " %"), f"balanced accuracy from the {best.title} alone; chance {best.chance:.1%}", best.verdict == "shortcut")
+            Card("Strongest shortcut", f"{best.balanced_accuracy:.1%}".replace("%", " %"), f"balanced accuracy from the {best.title} alone; chance {best.chance:.1%}{hint}", dishonest)
         )
     cards.append(Card("Left after the policy", f"{effect.usable:,}".replace(",", " "), f"pictures in {counts.usable_groups} independent groups" if not effect.training_refuses else "training would refuse"))
     return cards

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from melanoma_edge import NOTICE
 from melanoma_edge.contract import Interval, Model, Sha256
 
 PARITY_SCHEMA_VERSION = 1
@@ -48,6 +49,7 @@ class Parity(Model):
     """The whole of evidence/parity.json."""
 
     schema_version: Literal[1] = 1
+    notice: str = NOTICE
     bundle: str
     manifest_sha256: Sha256
     command: str

@@ -185,13 +185,17 @@ def _files(counts: Counts, files: Files, policy: Policy) -> Iterator[Problem]:
         ("below_input_size", counts.below_input_size, f"{{}} a shorter side below {policy.image_size} pixels",
          "They are enlarged for the network, which adds no detail.", "Used; lower image_size, or find larger ones.", False),
         ("tiny", counts.tiny, f"{{}} a shorter side below {TINY} pixels", "Hardly enough to judge a lesion; thumbnails perhaps.", "Used; look at them.", False),
-        ("other_files", counts.other_files, "{} no picture by the name ({})", "They are not part of any figure.", "Passed over: convert what are pictures to JPEG or PNG.", False),
+        ("other_files", sum(files.other_files.get(suffix, 0) for suffix in PERHAPS_PICTURES), "{} no picture by the name ({})", "They are not part of any figure.", "Passed over: convert what are pictures to JPEG or PNG.", False),
         ("without_class", counts.without_class, "{} in no class folder and in no table", "They are not part of any figure.", "Passed over.", False),
         ("unmapped", counts.unmapped, "{} a diagnosis that is none of the classes ({})", "They are not part of any figure.", "Left out; docs/data-sets.md says what is mapped.", False),
         ("ids_without_picture", counts.ids_without_picture, "{} no picture file", "The data set is not complete here.", "Passed over.", False),
         ("filtered_by_licence", counts.filtered_by_licence, "{} left out because other licences were asked for ({})", "They are not part of any figure.", "As asked.", True),
     ):  # fmt: skip
         yield _problem(key, "note", count, _title(key, count, title, files), meaning, remedy, handled=handled)
+
+
+PERHAPS_PICTURES = (".heic", ".heif", ".avif", ".jxl", ".gif", ".dng", ".cr2", ".nef", ".arw", ".raw", ".dcm", ".zip", ".tar", ".gz", ".7z", ".rar")
+"""Suffixes of files that may hold pictures which nobody meant to leave out; a README is none."""
 
 
 def _title(key: str, count: int, title: str, files: Files) -> str:
@@ -202,7 +206,7 @@ def _title(key: str, count: int, title: str, files: Files) -> str:
         "ids_without_picture": ("id of a table has", "ids of a table have"), "filtered_by_licence": ("picture was", "pictures were"),
     }[key]  # fmt: skip
     detail = {
-        "other_files": _listed(files.other_files),
+        "other_files": _listed({suffix: number for suffix, number in files.other_files.items() if suffix in PERHAPS_PICTURES}),
         "unmapped": _listed(files.unmapped),
         "filtered_by_licence": _listed(files.filtered),
         "unusual_modes": "but",

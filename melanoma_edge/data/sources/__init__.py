@@ -36,6 +36,7 @@ from melanoma_edge.errors import BadInput
 
 METADATA = "metadata.csv"
 SHOWN = 5
+ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 _TABLE_NAME = re.compile(
     r"ham10000_metadata(\.(csv|tab|tsv|txt))?|isic2018_task3_(training|validation|test)_(groundtruth|lesiongroupings)\.(csv|tab)"
     r"|isic_2019_(training|test)_(groundtruth|metadata)\.csv",
@@ -62,6 +63,8 @@ def read_listing(data: Path, *, metadata: Path | None = None, licences: Sequence
         listing = _list_folder(data, metadata)
     elif metadata is not None:
         raise BadInput(f"{printable(data)} is a file, so an index table that says everything itself: leave --metadata out, or give a folder")
+    elif data.suffix.lower() in ARCHIVES:
+        raise BadInput(f"{printable(data)} is an archive: expected a folder or an index table; unpack it and give the folder")
     else:
         listing = list_by_index(data)
     return keep_licences(listing, licences)

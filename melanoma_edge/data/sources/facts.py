@@ -15,7 +15,10 @@ from melanoma_edge.data.sources.files import Files, stem
 from melanoma_edge.data.sources.tables import LICENCES, Table, printable
 from melanoma_edge.errors import BadInput
 
-PARTS = {"train": "train", "test": "test", "val": "validation", "validation": "validation"}
+PARTS = {
+    "train": "train", "training": "train", "test": "test", "testing": "test",
+    "val": "validation", "valid": "validation", "validation": "validation", "eval": "validation",
+}  # fmt: skip
 """{name of a folder in small letters: part of the set that it holds}."""
 DOWNSAMPLED = "_downsampled"
 """End of the names under which ISIC 2019 gives out the large pictures made smaller."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from melanoma_edge.contract import CLASS_NAME_LENGTH
 from melanoma_edge.data.classes import class_names, name_key
 from melanoma_edge.data.listing import Entry, Listing
+from melanoma_edge.data.sources.diagnoses import listed
 from melanoma_edge.data.sources.facts import DOWNSAMPLED, PARTS, Facts, find
 from melanoma_edge.data.sources.files import Files, stem
 from melanoma_edge.data.sources.tables import printable
@@ -47,6 +48,7 @@ def list_by_folder(files: Files, facts: Mapping[str, Facts] | None, tables: Iter
     for (above, folder), count in pictures.items():
         _check_name(folder, files.root / above / folder)
         spelled[folder] += count
+    _refuse_wrapper(files, places)
     names = class_names(spelled)
     entries, known = [], set()
     for path, place in places.items():
@@ -75,6 +77,23 @@ def list_by_folder(files: Files, facts: Mapping[str, Facts] | None, tables: Iter
         without_picture=tuple(sorted(name for name in facts or () if name not in known)),
         notes=(*files.notes, *_joined(pictures, names)),
     )
+
+
+def _refuse_wrapper(files: Files, places: Mapping[str, tuple[str, str] | None]) -> None:
+    """Raise BadInput where all pictures stand in one folder that itself holds parts or diagnoses: unpacked one level too high."""
+    folders = {place for place in places.values() if place}
+    if len(folders) != 1:
+        return
+    [(above, wrapper)] = folders
+    depth = 2 if above else 1
+    inner = {path.split("/")[depth] for path, place in places.items() if place and path.count("/") > depth}
+    telling = sorted(name for name in inner if name.lower() in PARTS or listed(name))
+    if len(telling) > 1 or any(name.lower() in PARTS for name in telling):
+        there = files.root / above / wrapper
+        raise BadInput(
+            f"{printable(files.root)} holds one folder, {wrapper!r}, and that holds {', '.join(map(repr, telling[:4]))}: expected these directly; "
+            f"give {printable(there)}"
+        )
 
 
 def _check_name(folder: str, path: Path) -> None:

@@ -305,7 +305,7 @@ def test_what_cannot_be_exported_is_said_and_nothing_is_left(cli: Cli, run: Path
 
 def test_a_run_that_is_none_or_not_whole_is_refused(cli: Cli, run: Path, tmp_path: Path) -> None:
     assert "there is no finished run below runs/" in cli.refused("export", cwd=tmp_path)
-    assert "is not a run" in cli.refused("export", tmp_path / "nowhere")
+    assert "is missing: expected a folder that" in cli.refused("export", tmp_path / "nowhere")
     shutil.copytree(run, tmp_path / "run")
     weights = tmp_path / "run" / "weights" / "qat.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")

@@ -161,7 +161,7 @@ def test_rows_without_a_file_are_counted(tmp_path: Path) -> None:
         ("path,class\na.png,\n", "line 2: the class '' has 0 characters"),
         ("path,class\na.png, _ \n", "line 2: the class '_' has 1 characters: expected a name of 1 to 200, with letters"),
         ("path,class\na.png," + "n" * 201 + "\n", "has 201 characters: expected a name of 1 to 200"),
-        ("path,class,part\na.png,nevus,training\n", "line 2: the part is training: expected train, validation, test or nothing"),
+        ("path,class,part\na.png,nevus,coaching\n", "line 2: the part is coaching: expected train, validation, test or nothing"),
         ("path,class\na.png,nevus\n./a.png,melanoma\n", "line 3: a.png stands twice with different facts"),
         ('path,class\n"a.png\n../x",nevus\n', r"names no file that is there (first: a.png\n../x)"),
         ("path,class\na\0.png,nevus\n", "line 2 holds a NUL character"),

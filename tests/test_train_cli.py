@@ -18,6 +18,8 @@ from conftest import SETTINGS, Cli, Done, once, read_json, snapshot, train_optio
 from PIL import Image, ImageOps
 from safetensors.numpy import load_file
 
+from melanoma_edge import NOTICE
+
 FILES = {"run.json", "recipe.toml", "split.csv", "data.json", "history.json", "logits.safetensors", "evaluation.json", "augmented.png"}
 THREE = ("melanoma", "nevus", "vascular lesion")
 TINY = {"image_size": 32, "width": 0.25, "epochs": 1, "qat_epochs": 0, "samples_per_class": 32, "min_lesions": 3}
@@ -121,7 +123,7 @@ def test_the_evaluation_follows_from_the_logits(run: Path) -> None:
 
 def test_the_json_output_is_the_runs_facts(trained: tuple[Path, Done]) -> None:
     run, done = trained
-    assert done.json == {"run": str(run), "facts": read_json(run / "run.json"), "evaluation": read_json(run / "evaluation.json")}
+    assert done.json == {"notice": NOTICE, "run": str(run), "facts": read_json(run / "run.json"), "evaluation": read_json(run / "evaluation.json")}
 
 
 def test_the_progress_names_the_parts_and_the_phases(trained: tuple[Path, Done]) -> None:
@@ -360,7 +362,7 @@ def test_a_folder_that_cannot_be_trained_on_is_refused_and_nothing_is_left(cli: 
         (["--recipe", "nonsense.toml"], "the recipe nonsense.toml cannot be read"),
         (["--seed", "-1"], "seed is -1"),
         (["--resume"], "there is no interrupted run below runs/"),
-        (["--resume", "--out", "nowhere"], "nowhere is not a run"),
+        (["--resume", "--out", "nowhere"], "nowhere is missing: expected a folder that `melanoma-edge train` made; check the path"),
     ],
 )
 def test_a_wrong_recipe_is_one_line_and_leaves_nothing(cli: Cli, tmp_path: Path, options: list[str], found: str) -> None:

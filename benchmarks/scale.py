@@ -82,7 +82,7 @@ def one(thousand: int) -> None:
 
 def made_up(count: int):
     """Return (index of `count` pictures that nobody took, copies among them)."""
-    from melanoma_edge.data.cache import VIEW, Facts
+    from melanoma_edge.data.decoding import VIEW, Facts
     from melanoma_edge.data.index import Index, Row
 
     rng = np.random.default_rng(5)
@@ -114,7 +114,8 @@ def made_up(count: int):
 
 def _views(count: int, rng: np.random.Generator) -> np.ndarray:
     """Return `count` grey views that are as alike as real ones: normal with a real set's mean and covariance."""
-    from melanoma_edge.data.cache import VIEW, prepare
+    from melanoma_edge.data.cache import prepare
+    from melanoma_edge.data.decoding import VIEW
     from melanoma_edge.data.samples import CLASSES as DRAWN
     from melanoma_edge.data.samples import draw
 

@@ -27,7 +27,7 @@ from melanoma_edge.contract import Recipe
 from melanoma_edge.data.audit import Audit, audit
 from melanoma_edge.data.audit.effect import accuracy_ceiling, balanced_accuracy_ceiling, expected_leak
 from melanoma_edge.data.audit.shortcuts import CAP, shortcuts
-from melanoma_edge.data.cache import Facts
+from melanoma_edge.data.decoding import Facts
 from melanoma_edge.data.index import Index, Row, read_index
 from melanoma_edge.data.listing import Listing
 

@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from melanoma_edge.data import cache, image
-from melanoma_edge.data.cache import Facts, Pictures, prepare
+from melanoma_edge.data.cache import prepare
+from melanoma_edge.data.decoding import Facts
+from melanoma_edge.data.pictures import Pictures
 from melanoma_edge.errors import BadInput, Missing
 
 SIZE = 40

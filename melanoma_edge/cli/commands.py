@@ -143,13 +143,14 @@ def prepare(data, size, reduced, workers, metadata, licences, cache, as_json, qu
     \b
     Example: melanoma-edge prepare photographs --size 180
     """
+    from melanoma_edge.cli.show_data import show_prepared
     from melanoma_edge.data.prepare import prepare_data as library
 
     screen = _show(quiet, verbose)
     with screen.bar("preparing") as progress:
         decode = "reduced" if reduced else "full"
         facts = library(data, size=size, decode=decode, workers=workers, metadata=metadata, licences=licences, cache=cache, progress=progress)
-    screen.prepared(facts, as_json)
+    show_prepared(screen, facts, as_json)
 
 
 @command
@@ -356,6 +357,7 @@ def augment(data, out, per_class, pipeline, size, seed, preview, metadata, licen
     \b
     Example: melanoma-edge augment photographs --preview --pipeline mine.toml
     """
+    from melanoma_edge.cli.show_data import show_augmented
     from melanoma_edge.data import augment_files as library
     from melanoma_edge.recipes import load_augment
 
@@ -370,7 +372,7 @@ def augment(data, out, per_class, pipeline, size, seed, preview, metadata, licen
             out = out or Path("augmented")
             facts = library.write_augmented(data, out, chosen, per_class=500 if per_class is None else per_class, progress=progress, **common)
             facts = {"folder": str(out), **facts}
-    screen.augmented(facts, as_json)
+    show_augmented(screen, facts, as_json)
 
 
 @command
@@ -421,6 +423,7 @@ def import_(data, metadata, licences, out, force, as_json, quiet, verbose):
     \b
     Example: melanoma-edge import archive --licences CC-0,CC-BY --out archive/index.csv
     """
+    from melanoma_edge.cli.show_data import show_listing
     from melanoma_edge.data.sources import read_listing
     from melanoma_edge.data.table import summary, write_index
     from melanoma_edge.files import refuse_existing
@@ -430,7 +433,7 @@ def import_(data, metadata, licences, out, force, as_json, quiet, verbose):
     listing = read_listing(data, metadata=metadata, licences=licences)
     if out is not None:
         write_index(listing, out)
-    _show(quiet, verbose).listing({**summary(listing), "out": None if out is None else str(out)}, as_json)
+    show_listing(_show(quiet, verbose), {**summary(listing), "out": None if out is None else str(out)}, as_json)
 
 
 def _fail_if(parity) -> None:

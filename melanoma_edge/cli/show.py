@@ -19,8 +19,6 @@ from rich.table import Table
 from melanoma_edge import NOTICE
 from melanoma_edge.cli.output import drop_output
 
-PLAIN_INTERVAL = 15.0
-"""Seconds between progress lines where there is no terminal."""
 FILE_WIDTH = 150
 """Columns of tables that go to a file or a pipe."""
 OUTCOME_STYLE = {"passed": "green", "failed": "bold red", "inconclusive": "yellow", "not run": "dim"}
@@ -39,17 +37,6 @@ FIGURES = {
     "accuracy_of_answers": "accuracy of what is answered",
     "ece": "expected calibration error",
 }
-
-UNDIVIDED = "undivided"
-LISTED = {
-    "licences": "licences",
-    "left out, none of the nine classes": "unmapped",
-    "left out, other licences": "filtered",
-    "other files": "other_files",
-}
-NAMED = {"left out, no class": "outside", "in a table, without a picture": "without_picture"}
-"""{title: key} of what a listing counts, and of what it names."""
-
 
 class _Output(Console):
     """Standard output; goes on silently when its reader went away, so that the exit code stays the result's."""
@@ -93,9 +80,11 @@ class Screen:
     @contextlib.contextmanager
     def training(self):
         """Yield a callback (event, facts) that follows a training run."""
+        from melanoma_edge.cli.show_training import Training
+
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[detail]}"))
         with self._progress(*columns) as progress:
-            yield _Training(self, progress).event
+            yield Training(self, progress).event
 
     def _progress(self, *columns) -> Progress:
         return Progress(*columns, console=self.err, transient=True, disable=self.quiet or not self.err.is_terminal)
@@ -116,15 +105,6 @@ class Screen:
             return self.json(facts)
         for name, value in facts.items():
             self.out.print(f"{name.replace('_', ' ')}: {escape(str(value))}")
-
-    def prepared(self, facts: dict, as_json: bool) -> None:
-        """Print what stands in the cache now."""
-        if as_json:
-            return self.json(facts)
-        self.out.print(f"prepared: {facts['pictures']} pictures at {facts['size']} x {facts['size']}, {facts['bytes'] / 1e6:.0f} MB in {escape(facts['cache'])}")
-        self.out.print(f"decoded now: {facts['decoded']} files; known already: {facts['known']}; unreadable: {len(facts['unreadable'])}")
-        for path, why in facts["unreadable"]:
-            self.out.print(f"unreadable: {escape(path)}: {escape(why)}", style="yellow", soft_wrap=True)
 
     def run(self, run, as_json: bool) -> None:
         """Print what a finished run reached."""
@@ -281,19 +261,6 @@ class Screen:
             table.add_row(recipe.name, recipe.network, str(recipe.image_size), f"{recipe.epochs} + {recipe.qat_epochs} QAT", escape(recipe.description))
         self.out.print(table)
 
-    def augmented(self, facts: dict, as_json: bool) -> None:
-        """Print what was augmented, and what could not be read."""
-        if as_json:
-            return self.json(facts)
-        unreadable, per_class = facts["unreadable"], facts.get("per_class", {})
-        self.facts({name: value for name, value in facts.items() if name not in ("unreadable", "per_class")}, False)
-        for name, count in per_class.items():
-            self.out.print(f"  {escape(name)}: {count}" + ("" if count else " (none of its pictures can be read)"), style="" if count else "yellow")
-        for path, why in unreadable:
-            self.out.print(f"unreadable: {escape(path)}: {escape(why)}", style="yellow")
-        if unreadable:
-            self.out.print(f"unreadable files left out: {len(unreadable)}", style="yellow")
-
     def doctor(self, facts: dict, as_json: bool) -> None:
         """Print what this machine has."""
         if as_json:
@@ -313,31 +280,6 @@ class Screen:
         if self.verbose:
             self.json(facts["conditions"])
 
-    def listing(self, facts: dict, as_json: bool) -> None:
-        """Print what a data set holds and what is left out of it."""
-        if as_json:
-            return self.json(facts)
-        self.out.print(f"{escape(facts['kind'])}: {facts['pictures']} pictures in {escape(facts['root'])}", soft_wrap=True)
-        parts = list(facts["parts"])
-        table = Table("class", "pictures", *(escape(part) for part in parts if parts != [UNDIVIDED]))
-        for name, found in facts["classes"].items():
-            table.add_row(escape(name), str(found["pictures"]), *(str(found["parts"].get(part, 0)) for part in parts if parts != [UNDIVIDED]))
-        self.out.print(table)
-        for what in ("lesion", "patient"):
-            known = f"{facts[f'with_{what}']} of {facts['pictures']} pictures, {facts[f'{what}s']} different" if facts[f"{what}s"] else "not known"
-            self.out.print(f"{what} ids: {known}")
-        for title, key in LISTED.items():
-            if facts[key]:
-                self.out.print(f"{title}: {escape(', '.join(f'{name} {count}' for name, count in facts[key].items()))}", soft_wrap=True)
-        for title, key in NAMED.items():
-            if facts[key]["count"]:
-                examples = ", ".join(facts[key]["first"])
-                self.out.print(f"{title}: {facts[key]['count']} ({escape(examples)}{' ...' if facts[key]['count'] > len(facts[key]['first']) else ''})", soft_wrap=True)
-        for note in facts["notes"]:
-            self.out.print(f"note: {escape(note)}", style="yellow", soft_wrap=True)
-        if facts["out"]:
-            self.out.print(f"written: {escape(facts['out'])}", soft_wrap=True)
-
     def _scores(self, columns: dict[str, dict], positive: str | None, title: str) -> None:
         table = Table("figure", *(escape(name) for name in columns), title=title, title_justify="left")
         for key, label in FIGURES.items():
@@ -346,78 +288,6 @@ class Screen:
                 table.add_row(escape(label.format(positive=positive or "positive class")), *(_interval(figure) if figure else "-" for figure in found))
         self.out.print(table)
         self.out.print(f"Value and 95 % bootstrap interval. {NOTICE}", style="dim")
-
-
-class _Training:
-    """Follows the events of a training run on a progress bar, or in lines where there is no terminal."""
-
-    def __init__(self, screen: Screen, progress: Progress):
-        self.screen, self.progress = screen, progress
-        self.task = progress.add_task("reading", total=None, detail="")
-        self.epochs, self.last = 1, 0.0
-        self.fold = ""
-        self.data_said = False
-
-    def event(self, event: str, facts: dict) -> None:
-        getattr(self, f"on_{event}", lambda _: None)(facts)
-
-    def on_index(self, facts: dict) -> None:
-        self.progress.update(self.task, description="reading pictures", completed=facts["done"], total=facts["total"])
-
-    def on_fold(self, facts: dict) -> None:
-        self.fold = f"fold {facts['fold'] + 1}/{facts['folds']}: "
-        self.last = 0.0
-
-    def on_data(self, facts: dict) -> None:
-        parts = ", ".join(f"{count} {part}" for part, count in facts["parts"].items())
-        for name in facts["absent_from_test"]:
-            lesions = facts["lesions_per_class"][name]
-            self.screen.line(f"{self.fold}no test picture of {name}: its {lesions} lesions stand in the other parts")
-        if self.data_said:  # the same for all folds but for their parts
-            return self.screen.line(f"{self.fold}{parts}")
-        self.data_said = True
-        self.screen.line(f"data: {facts['used']} pictures of {facts['used_groups']} lesions ({parts}); classes: {', '.join(facts['per_class'])}")
-        known = f"known for {facts['with_lesion_id']} of {facts['used']} pictures ({', '.join(facts['tables'])})"
-        self.screen.line(f"lesion ids: {known if facts['with_lesion_id'] else 'unknown: only copies are kept together'}")
-        for key in (
-            "unreadable",
-            "in_no_class_folder",
-            "conflicting_groups",
-            "conflicts_dropped",
-            "relabelled_by_reference",
-            "duplicates_dropped",
-            "near_copies_dropped",
-            "without_picture",
-            "groups_under_two_classes",
-        ):
-            if facts[key]:
-                self.screen.line(f"{key.replace('_', ' ')}: {facts[key]}")
-        for name, count in facts["unmapped"].items():
-            self.screen.line(f"diagnosis of no class, left out: {name} ({count} pictures)")
-        for name, count in facts["other_licence"].items():
-            self.screen.line(f"other licence, left out: {name} ({count} pictures)")
-        for name, lesions in facts["left_out_classes"].items():
-            self.screen.line(f"class left out: {name} ({lesions} usable lesions)")
-
-    def on_phase(self, facts: dict) -> None:
-        self.epochs = facts["epochs"]
-        self.progress.update(self.task, description=f"{self.fold}{facts['phase']}", completed=0, total=None, detail="starting")
-        self.screen.line(f"{self.fold}training: {facts['phase']}, {facts['epochs']} epochs")
-
-    def on_step(self, facts: dict) -> None:
-        done = facts["epoch"] * facts["steps"] + facts["step"]
-        detail = f"epoch {facts['epoch'] + 1}/{self.epochs}  loss {facts['loss']:.3f}  {facts['images_per_second']:.0f} images/s"
-        self.progress.update(self.task, description=f"{self.fold}{facts['phase']}", completed=done, total=self.epochs * facts["steps"], detail=detail)
-
-    def on_epoch(self, facts: dict) -> None:
-        now = time.monotonic()
-        last = facts["epoch"] + 1 == facts["epochs"]
-        if self.screen.verbose or last or (not self.screen.err.is_terminal and now - self.last > PLAIN_INTERVAL):
-            self.last = now
-            self.screen.line(
-                f"{self.fold}{facts['phase']} epoch {facts['epoch'] + 1}/{facts['epochs']}: loss {facts['loss']:.3f}, validation balanced accuracy "
-                f"{facts['validation_balanced_accuracy']:.3f}, {facts['images_per_second']:.0f} images/s"
-            )
 
 
 def _interval(interval: dict) -> str:

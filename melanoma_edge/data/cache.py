@@ -1,7 +1,6 @@
 """The cache: every picture decoded once, as small arrays on disk that are mapped into memory.
 
-In: picture files and the size of a network's input. Out: for each file what it holds (:class:`Facts`), two
-small grey views for finding copies, and the network's input. All is kept under the SHA-256 of the file's bytes,
+In: picture files and the size of a network's input. Out: what :mod:`melanoma_edge.data.decoding` makes of each. All is kept under the SHA-256 of the file's bytes,
 so a file that changed is decoded again and one that only moved is not. Pictures are decoded in parallel and
 written in batches: an interruption loses the batch in progress.
 
@@ -27,52 +26,19 @@ from typing import Literal
 import numpy as np
 
 from melanoma_edge.data import image
+from melanoma_edge.data.decoding import PIXELS_IN_FLIGHT, VIEW, Budget, Decoded, Facts, blocks_kept, content_of, decode_file
+from melanoma_edge.data.pictures import Pictures
 from melanoma_edge.errors import BadInput, Missing
 from melanoma_edge.files import explained
 
 Decode = Literal["full", "reduced"]
 Progress = Callable[[int, int], None]
 
-VIEW = 32
-"""Side of the grey views in pixels."""
 BATCH, BATCH_BYTES = 256, 64 << 20
 """Pictures, and bytes of them, between two commits: what a crash can lose."""
-PIXELS_IN_FLIGHT = 200_000_000
-"""Full-size pixels that are decoded at once, over all threads: about 1.4 GB at most. One picture always passes."""
 MAX_WORKERS = 16
-PILLOW_BLOCKS = 128
-"""Memory blocks (of 16 MB) that Pillow keeps for its next picture while a cache is filled. Without, each goes back to the
-C library, which keeps it for the thread that used it (several GB with many threads) or makes the system clear it anew."""
-NEARLY_BLACK = 32
-"""Grey values below this are the dark field around what a dermatoscope shows."""
 REDUCED_FACTOR = 2
 """A reduced decode keeps the shorter side at this many times the network's input."""
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What one file holds."""
-
-    sha256: str
-    """Of the file's bytes."""
-    bytes: int
-    width: int
-    height: int
-    """Full size in pixels, upright."""
-    format: str
-    """`JPEG`, `PNG` ...: by the content, whatever the name says."""
-    mode: str
-    """Pillow's name of the pixels: `RGB`, `L`, `CMYK` ..."""
-    orientation: int
-    """EXIF orientation, 1 for upright."""
-    camera: str
-    """Maker and model by EXIF."""
-    border_red: float
-    border_green: float
-    border_blue: float
-    """Mean colour of the outermost sixteenth of the picture on each side, 0..255."""
-    dark_corners: float
-    """Share of the four corners (an eighth of each side) that is nearly black: the round field of a dermatoscope."""
 
 
 @dataclass(frozen=True)
@@ -83,32 +49,10 @@ class Prepared:
     """What each file holds, or why it cannot be read."""
     views: np.ndarray
     """uint8 [files, 2, VIEW, VIEW]: centre square and whole picture, grey; zeros for what cannot be read."""
-    pixels: "Pictures | None"
+    pixels: Pictures | None
     """Network inputs of the readable files, in their order; None where no size was asked for."""
     decoded: int
     """How many files had to be decoded now."""
-
-
-class Pictures:
-    """Pictures on disk that behave as an array uint8 [n, size, size, 3]; only what is asked for is read."""
-
-    def __init__(self, records: np.ndarray, positions: np.ndarray) -> None:
-        self._records, self._positions = records, np.asarray(positions, dtype=np.int64)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self._positions), *self._records.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def __getitem__(self, chosen) -> np.ndarray:
-        """Return the chosen pictures (int, slice, int or bool array) as an array in memory."""
-        return np.array(self._records[self._positions[chosen]])
-
-    def view(self, chosen) -> "Pictures":
-        """Return some of the pictures (int or bool array, list), still on disk."""
-        return Pictures(self._records, self._positions[chosen])
 
 
 def default_folder() -> Path:
@@ -161,12 +105,12 @@ def pixel_hashes(files: dict[str, Path], *, cache: Path | None = None, workers: 
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(_Store.opened(Path(cache), None, "full")) if cache is not None else None
         known = dict(store.database.execute("select sha256, pixels from pixels").fetchall()) if store else {}
-        budget = _Budget(PIXELS_IN_FLIGHT)
+        budget = Budget(PIXELS_IN_FLIGHT)
 
         def job(item: tuple[str, Path]) -> tuple[str, str] | None:
             sha256, path = item
             with contextlib.suppress(image.UnreadableImage):
-                content = _content(path)
+                content = content_of(path)
                 if hashlib.sha256(content).hexdigest() == sha256:
                     with budget.lease() as admit:
                         return sha256, image.pixel_hash(np.asarray(image.open_picture(path, content, admit=admit).image))
@@ -176,7 +120,7 @@ def pixel_hashes(files: dict[str, Path], *, cache: Path | None = None, workers: 
         with ThreadPoolExecutor(workers or min(MAX_WORKERS, _cores())) as pool:
             found = [result for result in pool.map(job, wanted) if result]
         if store and found:
-            with store._transaction():
+            with store.transaction():
                 store.database.executemany("insert or replace into pixels values (?, ?)", found)
     return {sha256: pixels for sha256, pixels in {**known, **dict(found)}.items() if sha256 in files}
 
@@ -231,8 +175,8 @@ class _Store:
         inputs = self._inputs()
         found: list[Facts | image.UnreadableImage] = []
         decoded = 0
-        pending: dict[str, _Decoded] = {}
-        budget = _Budget(PIXELS_IN_FLIGHT)
+        pending: dict[str, Decoded] = {}
+        budget = Budget(PIXELS_IN_FLIGHT)
         stop = threading.Event()
         batch = min(BATCH, max(1, BATCH_BYTES // (3 * self.size**2))) if self.size else BATCH
 
@@ -240,15 +184,15 @@ class _Store:
             if stop.is_set():
                 return None
             try:
-                content = _content(path)
+                content = content_of(path)
                 sha256 = hashlib.sha256(content).hexdigest()
                 if sha256 in known and (inputs is None or sha256 in inputs):
                     return sha256
-                return _decoded(path, content, sha256, self.size, self.at_least, budget)
+                return decode_file(path, content, sha256, self.size, self.at_least, budget)
             except image.UnreadableImage as error:
                 return error
 
-        with _blocks_kept(), explained(self.folder), ThreadPoolExecutor(workers) as pool:
+        with blocks_kept(), explained(self.folder), ThreadPoolExecutor(workers) as pool:
             waiting: deque = deque()
             todo = iter(files)
             try:
@@ -256,7 +200,7 @@ class _Store:
                     while len(waiting) < 3 * workers and (path := next(todo, None)) is not None:
                         waiting.append(pool.submit(job, path))
                     result = waiting.popleft().result()
-                    if isinstance(result, _Decoded):
+                    if isinstance(result, Decoded):
                         decoded += 1
                         known.setdefault(result.facts.sha256, (result.facts, -1))
                         pending.setdefault(result.facts.sha256, result)
@@ -295,7 +239,7 @@ class _Store:
         (last,) = self.database.execute(f"select max(slot) from {which}", keys).fetchone()
         return 0 if last is None else last + 1
 
-    def _write(self, pending: dict[str, "_Decoded"], known: dict[str, tuple[Facts, int]], inputs: dict[str, int] | None) -> None:
+    def _write(self, pending: dict[str, "Decoded"], known: dict[str, tuple[Facts, int]], inputs: dict[str, int] | None) -> None:
         """Put what was decoded on disk, the arrays before the rows that point at them; nothing counts before all is there."""
         if not pending:
             return
@@ -307,7 +251,7 @@ class _Store:
         if fresh:
             _append(self.inputs_file, self.next_inputs, [found.input for found in fresh])
         rows = [(self.kind, views[found.facts.sha256], *(getattr(found.facts, field.name) for field in fields(Facts))) for found in new]
-        with self._transaction():
+        with self.transaction():
             self.database.executemany(f"insert or replace into facts values ({', '.join('?' * (2 + len(fields(Facts))))})", rows)
             self.database.executemany(
                 "insert or replace into inputs values (?, ?, ?, ?)", [(self.kind, self.size, slot, sha256) for sha256, slot in slots.items()]
@@ -319,7 +263,7 @@ class _Store:
         pending.clear()
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
         """Commit what the block does to the database, or nothing of it, whatever interrupts."""
         self.database.execute("begin")
         try:
@@ -340,90 +284,6 @@ class _Store:
             if inputs is not None:
                 pixels = Pictures(_mapped(self.inputs_file, (self.size, self.size, 3)), np.array([inputs[sha256] for sha256 in readable]))
         return Prepared(tuple(found), views, pixels, decoded)
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    facts: Facts
-    views: np.ndarray
-    input: np.ndarray | None
-
-
-class _Budget:
-    """Lets threads decode as long as their pictures together have at most `limit` pixels; a single one always passes."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.used, self.changed = limit, 0, threading.Condition()
-
-    @contextlib.contextmanager
-    def lease(self) -> Iterator[Callable[[int], None]]:
-        """Yield a function that waits until so many pixels may be decoded; they are given back when the block ends."""
-        taken = 0
-
-        def take(pixels: int) -> None:
-            nonlocal taken
-            with self.changed:
-                self.changed.wait_for(lambda: self.used == 0 or self.used + pixels <= self.limit)
-                self.used += pixels
-                taken += pixels
-
-        try:
-            yield take
-        finally:
-            with self.changed:
-                self.used -= taken
-                self.changed.notify_all()
-
-
-@contextlib.contextmanager
-def _blocks_kept() -> Iterator[None]:
-    """Make Pillow keep memory for its next picture, until the block ends."""
-    core = image.Image.core
-    if not hasattr(core, "set_blocks_max"):  # the settings have no public names (PILLOW_BLOCKS_MAX is read when Pillow is imported)
-        yield
-        return
-    before = core.get_blocks_max()
-    core.set_blocks_max(max(before, PILLOW_BLOCKS))
-    try:
-        yield
-    finally:
-        core.set_blocks_max(before)
-        core.clear_cache(before)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        error = image.UnreadableImage("its name is not UTF-8; expected one that is: rename it")
-        error.fault = "no access"
-        raise error from None
-    return image.read(path)
-
-
-def _decoded(path: Path, content: bytes, sha256: str, size: int | None, at_least: int | None, budget: _Budget) -> _Decoded:
-    """Decode one file and derive all that is kept of it."""
-    with budget.lease() as admit:
-        picture = image.open_picture(path, content, at_least=at_least, admit=admit)
-        # Box averages by a whole factor cost little; the views are made from those.
-        factor = max(1, min(picture.image.size) // (4 * VIEW))
-        small = picture.image.reduce(factor) if factor > 1 else picture.image
-        whole = np.asarray(small.resize((VIEW, VIEW), image.Image.Resampling.BILINEAR))
-        views = np.stack([image.square(small, VIEW), whole]).mean(axis=3).round().astype(np.uint8)
-        network_input = image.square(picture.image, size) if size else None
-        described = (picture.width, picture.height, picture.format, picture.mode, picture.orientation, picture.camera)
-        del picture, small
-    edge, corner = VIEW // 16, VIEW // 8
-    inside = np.zeros((VIEW, VIEW), bool)
-    inside[edge:-edge, edge:-edge] = True
-    border = whole[~inside].mean(axis=0).round(2).tolist()
-    corners = np.concatenate([views[1][rows, columns].ravel() for rows in _ends(corner) for columns in _ends(corner)])
-    facts = Facts(sha256, len(content), *described, *border, round(float((corners < NEARLY_BLACK).mean()), 4))
-    return _Decoded(facts, views, network_input)
-
-
-def _ends(length: int) -> tuple[slice, slice]:
-    return slice(0, length), slice(-length, None)
 
 
 def _records(file: Path, length: int) -> int:

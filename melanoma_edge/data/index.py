@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from melanoma_edge.data import image
-from melanoma_edge.data.cache import Decode, Facts, Pictures, pixel_hashes, prepare
+from melanoma_edge.data.cache import Decode, pixel_hashes, prepare
 from melanoma_edge.data.copies import Copies, components, near_copies
+from melanoma_edge.data.decoding import Facts
 from melanoma_edge.data.listing import Entry, Listing
+from melanoma_edge.data.pictures import Pictures
 from melanoma_edge.data.sources import read_listing
 from melanoma_edge.errors import BadInput
 

@@ -53,6 +53,8 @@ class Resolution:
     left_out: dict[str, str]
     """{path: why} of the others."""
     counts: dict[str, int]
+    copies: list[list[int]]
+    """Positions of each picture with its copies (:func:`copy_groups`)."""
 
 
 def resolve(index: Index, recipe: Recipe, classes: Sequence[str] = ()) -> Resolution:
@@ -64,7 +66,8 @@ def resolve(index: Index, recipe: Recipe, classes: Sequence[str] = ()) -> Resolu
     labels: dict[int, str] = {}
     left_out: dict[str, str] = {}
     counts: Counter[str] = Counter()
-    for positions in copy_groups(index):
+    groups = copy_groups(index)
+    for positions in groups:
         copies = [index.rows[position] for position in positions]
         identical = defaultdict(set)
         for row in copies:
@@ -85,7 +88,7 @@ def resolve(index: Index, recipe: Recipe, classes: Sequence[str] = ()) -> Resolu
                 counts["relabelled_by_reference"] += labels[position] != row.label
         if recipe.duplicates == "one":
             _drop_duplicates(index, positions, labels, left_out, counts)
-    return Resolution(labels, left_out, {key: counts[key] for key in COUNTS})
+    return Resolution(labels, left_out, {key: counts[key] for key in COUNTS}, groups)
 
 
 COUNTS = (
@@ -136,7 +139,7 @@ def select(index: Index, recipe: Recipe) -> Selection:
             left_out[index.rows[position].path] = f"class left out: {why}"
     kept = [position for position in sorted(labels) if labels[position] in classes]
     known = {}  # with those of all copies: one that is dropped may be the one that knows the lesion
-    for copies in copy_groups(index):
+    for copies in resolution.copies:
         known.update(dict.fromkeys(copies, "|".join(sorted({name for position in copies for name in ids_of(index.rows[position])}))))
     numbers: dict[int, int] = {}  # by first use: pictures that are not used change no number
     labels_of = defaultdict(set)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from melanoma_edge.contract import Recipe
 from melanoma_edge.data import cache as caches
+from melanoma_edge.data.decoding import Facts
 from melanoma_edge.data.index import Progress, printable, reason
 from melanoma_edge.data.sources import read_listing
 from melanoma_edge.errors import BadInput
@@ -40,7 +41,7 @@ def prepare_data(
     listing = read_listing(Path(data), metadata=metadata, licences=licences)
     files = [listing.root / entry.path for entry in listing.entries]
     prepared = caches.prepare(files, size=size, decode=decode, cache=folder, workers=workers, progress=progress)
-    readable = [facts for facts in prepared.facts if isinstance(facts, caches.Facts)]
+    readable = [facts for facts in prepared.facts if isinstance(facts, Facts)]
     return {
         "cache": str(folder),
         "size": size,
@@ -53,6 +54,6 @@ def prepare_data(
         "unreadable": [
             [printable(entry.path), reason(error, file)]
             for entry, error, file in zip(listing.entries, prepared.facts, files)
-            if not isinstance(error, caches.Facts)
+            if not isinstance(error, Facts)
         ],
     }

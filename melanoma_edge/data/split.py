@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from melanoma_edge.contract import Recipe
-from melanoma_edge.data.policy import Selection
+from melanoma_edge.data.policy import MIN_UNITS, Selection
 from melanoma_edge.errors import BadInput
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -127,9 +127,9 @@ def _refuse_few_groups(selection: Selection, labels: np.ndarray, groups: np.ndar
     counts = [len(np.unique(groups[labels == i])) for i in range(len(selection.classes))]
     many = "patients or lesions" if any(row.patient for row in selection.rows) else "lesions"
     for name, count in zip(selection.classes, counts):
-        if count < 3:
+        if count < MIN_UNITS:
             raise BadInput(
-                f"class {name!r} has {count} {many if count != 1 else many.replace('s ', ' ').removesuffix('s')}: expected at least 3 (one for each part); "
+                f"class {name!r} has {count} {many if count != 1 else many.replace('s ', ' ').removesuffix('s')}: expected at least {MIN_UNITS} (one for each part); "
                 "add pictures or raise min_lesions to leave it out"
             )
     total = len(np.unique(groups))

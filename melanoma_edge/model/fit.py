@@ -19,7 +19,7 @@ import tf_keras as keras
 
 from melanoma_edge.contract import EpochRow, Recipe
 from melanoma_edge.data import feed, rebalance
-from melanoma_edge.data.cache import Pictures
+from melanoma_edge.data.pictures import Pictures
 from melanoma_edge.errors import BadInput
 from melanoma_edge.model import augment_ops
 from melanoma_edge.model import run as runs

@@ -29,15 +29,14 @@ from pydantic import ValidationError
 from melanoma_edge import calibration, host, metrics, recipes
 from melanoma_edge.contract import Interval, Recipe, Scores
 from melanoma_edge.data import policy
-from melanoma_edge.data.cache import default_folder
-from melanoma_edge.data.index import printable, read_index
+from melanoma_edge.data.index import printable
 from melanoma_edge.data.split import PARTS, TEST, absent_from_test, data_hash, selection_hash, split
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import read_json, refuse_existing, write_json
 from melanoma_edge.model import run as runs
 from melanoma_edge.model.folds_model import FOLDS_SCHEMA_VERSION, Across, FoldRun, FoldsFacts, Spread
 from melanoma_edge.model.tensorflow import require
-from melanoma_edge.model.train import train
+from melanoma_edge.model.train import read_pictures, refuse_renamed, train
 
 @dataclass(frozen=True)
 class Folds:
@@ -67,8 +66,8 @@ def train_folds(
     """Train every one of `folds` folds (the recipe's number without it) of the pictures below `data` and return the
     complete folder `out`.
 
-    With `resume`, an interrupted folder goes on at the fold where it was (its own data and recipe count); complete folds
-    are kept. The pictures are read once. Metadata, cache and `report` are those of :func:`melanoma_edge.model.train.train`,
+    With `resume`, an interrupted folder goes on at the fold where it was (its own recipe counts, and its own data set unless
+    `data` says where that is now); complete folds are kept. The pictures are read once. Metadata, cache and `report` are those of :func:`melanoma_edge.model.train.train`,
     with one more event, "fold", before each. That every fold can be made of the data is checked before the first is trained. Raises
     BadInput for bad data, a recipe that asks for one fold only and data that changed; Missing as `train` does.
     """
@@ -88,15 +87,7 @@ def train_folds(
             recipe = _of_all(recipe, folds)
             refuse_existing(out, force=None)
         require()
-        index = read_index(
-            data,
-            metadata=metadata,
-            licences=licences,
-            size=recipe.image_size,
-            decode=recipe.decode,
-            cache=cache or default_folder(),
-            progress=lambda done, total: report("index", {"done": done, "total": total}),
-        )
+        index = read_pictures(data, recipe, metadata, licences, cache, report)
         selection = policy.select(index, recipe)
         plans = [_plan(selection, recipe.model_copy(update={"fold": fold})) for fold in range(recipe.folds)]
         sha256 = selection_hash(selection)
@@ -108,8 +99,8 @@ def train_folds(
         elif sha256 != facts.data_sha256:
             raise BadInput(f"{data} changed since {out} began (data hash {sha256[:12]}..., was {facts.data_sha256[:12]}...): start anew with another --out")
         for fold in facts.runs:  # what a fold would be refused for after days is refused before the next is trained
-            if [(row.path, row.sha256) for row in selection.rows] != [(row.path, row.sha256) for row in runs.open_run(out / fold.run).split]:
-                raise BadInput(f"files of {data} were renamed or moved within it since {out} began: give them their old names, or start anew with another --out")
+            refuse_renamed(data, selection, runs.open_run(out / fold.run))
+        facts = _write(out, facts, **_places(data, metadata))
         for number, (own, fold_sha256, absent) in enumerate(plans):
             folder = out / f"fold-{number}"
             begun = _is_begun(folder, own, fold_sha256)
@@ -163,8 +154,7 @@ def _begin(out: Path, data: Path, metadata: Path | None, licences: Sequence[str]
     facts = FoldsFacts(
         state="training",
         command=command,
-        data=printable(os.path.abspath(data)),
-        metadata=printable(os.path.abspath(metadata)) if metadata else None,
+        **_places(data, metadata),
         licences=tuple(licences),
         data_sha256=sha256,
         recipe=recipe,
@@ -176,6 +166,11 @@ def _begin(out: Path, data: Path, metadata: Path | None, licences: Sequence[str]
         conditions=host.conditions(),
     )
     return _write(out, facts)
+
+
+def _places(data: Path, metadata: Path | None) -> dict:
+    """Return where the data set is, for folds.json."""
+    return {"data": printable(os.path.abspath(data)), "metadata": printable(os.path.abspath(metadata)) if metadata else None}
 
 
 def _write(out: Path, facts: FoldsFacts, **changes) -> FoldsFacts:

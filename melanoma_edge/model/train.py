@@ -65,15 +65,7 @@ def train(
             runs.clear_unbegun(out)
             refuse_existing(out, force=None)
         require()
-        index = index or read_index(
-            data,
-            metadata=metadata,
-            licences=licences,
-            size=recipe.image_size,
-            decode=recipe.decode,
-            cache=cache or default_folder(),
-            progress=lambda done, total: report("index", {"done": done, "total": total}),
-        )
+        index = index or read_pictures(data, recipe, metadata, licences, cache, report)
         selection = policy.select(index, recipe)
         parts = split(selection, recipe)
         sizes = {part: int((parts == part).sum()) for part in PARTS}
@@ -84,8 +76,7 @@ def train(
         if resume:
             if sha256 != run.facts.data_sha256:
                 raise BadInput(f"{data} changed since the run {out} began (data hash {sha256[:12]}..., was {run.facts.data_sha256[:12]}...): start a new run")
-            if [(row.path, row.sha256) for row in selection.rows] != [(row.path, row.sha256) for row in run.split]:
-                raise BadInput(f"files of {data} were renamed or moved within it since the run {out} began: give them their old names, or start a new run")
+            refuse_renamed(data, selection, run)
             facts = _write_facts(out, run.facts, **_places(data, metadata, index))
         else:
             stack.enter_context(runs.held(out))
@@ -97,6 +88,25 @@ def train(
         del index
         with explained(out):
             return _phases(out, facts, recipe, pictures, labels, parts, selection.groups, started, report)
+
+
+def read_pictures(data: Path, recipe: Recipe, metadata: Path | None, licences: Sequence[str], cache: Path | None, report) -> Index:
+    """Return the index of `data` with the network's inputs that `recipe` wants; `report` gets "index" events."""
+    return read_index(
+        data,
+        metadata=metadata,
+        licences=licences,
+        size=recipe.image_size,
+        decode=recipe.decode,
+        cache=cache or default_folder(),
+        progress=lambda done, total: report("index", {"done": done, "total": total}),
+    )
+
+
+def refuse_renamed(data: Path, selection: policy.Selection, run: runs.Run) -> None:
+    """Raise BadInput where the pictures of `selection` have other names than in `run`: its split and logits are paired by their order."""
+    if [(row.path, row.sha256) for row in selection.rows] != [(row.path, row.sha256) for row in run.split]:
+        raise BadInput(f"files of {data} were renamed or moved within it since the run {run.path} began: give them their old names, or start a new run")
 
 
 def _begin(out: Path, named: dict, recipe: Recipe, index: Index, selection, parts, sha256: str, labels, command: str) -> RunFacts:

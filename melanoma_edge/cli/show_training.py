@@ -1,0 +1,86 @@
+"""What `train` shows while it runs: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rich.progress import Progress
+
+if TYPE_CHECKING:
+    from melanoma_edge.cli.show import Screen
+
+PLAIN_INTERVAL = 15.0
+"""Seconds between progress lines where there is no terminal."""
+
+
+class Training:
+    """Follows the events of a training run on a progress bar, or in lines where there is no terminal."""
+
+    def __init__(self, screen: Screen, progress: Progress):
+        self.screen, self.progress = screen, progress
+        self.task = progress.add_task("reading", total=None, detail="")
+        self.epochs, self.last = 1, 0.0
+        self.fold = ""
+        self.data_said = False
+
+    def event(self, event: str, facts: dict) -> None:
+        getattr(self, f"on_{event}", lambda _: None)(facts)
+
+    def on_index(self, facts: dict) -> None:
+        self.progress.update(self.task, description="reading pictures", completed=facts["done"], total=facts["total"])
+
+    def on_fold(self, facts: dict) -> None:
+        self.fold = f"fold {facts['fold'] + 1}/{facts['folds']}: "
+        self.last = 0.0
+
+    def on_data(self, facts: dict) -> None:
+        parts = ", ".join(f"{count} {part}" for part, count in facts["parts"].items())
+        for name in facts["absent_from_test"]:
+            lesions = facts["lesions_per_class"][name]
+            self.screen.line(f"{self.fold}no test picture of {name}: its {lesions} lesions stand in the other parts")
+        if self.data_said:  # the same for all folds but for their parts
+            return self.screen.line(f"{self.fold}{parts}")
+        self.data_said = True
+        self.screen.line(f"data: {facts['used']} pictures of {facts['used_groups']} lesions ({parts}); classes: {', '.join(facts['per_class'])}")
+        known = f"known for {facts['with_lesion_id']} of {facts['used']} pictures ({', '.join(facts['tables'])})"
+        self.screen.line(f"lesion ids: {known if facts['with_lesion_id'] else 'unknown: only copies are kept together'}")
+        for key in (
+            "unreadable",
+            "in_no_class_folder",
+            "conflicting_groups",
+            "conflicts_dropped",
+            "relabelled_by_reference",
+            "duplicates_dropped",
+            "near_copies_dropped",
+            "without_picture",
+            "groups_under_two_classes",
+        ):
+            if facts[key]:
+                self.screen.line(f"{key.replace('_', ' ')}: {facts[key]}")
+        for name, count in facts["unmapped"].items():
+            self.screen.line(f"diagnosis of no class, left out: {name} ({count} pictures)")
+        for name, count in facts["other_licence"].items():
+            self.screen.line(f"other licence, left out: {name} ({count} pictures)")
+        for name, lesions in facts["left_out_classes"].items():
+            self.screen.line(f"class left out: {name} ({lesions} usable lesions)")
+
+    def on_phase(self, facts: dict) -> None:
+        self.epochs = facts["epochs"]
+        self.progress.update(self.task, description=f"{self.fold}{facts['phase']}", completed=0, total=None, detail="starting")
+        self.screen.line(f"{self.fold}training: {facts['phase']}, {facts['epochs']} epochs")
+
+    def on_step(self, facts: dict) -> None:
+        done = facts["epoch"] * facts["steps"] + facts["step"]
+        detail = f"epoch {facts['epoch'] + 1}/{self.epochs}  loss {facts['loss']:.3f}  {facts['images_per_second']:.0f} images/s"
+        self.progress.update(self.task, description=f"{self.fold}{facts['phase']}", completed=done, total=self.epochs * facts["steps"], detail=detail)
+
+    def on_epoch(self, facts: dict) -> None:
+        now = time.monotonic()
+        last = facts["epoch"] + 1 == facts["epochs"]
+        if self.screen.verbose or last or (not self.screen.err.is_terminal and now - self.last > PLAIN_INTERVAL):
+            self.last = now
+            self.screen.line(
+                f"{self.fold}{facts['phase']} epoch {facts['epoch'] + 1}/{facts['epochs']}: loss {facts['loss']:.3f}, validation balanced accuracy "
+                f"{facts['validation_balanced_accuracy']:.3f}, {facts['images_per_second']:.0f} images/s"
+            )

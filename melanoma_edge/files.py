@@ -107,6 +107,20 @@ def new_folder(target: Path, *, force: bool = False, mark: str | None = None) ->
             raise
 
 
+def cache_folder() -> Path:
+    """Return where prepared pictures are kept: MELANOMA_EDGE_CACHE, else melanoma-edge in the user's cache folder."""
+    named = os.environ.get("MELANOMA_EDGE_CACHE")
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME")
+    if base and os.path.isabs(base):
+        return Path(base) / "melanoma-edge"
+    try:
+        return Path.home() / ".cache" / "melanoma-edge"
+    except RuntimeError:
+        raise Missing("there is no home folder to keep prepared pictures in: set MELANOMA_EDGE_CACHE, or give --cache DIR") from None
+
+
 def refuse_existing(target: Path, *, force: bool | None = False, mark: str | None = None) -> None:
     """Raise BadInput when `target` exists and `force` was not asked for (an empty folder passes).
 

@@ -246,20 +246,22 @@ def export(run, tflite, onnx, precision, out, data, licence, force, as_json, qui
 @click.option("--data", type=FOLDER, help="Labelled pictures, which the task gate needs: class folders or any other data set [default: drawn probes].")
 @metadata_option
 @click.option("--run", type=FOLDER, help="The run that the bundle came from [default: the one that it remembers].")
+@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="What to run: a runtime, kernels, arm64, browser, or all; may be repeated [default: those of this machine].")
 @click.option("--require", multiple=True, metavar="RUNTIME", help="Fail (exit 3) when this runtime, or `task`, cannot be tried.")
 @cache_option
 @json_option
-def verify(bundle, data, metadata, run, require, cache, as_json, quiet, verbose):
+def verify(bundle, data, metadata, run, runtimes, require, cache, as_json, quiet, verbose):
     """Carry out every parity gate that this machine can, for every artifact and runtime.
 
     \b
     Example: melanoma-edge verify my.bundle --data photographs
+    Example: melanoma-edge verify my.bundle --runtime all
     """
     from melanoma_edge.proof.verify import verify as library
 
     screen = _show(quiet, verbose)
     with screen.steps("verifying") as progress:
-        parity = library(bundle, data=data, metadata=metadata, cache=cache, run=run, require=require, command=_line(), progress=progress)
+        parity = library(bundle, data=data, metadata=metadata, cache=cache, run=run, runtimes=runtimes, require=require, command=_line(), progress=progress)
     screen.parity(parity, as_json)
     _fail_if(parity)
 
@@ -387,6 +389,23 @@ def doctor(as_json, tensorflow, quiet, verbose):
     from melanoma_edge.doctor import doctor as library
 
     _show(quiet, verbose).doctor(library(tensorflow=tensorflow), as_json)
+
+
+@command
+@click.argument("place")
+@json_option
+def setup(place, as_json, quiet, verbose):
+    """Set up a place that runtimes compute in: arm64 (an emulated Arm processor) or browser (a real one, headless).
+
+    \b
+    Example: melanoma-edge setup arm64
+    """
+    from melanoma_edge.runtimes.places import install
+
+    screen = _show(quiet, verbose)
+    with screen.steps("setting up") as progress:
+        facts = install(place, progress)
+    screen.facts(facts, as_json)
 
 
 @command

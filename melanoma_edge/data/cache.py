@@ -55,20 +55,6 @@ class Prepared:
     """How many files had to be decoded now."""
 
 
-def default_folder() -> Path:
-    """Return where prepared pictures are kept: MELANOMA_EDGE_CACHE, else melanoma-edge in the user's cache folder."""
-    named = os.environ.get("MELANOMA_EDGE_CACHE")
-    if named:
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME")
-    if base and os.path.isabs(base):
-        return Path(base) / "melanoma-edge"
-    try:
-        return Path.home() / ".cache" / "melanoma-edge"
-    except RuntimeError:
-        raise Missing("there is no home folder to keep prepared pictures in: set MELANOMA_EDGE_CACHE, or give --cache DIR") from None
-
-
 def prepare(
     files: Sequence[Path],
     *,

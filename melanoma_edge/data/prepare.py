@@ -14,6 +14,7 @@ from melanoma_edge.data.decoding import Facts
 from melanoma_edge.data.index import Progress, printable, reason
 from melanoma_edge.data.sources import read_listing
 from melanoma_edge.errors import BadInput
+from melanoma_edge.files import cache_folder
 
 
 def prepare_data(
@@ -37,7 +38,7 @@ def prepare_data(
         raise BadInput(f"the size is {size} pixels: expected {low} to {high}; give another --size")
     if workers is not None and workers < 1:
         raise BadInput(f"{workers} workers: expected 1 or more; give another --workers")
-    folder = Path(cache) if cache else caches.default_folder()
+    folder = Path(cache) if cache else cache_folder()
     listing = read_listing(Path(data), metadata=metadata, licences=licences)
     files = [listing.root / entry.path for entry in listing.entries]
     prepared = caches.prepare(files, size=size, decode=decode, cache=folder, workers=workers, progress=progress)

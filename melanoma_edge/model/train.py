@@ -18,12 +18,11 @@ import numpy as np
 from melanoma_edge import calibration, host, metrics, recipes
 from melanoma_edge.contract import EpochRow, Recipe, RunFacts
 from melanoma_edge.data import policy, rebalance
-from melanoma_edge.data.cache import default_folder
 from melanoma_edge.data.copies import fingerprints
 from melanoma_edge.data.index import Index, printable, read_index
 from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION, absent_from_test, data_hash, split
 from melanoma_edge.errors import BadInput
-from melanoma_edge.files import explained, read_json, refuse_existing, sha256_file, write_json, write_text
+from melanoma_edge.files import cache_folder, explained, read_json, refuse_existing, sha256_file, write_json, write_text
 from melanoma_edge.model import run as runs
 from melanoma_edge.model.tensorflow import require, seed_everything
 
@@ -45,7 +44,7 @@ def train(
 
     With `resume`, an interrupted run at `out` goes on (its own recipe counts, and its own data set unless `data` says
     where that is now); a complete one is returned as it is. `metadata` and `licences` are those of :func:`melanoma_edge.data.sources.read_listing`. Prepared pictures are kept
-    in `cache`, by default where :func:`melanoma_edge.data.cache.default_folder` says. An `index` of `data` with the recipe's
+    in `cache`, by default where :func:`melanoma_edge.files.cache_folder` says. An `index` of `data` with the recipe's
     `image_size` and `decode` saves reading it again.
     `report(event, facts)` is called with "index", "data", "phase", "step", "epoch" and "evaluation" events. Raises BadInput for bad data, Missing for a missing package or full disk.
     """
@@ -98,7 +97,7 @@ def read_pictures(data: Path, recipe: Recipe, metadata: Path | None, licences: S
         licences=licences,
         size=recipe.image_size,
         decode=recipe.decode,
-        cache=cache or default_folder(),
+        cache=cache or cache_folder(),
         progress=lambda done, total: report("index", {"done": done, "total": total}),
     )
 

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from melanoma_edge.contract import Recipe
 from melanoma_edge.data.audit import Audit, audit as audit_index
-from melanoma_edge.data.cache import default_folder
 from melanoma_edge.data.index import read_index
 from melanoma_edge.errors import BadInput, ProofFailed
-from melanoma_edge.files import refuse_existing, write_json, write_text
+from melanoma_edge.files import cache_folder, refuse_existing, write_json, write_text
 
 
 def audit(
@@ -32,7 +31,7 @@ def audit(
     """Audit the data set at `data` under the policy of `recipe`; write `json_file` and `html_file` where given.
 
     `metadata`, `licences` and `cache` are those of :func:`melanoma_edge.data.index.read_index`, the cache by default
-    where :func:`melanoma_edge.data.cache.default_folder` says. Raises BadInput for data that cannot be read at all, for files
+    where :func:`melanoma_edge.files.cache_folder` says. Raises BadInput for data that cannot be read at all, for files
     in no folder and, unless `force`, for files that exist: all before a picture is opened.
     """
     targets = [Path(file) for file in (json_file, html_file) if file is not None]
@@ -44,7 +43,7 @@ def audit(
         refuse_existing(file, force=force)
     if len({file.resolve() for file in targets}) < len(targets):
         raise BadInput(f"{json_file} was given for both JSON and HTML: choose two paths")
-    index = read_index(Path(data), metadata=metadata, licences=licences, cache=cache or default_folder(), progress=progress)
+    index = read_index(Path(data), metadata=metadata, licences=licences, cache=cache or cache_folder(), progress=progress)
     found = audit_index(index, recipe)
     if json_file is not None:
         write_json(json_file, found.model_dump(mode="json"))

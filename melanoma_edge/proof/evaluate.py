@@ -9,8 +9,8 @@ from pathlib import Path
 
 from melanoma_edge import NOTICE, calibration, metrics
 from melanoma_edge.data.index import Progress
-from melanoma_edge.data.cache import default_folder
 from melanoma_edge.errors import BadInput
+from melanoma_edge.files import cache_folder
 from melanoma_edge.proof.labelled import load_labelled
 from melanoma_edge.proof.subject import open_subject
 
@@ -33,7 +33,7 @@ def evaluate(
     account of what was used). Raises BadInput when no picture is left to score.
     """
     model = open_subject(subject, artifact)
-    found = load_labelled(data, model.classes, model.recipe, model.seen, metadata=metadata, cache=cache or default_folder(), progress=progress)
+    found = load_labelled(data, model.classes, model.recipe, model.seen, metadata=metadata, cache=cache or cache_folder(), progress=progress)
     used = found if include_seen else found.unseen()
     if not len(used.labels):
         raise BadInput(

@@ -24,6 +24,20 @@ INT8_FLIP_MARGIN = 2
 """A top-1 flip is excused where the reference's margin is at most this many quanta."""
 ONNX_QUANTA = 1
 """Largest difference of int8 ONNX to int8 TFLite, in quanta."""
+PEER_TOLERANCE = 1e-4
+"""Largest difference of a float32 logit between two runtimes, as a share of the range of the logits."""
+PEER_REQUIREMENT = {
+    group: {"int8": exact, "float32": f"max difference <= {PEER_TOLERANCE:g} of the logit range", "float16": f"top-1 agreement >= {AGREEMENT:.0%}"}
+    for group, exact in {
+        "arm64": "0 quanta",
+        "browser": "0 quanta",
+        "kernels": f"99.9th percentile <= {INT8_P999} quanta; flips only where the margin is <= {INT8_FLIP_MARGIN} quanta",
+    }.items()
+}
+"""What must hold of one file on two runtimes: {group of the runtime: {precision: requirement in words}}."""
+ONNX_INTEGER = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulInteger", "ConvInteger")
+ONNX_FLOATING = ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
+"""What ONNX Runtime's optimized graphs call integer and float convolutions and dense layers."""
 TASK_LOSS = 0.01
 """A loss of one point; the gate fails when the whole interval lies beyond it."""
 MOST_QUANTA = 2.0**62
@@ -42,17 +56,10 @@ def float_gate(artifact: Artifact, runtime: str, reference: str, found: Logits, 
     about = {"name": artifact.precision, "artifact": artifact.name, "runtime": runtime, "reference": reference, "requirement": requirement}
     if broken := _broken(found, expected, pictures):
         return Gate(**about, **broken)
-    difference = np.abs(found.astype(np.float64) - expected)
-    span = float(expected.max() - expected.min())
-    agreement = float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
-    figures = {
-        "max_difference": float(difference.max()),
-        "logit_range": span,
-        "share_of_range": float(difference.max()) / span if span else 0.0,
-        "top1_agreement": agreement,
-    }
+    figures = _difference_figures(found, expected)
+    agreement = figures["top1_agreement"]
     if artifact.precision == "float32":
-        holds = difference.max() <= FLOAT_TOLERANCE * span and agreement == 1.0
+        holds = figures["max_difference"] <= FLOAT_TOLERANCE * figures["logit_range"] and agreement == 1.0
     else:
         holds = agreement >= AGREEMENT
     return Gate(
@@ -73,8 +80,7 @@ def int8_gate(artifact: Artifact, runtime: str, found: Logits, expected: Logits,
         return Gate(**about, **broken)
     quanta = to_quanta(found, expected, artifact.quantum)
     flips = _flips(found, expected, pictures, classes)
-    margins = _margins(found, expected)
-    beyond = int((margins > INT8_FLIP_MARGIN * artifact.quantum * (1 + 1e-6)).sum())
+    beyond = _beyond(found, expected, artifact.quantum)
     p999 = float(np.percentile(quanta, 99.9))
     holds = p999 <= INT8_P999 and beyond == 0
     return Gate(
@@ -103,6 +109,51 @@ def onnx_gate(artifact: Artifact, runtime: str, found: Logits, expected: Logits,
         figures=_quanta_figures(quanta, found, expected),
         **_flips(found, expected, pictures, classes),
     )
+
+
+def peer_gate(group: str, artifact: Artifact, runtime: str, peer: str, found: Logits, expected: Logits, pictures: Sequence[str], classes) -> Gate:
+    """Compare one file on two runtimes: other kernels, another processor or a browser with this machine's."""
+    precision = "float16" if artifact.precision == "dynamic" else artifact.precision
+    about = {"name": group, "artifact": artifact.name, "runtime": runtime, "reference": peer, "requirement": PEER_REQUIREMENT[group][precision]}
+    if broken := _broken(found, expected, pictures):
+        return Gate(**about, **broken)
+    flips = _flips(found, expected, pictures, classes)
+    if artifact.precision == "int8":
+        quanta = to_quanta(found, expected, artifact.quantum)
+        figures = _quanta_figures(quanta, found, expected)
+        if group == "kernels":
+            figures |= {"p99.9_quanta": float(np.percentile(quanta, 99.9)), "flips_beyond_margin": _beyond(found, expected, artifact.quantum)}
+            holds = figures["p99.9_quanta"] <= INT8_P999 and figures["flips_beyond_margin"] == 0
+        else:
+            holds = figures["max_quanta"] == 0
+        reason = f"max {figures['max_quanta']} quanta, {figures['share_of_logits_off']:.2%} of logits off"
+    else:
+        figures = _difference_figures(found, expected)
+        holds = figures["share_of_range"] <= PEER_TOLERANCE if precision == "float32" else figures["top1_agreement"] >= AGREEMENT
+        reason = f"difference {figures['share_of_range']:.2g} of the range, agreement {figures['top1_agreement']:.2%}"
+    return Gate(**about, outcome="passed" if holds else "failed", reason=None if holds else reason, pictures=len(found), figures=figures, **flips)
+
+
+def census_gate(artifact: Artifact, runtime: str, operators: dict[str, int]) -> Gate:
+    """Judge the graph that ONNX Runtime made of an int8 file: every convolution and dense layer in integers."""
+    integer = sum(operators.get(name, 0) for name in ONNX_INTEGER)
+    floating = sum(operators.get(name, 0) for name in ONNX_FLOATING)
+    transposes = operators.get("Transpose", 0)
+    holds = integer > 0 and floating == 0 and transposes <= 1
+    return Gate(
+        name="census",
+        artifact=artifact.name,
+        runtime=runtime,
+        reference="",
+        requirement="every convolution and dense layer in integers, none in float; at most the input's transpose",
+        outcome="passed" if holds else "failed",
+        reason=None if holds else f"{integer} in integers, {floating} in float, {transposes} transposes: {_counted(operators)}",
+        figures={"in_integers": integer, "in_float": floating, "transposes": transposes} | {f"operator {name}": n for name, n in operators.items()},
+    )
+
+
+def _counted(operators: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in operators.items())
 
 
 def golden_gate(artifact: Artifact, runtime: str, found: Logits, expected: Logits, pictures: Sequence[str], classes) -> Gate:
@@ -202,6 +253,21 @@ def _broken(found: Logits, expected: Logits, pictures: Sequence[str]) -> dict | 
         return None
     reason = f"NaN or infinity among the logits of {len(rows)} of {len(found)} pictures (first: {pictures[rows[0]]})"
     return {"outcome": "failed", "reason": reason, "pictures": len(found), "figures": {"pictures_not_finite": len(rows)}}
+
+
+def _beyond(found: Logits, expected: Logits, quantum: float) -> int:
+    """Return how many flips lie where the reference's margin is more than INT8_FLIP_MARGIN quanta."""
+    return int((_margins(found, expected) > INT8_FLIP_MARGIN * quantum * (1 + 1e-6)).sum())
+
+
+def _difference_figures(found: Logits, expected: Logits) -> dict[str, float]:
+    largest, span = float(np.abs(found.astype(np.float64) - expected).max()), float(expected.max() - expected.min())
+    return {
+        "max_difference": largest,
+        "logit_range": span,
+        "share_of_range": largest / span if span else 0.0,
+        "top1_agreement": float((found.argmax(axis=1) == expected.argmax(axis=1)).mean()),
+    }
 
 
 def _quanta_figures(quanta: np.ndarray, found: Logits, expected: Logits) -> dict[str, float | int]:

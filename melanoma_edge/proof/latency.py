@@ -112,11 +112,11 @@ def verdict(round_medians: Sequence[float], tolerance: float = TOLERANCE) -> Ver
 
 def _timed_runtimes(asked: Sequence[str] | None) -> list[str]:
     """Return the runtimes to time, each once; raises BadInput for one that runs no artifact of a bundle."""
-    able = [name for name, row in RUNTIMES.items() if row.formats != ("run",)]
+    able = [name for name, row in RUNTIMES.items() if row.formats != ("run",) and row.place == "here"]
     for name in asked or ():
         if name not in able:
             raise BadInput(f"bench cannot time {name!r}: expected some of {', '.join(able)}")
-    return list(dict.fromkeys(asked)) if asked else able
+    return list(dict.fromkeys(asked)) if asked else [name for name in able if RUNTIMES[name].by_default]
 
 
 def _time(

@@ -1,4 +1,8 @@
-"""LiteRT (TensorFlow Lite) with its default XNNPACK kernels, as current phones run it.
+"""LiteRT (TensorFlow Lite) with each of its three families of CPU kernels.
+
+Current phones run XNNPACK, the default delegate. Where an application or an old runtime leaves it out, the
+built-in kernels run; the reference kernels are what microcontrollers and new ports begin with. They round
+int8 differently: XNNPACK requantizes in float32, to even, the others in fixed point.
 
 In: a `.tflite` file. Imports ai_edge_litert, so only a worker process loads this module.
 """
@@ -8,18 +12,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from melanoma_edge.runtimes.protocol import Runtime, read_signature
 
 
 class LiteRT(Runtime):
-    """The LiteRT interpreter on the CPU."""
+    """The LiteRT interpreter on the CPU, with XNNPACK."""
 
     name = "litert"
+    kernels = OpResolverType.AUTO
 
     def load(self, model: Path, threads: int) -> None:
-        self._interpreter = Interpreter(model_path=str(model), num_threads=threads)
+        self._interpreter = Interpreter(model_path=str(model), num_threads=threads, experimental_op_resolver_type=self.kernels)
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self.signature = read_signature(model, _described(inputs), _described(outputs))
         self._input, self._output = inputs[0]["index"], outputs[0]["index"]
@@ -33,6 +38,20 @@ class LiteRT(Runtime):
 
     def output(self) -> np.ndarray:
         return self._interpreter.get_tensor(self._output)[0]
+
+
+class LiteRTBuiltin(LiteRT):
+    """The built-in optimized kernels, without any delegate."""
+
+    name = "litert-builtin"
+    kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+
+
+class LiteRTReference(LiteRT):
+    """The reference kernels: plain loops, slow."""
+
+    name = "litert-reference"
+    kernels = OpResolverType.BUILTIN_REF
 
 
 def _described(details: list[dict]) -> list[tuple[list[int], str]]:

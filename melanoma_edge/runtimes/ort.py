@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,17 @@ class OnnxRuntime(Runtime):
 
     def output(self) -> np.ndarray:
         return self._binding.copy_outputs_to_cpu()[0][0]
+
+
+    def census(self, model: Path, folder: Path) -> dict[str, int]:
+        """Return {operator: count} of the graph that sessions run, which is written to `folder` to be read back."""
+        import onnx
+
+        options = _options(1, self.settings)
+        options.optimized_model_filepath = str(folder / "optimized.onnx")
+        onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        graph = onnx.load(options.optimized_model_filepath).graph
+        return dict(sorted(Counter(node.op_type for node in graph.node).items()))
 
 
 class OnnxRuntimeCuda(OnnxRuntime):

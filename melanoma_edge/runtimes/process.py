@@ -27,6 +27,7 @@ import melanoma_edge
 from melanoma_edge.errors import BadInput, Error, Missing
 from melanoma_edge.files import explained, read_json, write_json
 from melanoma_edge.host import nvidia_driver, version
+from melanoma_edge.runtimes import places
 from melanoma_edge.runtimes.protocol import RUNTIMES, Entry, RuntimeFailed, entry, one_line
 from melanoma_edge.runtimes.timing import Plan
 
@@ -69,6 +70,13 @@ def run_logits(
         return np.load(job["logits"])
 
 
+def run_census(runtime: str, model: Path, *, timeout: float = 600) -> dict[str, int]:
+    """Return how often each operator stands in the graph that `runtime` makes of `model`; raises as :func:`run_logits` does."""
+    model = _existing(model)
+    with tempfile.TemporaryDirectory(prefix="melanoma-edge-") as folder:
+        return _work({"kind": "census", "runtime": runtime, "model": str(model), "folder": folder}, Path(folder), None, timeout, f" on {model.name}")
+
+
 def run_times(
     runtime: str,
     models: dict[str, Path],
@@ -108,6 +116,8 @@ def _availability(name: str, row: Entry) -> Availability:
     found = next((found for package in row.packages if (found := version(package)) is not None), None)
     try:
         _require(name, row)
+        if row.place != "here":
+            found = places.module(row.place).require()
         if row.gpu and not nvidia_driver():
             return Availability(False, found, "no NVIDIA driver is loaded", None)
         if row.gpu:
@@ -118,7 +128,9 @@ def _availability(name: str, row: Entry) -> Availability:
 
 
 def _require(name: str, row: Entry) -> None:
-    """Raise Missing when a package that the runtime `name` imports is not installed."""
+    """Raise Missing when a package that the runtime `name` imports is not installed, or its place not set up."""
+    if row.place != "here":
+        places.module(row.place).require()
     for package in row.imports:
         if importlib.util.find_spec(package) is None:
             raise Missing(f"{name} needs the package {package}, which is not installed: {row.install}")
@@ -137,6 +149,7 @@ def _work(
     """Have a child do `job` in the temporary `folder`; return its result or raise its error."""
     row = entry(job["runtime"])
     _require(job["runtime"], row)
+    start, changes = places.command(row.place)
     report = folder / "report.json"
     with explained(folder):
         if images is not None:
@@ -144,11 +157,11 @@ def _work(
         write_json(folder / "job.json", job | {"images": str(folder / "images.npy"), "report": str(report)})
     with open(folder / "stderr.txt", "wb") as noise:
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", WORKER, str(folder / "job.json")],
+            [*start, "-m", WORKER, str(folder / "job.json")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=noise,
-            env=_environment(gpu=row.gpu or job["kind"] == "probe"),
+            env=_environment(gpu=row.gpu or job["kind"] == "probe") | changes,
             start_new_session=True,
         )
         try:

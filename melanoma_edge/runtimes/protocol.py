@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from melanoma_edge.errors import BadInput, Error, Missing
+from melanoma_edge.runtimes.places import Place
 
 
 class RuntimeFailed(Error):
@@ -97,12 +98,40 @@ class Entry:
     """What pip installs to get it."""
     gpu: bool = False
     """Whether it computes on a GPU. The others never see one, so that they give the same numbers everywhere."""
+    place: Place = "here"
+    peer: str | None = None
+    """The runtime that ran the same file on this machine, with which this one has to agree."""
+    by_default: bool = True
+    """Whether it runs unless something else is asked for; what is slow, or needs setting up, does not."""
 
     @property
     def install(self) -> str:
         """The command that gets what is missing."""
-        return f'pip install "{self.requirement}"'
+        return f'pip install "{self.requirement}"' if self.place == "here" else f"melanoma-edge setup {self.place}"
 
+    @property
+    def group(self) -> str:
+        """What several runtimes are asked for by together: their place, `kernels`, or `here`."""
+        return self.place if self.place != "here" else "kernels" if self.peer else "here"
+
+
+
+def _elsewhere(place: Place, module: str, class_name: str, taken: str) -> Entry:
+    """Return the row of a runtime that computes in another place than this machine."""
+    return Entry(
+        module=f"melanoma_edge.runtimes.{module}",
+        class_name=class_name,
+        formats=(taken,),
+        imports=(),
+        packages=(),
+        requirement="",
+        place=place,
+        peer="litert" if taken == "tflite" else "onnxruntime",
+        by_default=False,
+    )
+
+
+LITERT, ONNXRUNTIME = "ai-edge-litert>=2.3,<2.4", "onnxruntime==1.26.*"
 
 RUNTIMES: dict[str, Entry] = {
     "litert": Entry(
@@ -111,7 +140,27 @@ RUNTIMES: dict[str, Entry] = {
         formats=("tflite",),
         imports=("ai_edge_litert",),
         packages=("ai-edge-litert",),
-        requirement="ai-edge-litert>=2.3,<2.4",
+        requirement=LITERT,
+    ),
+    "litert-builtin": Entry(
+        module="melanoma_edge.runtimes.litert",
+        class_name="LiteRTBuiltin",
+        formats=("tflite",),
+        imports=("ai_edge_litert",),
+        packages=("ai-edge-litert",),
+        requirement=LITERT,
+        peer="litert",
+        by_default=False,
+    ),
+    "litert-reference": Entry(
+        module="melanoma_edge.runtimes.litert",
+        class_name="LiteRTReference",
+        formats=("tflite",),
+        imports=("ai_edge_litert",),
+        packages=("ai-edge-litert",),
+        requirement=LITERT,
+        peer="litert",
+        by_default=False,
     ),
     "onnxruntime": Entry(
         module="melanoma_edge.runtimes.ort",
@@ -119,7 +168,7 @@ RUNTIMES: dict[str, Entry] = {
         formats=("onnx",),
         imports=("onnxruntime",),
         packages=("onnxruntime-gpu", "onnxruntime"),
-        requirement="onnxruntime==1.26.*",
+        requirement=ONNXRUNTIME,
     ),
     "onnxruntime-cuda": Entry(
         module="melanoma_edge.runtimes.ort",
@@ -138,7 +187,26 @@ RUNTIMES: dict[str, Entry] = {
         packages=("tensorflow",),
         requirement="melanoma-edge[train]",
     ),
+    "litert-arm64": _elsewhere("arm64", "litert", "LiteRT", "tflite"),
+    "onnxruntime-arm64": _elsewhere("arm64", "ort", "OnnxRuntime", "onnx"),
+    "litert-browser": _elsewhere("browser", "browser_page", "LiteRTBrowser", "tflite"),
+    "onnxruntime-browser": _elsewhere("browser", "browser_page", "OnnxRuntimeBrowser", "onnx"),
 }
+
+
+def asked(names: Sequence[str]) -> list[str]:
+    """Return the runtimes of artifacts that `names` stand for, in the table's order: names of runtimes or groups, or `all`.
+
+    Without names: those that run by default. Raises BadInput that lists what there is.
+    """
+    artifacts = {name: row for name, row in RUNTIMES.items() if "run" not in row.formats}
+    groups = sorted({row.group for row in artifacts.values()} - {"here"})
+    for name in names:
+        if name not in (*artifacts, *groups, "all"):
+            raise BadInput(f"there is no runtime {name!r}: expected some of {', '.join([*artifacts, *groups, 'all'])}")
+    if not names:
+        return [name for name, row in artifacts.items() if row.by_default]
+    return [name for name, row in artifacts.items() if "all" in names or name in names or row.group in names]
 
 
 def entry(name: str) -> Entry:

@@ -55,7 +55,12 @@ def probe(job: dict, _: Progress) -> dict:
     return create(job["runtime"], {}).probe()
 
 
-KINDS = {"logits": logits, "times": times, "probe": probe}
+def census(job: dict, _: Progress) -> dict:
+    """Return how often each operator stands in the graph that the runtime makes of the model."""
+    return create(job["runtime"], {}).census(Path(job["model"]), Path(job["folder"]))
+
+
+KINDS = {"logits": logits, "times": times, "probe": probe, "census": census}
 
 
 def main(path: str) -> None:

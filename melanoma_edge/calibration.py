@@ -16,6 +16,8 @@ from melanoma_edge.errors import BadInput
 
 TEMPERATURES = (0.05, 20.0)
 """The range in which the temperature is sought."""
+LEAST_PROBABILITY = 2.0**-24
+"""What smaller probabilities of a model's output count as before their logarithm is taken: half the distance between 1 and the next float32."""
 SPECIFICITIES = (0.8, 0.9)
 """The specificities that every decision has a threshold for."""
 
@@ -29,9 +31,21 @@ class Verdict:
     top: str
     """The most probable class, the first of them on a tie."""
     positive: bool | None
-    """Whether the positive class reaches its threshold; None where there is no positive class."""
+    """Whether the positive class reaches its threshold; None where there is no positive class, or no threshold was fitted."""
     abstains: bool
     """Whether the model says that it does not know; the other fields hold what it would have said."""
+
+
+def as_logits(outputs: np.ndarray, kind: str) -> np.ndarray:
+    """Return a model's outputs [..., K] as logits: themselves, or the logarithms of `kind` "probabilities" (at least LEAST_PROBABILITY), float32.
+
+    The softmax of the logarithms gives back the probabilities. Raises BadInput for negative ones.
+    """
+    if kind == "logits":
+        return outputs
+    if (np.asarray(outputs) < -1e-3).any():
+        raise BadInput("found negative numbers where the model is said to give probabilities: export it again with --output logits")
+    return np.log(np.maximum(np.asarray(outputs, dtype=np.float64), LEAST_PROBABILITY)).astype(np.float32)
 
 
 def log_softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -196,6 +210,11 @@ def fit_decision(
     )
 
 
+def unfitted() -> Decision:
+    """Return the decision of a model for which nothing could be fitted: its own probabilities, no threshold, an answer to everything."""
+    return Decision(temperature=1.0, thresholds=(), operating_specificity=SPECIFICITIES[0], abstention=Abstention(coverage=1.0, probability=0.0))
+
+
 def decide(
     logits: np.ndarray,
     decision: Decision,
@@ -206,17 +225,17 @@ def decide(
 ) -> list[Verdict]:
     """Return the verdict on each row of `logits` [N, K].
 
-    Raises BadInput for NaN, wrong shapes, and a positive class for which `decision` has no threshold.
+    Raises BadInput for NaN, wrong shapes, and a positive class for which `decision` has thresholds but none in force.
     """
     _check_classes(logits, classes, positive_class)
     threshold = decision.operating()
-    if positive_class is not None and threshold is None:
+    if positive_class is not None and threshold is None and decision.thresholds:
         raise BadInput(f"the decision has no threshold for specificity {decision.operating_specificity}: expected one; fit the decision again")
     verdicts = []
     for row in probabilities(logits, decision.temperature, training, deployment):
         named = dict(zip(classes, row.tolist(), strict=True))
         top = max(named, key=named.__getitem__)
-        positive = None if positive_class is None else named[positive_class] >= threshold.probability
+        positive = None if threshold is None or positive_class is None else named[positive_class] >= threshold.probability
         verdicts.append(Verdict(named, top, positive, named[top] < decision.abstention.probability))
     return verdicts
 

@@ -18,14 +18,19 @@ BUNDLE_SCHEMA_VERSION = 1
 INPUT_NAME = "image"
 OUTPUT_NAME = "logits"
 
-Precision = Literal["float32", "float16", "dynamic", "int8"]
+Precision = Literal["float32", "float16", "dynamic", "int8", "int8-ptq"]
+"""`int8` comes from quantization-aware training; `int8-ptq` from the float network, quantized after training."""
 Format = Literal["tflite", "onnx"]
+Layout = Literal["NHWC", "NCHW"]
 
 PRECISIONS: dict[Format, tuple[Precision, ...]] = {
     "tflite": ("float32", "float16", "dynamic", "int8"),
     "onnx": ("float32", "int8"),
 }
 """The artifacts that exist: the one table that drives options, file names and gates."""
+
+INTEGER: frozenset[Precision] = frozenset({"int8", "int8-ptq"})
+"""Computed in integers, whatever the ranges come from."""
 
 EXACT_INTEGERS = {"session.x64quantprecision": "1"}
 """What an ONNX Runtime session needs for int8 models on x86 processors without VNNI, in an application too:
@@ -209,13 +214,29 @@ class InputContract(Model):
 
     width: int
     height: int
-    channels: Literal["RGB"] = "RGB"
+    channels: Literal["RGB", "BGR"] = "RGB"
     layout: Literal["NHWC"] = "NHWC"
+    """Order of a picture's bytes as this contract makes them; an artifact says for itself in which order it takes them."""
     batch: Literal[1] = 1
-    value_range: tuple[int, int] = (0, 255)
-    """Raw bytes; float artifacts take the same numbers as float32. No mean, no division."""
+    value_range: tuple[int | float, int | float] = (0, 255)
+    """The numbers that stand for the bytes 0 and 255. Our own models take raw bytes; float artifacts the same numbers as float32."""
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """What is subtracted from each channel, in the units of `value_range` and the order of `channels`."""
+    std: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
+    """What each channel is divided by after that."""
     resize: Literal["exif, centre-square, triangle-antialiased-22bit"] = "exif, centre-square, triangle-antialiased-22bit"
     """The algorithm of docs/input-contract.md; golden pictures carry the hash of its result."""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "InputContract":
+        if self.value_range[0] == self.value_range[1]:
+            raise ValueError(f"value_range goes from {self.value_range[0]:g} to {self.value_range[1]:g}: expected two different numbers")
+        return self
+
+    @property
+    def raw(self) -> bool:
+        """Whether models take the bytes as they are."""
+        return (self.channels, self.value_range, self.mean, self.std) == ("RGB", (0, 255), (0.0,) * 3, (1.0,) * 3)
 
 
 class Quantization(Model):
@@ -225,7 +246,7 @@ class Quantization(Model):
 
 class Tensor(Model):
     name: str
-    dtype: Literal["uint8", "float32"]
+    dtype: Literal["uint8", "int8", "float32"]
     shape: tuple[int, ...]
     quantization: Quantization | None = None
 
@@ -298,6 +319,16 @@ class Scores(Model):
     """Replicates, seed and the unit that was resampled."""
 
 
+class Calibration(Model):
+    """The pictures on which post-training quantization measured the ranges of activations."""
+
+    pictures: int
+    per_class: dict[str, int]
+    """Empty where their classes are not known."""
+    sha256: Sha256
+    """Over the sorted hashes of their files."""
+
+
 class Artifact(Model):
     """One model file of a bundle."""
 
@@ -310,15 +341,30 @@ class Artifact(Model):
     bytes: int
     input: Tensor
     output: Tensor
+    layout: Layout = "NHWC"
+    """Order of the input's axes: [1, height, width, 3] or [1, 3, height, width]."""
     quantum: float | None
-    """Scale of the quantized logits (int8 only): the unit in which int8 parity is measured."""
+    """Scale of the quantized logits (int8 only): the unit in which int8 parity is measured. Null in an int8 file of
+    somebody else's that ends in float."""
+    calibration: Calibration | None = None
+    """What post-training quantization was calibrated on; null for the others."""
     operators: dict[str, int]
     """Census: how often each operator stands in the graph."""
     weight_bytes: dict[str, int]
     """Census: bytes of constant tensors by data type."""
     decision: Decision
     scores: Scores | None
-    """On the run's test part."""
+    """On the run's test part; for a model of somebody else's, on the half of the labelled pictures that decisions were not fitted on."""
+
+    @property
+    def integer(self) -> bool:
+        """Whether it computes in integers."""
+        return self.precision in INTEGER
+
+    @property
+    def network(self) -> Literal["float", "qat"]:
+        """Which of the run's networks it was made from."""
+        return network_of(self.precision)
 
 
 class Priors(Model):
@@ -344,6 +390,31 @@ class DataFacts(Model):
     """Over the hashes of the validation part's files, on which decisions were fitted."""
 
 
+class Source(Model):
+    """The model file of somebody else's that a bundle was made from."""
+
+    file: str
+    """Its name, without folders."""
+    format: Literal["keras", "onnx", "tflite"]
+    sha256: Sha256
+    bytes: int
+    changes: tuple[str, ...] = ()
+    """What had to be changed in it before it could be used, in words; empty where artifacts hold its very bytes or weights."""
+    written_by: str = ""
+    """What the file says that it was written by."""
+
+
+class Fitting(Model):
+    """The labelled pictures that decisions of a model of somebody else's were fitted on."""
+
+    pictures: int
+    per_class: dict[str, int]
+    sha256: Sha256
+    """Over the sorted hashes of their files."""
+    held_back: int
+    """How many more there were, of other lesions; scores are theirs."""
+
+
 class Manifest(Model):
     """manifest.json of a bundle."""
 
@@ -351,15 +422,26 @@ class Manifest(Model):
     name: str
     notice: str
     tool_versions: dict[str, str]
-    recipe: Recipe
+    origin: Literal["run", "model"] = "run"
+    """Whether a run of melanoma-edge was exported, or a model file of somebody else's wrapped."""
+    source: Source | None = None
+    """That model file."""
+    recipe: Recipe | None = None
+    """Null for a model of somebody else's: how it was trained is not known."""
     classes: Annotated[tuple[ClassName, ...], Field(min_length=2)]
     positive_class: str | None
     input: InputContract
+    output: Literal["logits", "probabilities"] = "logits"
+    """What the artifacts give. Decisions begin with logits: of probabilities their logarithms (docs/input-contract.md)."""
     priors: Priors
+    """Uniform, so without effect, for a model of somebody else's."""
     artifacts: Annotated[tuple[Artifact, ...], Field(min_length=1)]
     weights: dict[str, Sha256]
     """SHA-256 of the run's weight files (`float`, `qat`) that the artifacts were made from."""
-    data: DataFacts
+    data: DataFacts | None = None
+    """Null for a model of somebody else's: what it was trained on is not known."""
+    fitting: Fitting | None = None
+    """What the decisions of a model of somebody else's were fitted on; null where none were, and for runs (their validation part)."""
     licence: str
     files: dict[str, Sha256]
     """Every file of the bundle but this one and evidence/."""
@@ -382,11 +464,31 @@ class Manifest(Model):
         if len({artifact.name for artifact in self.artifacts}) != len(self.artifacts):
             raise ValueError("an artifact stands twice")
         for artifact in self.artifacts:
-            if artifact.precision == "int8" and not (artifact.quantum and artifact.quantum > 0):
-                raise ValueError(f"int8 artifact {artifact.name} has no quantum above 0")
-        if (self.input.width, self.input.height) != (self.recipe.image_size, self.recipe.image_size):
-            raise ValueError(f"the input is {self.input.width} x {self.input.height}, the recipe's image_size {self.recipe.image_size}")
+            ours = self.origin == "run" or artifact.precision == "int8-ptq"
+            if artifact.integer and ours and not (artifact.quantum and artifact.quantum > 0):
+                raise ValueError(f"{artifact.precision} artifact {artifact.name} has no quantum above 0")
+        self._check_origin()
         return self
+
+    def _check_origin(self) -> None:
+        """Raise ValueError unless what has to be known of a run, or of a model file, is."""
+        if self.input.width != self.input.height:
+            raise ValueError(f"the input is {self.input.width} x {self.input.height}: expected a square")
+        if self.origin == "model":
+            if self.source is None or self.recipe is not None or self.data is not None or self.weights:
+                raise ValueError("a bundle of origin model names its source and has no recipe, data or weights of a run")
+            return
+        if self.recipe is None or self.data is None or self.source is not None:
+            raise ValueError("a bundle of origin run has the run's recipe and data and no other source")
+        if not self.input.raw or self.output != "logits":
+            raise ValueError("the models of a run take raw bytes and give logits")
+        if self.input.width != self.recipe.image_size:
+            raise ValueError(f"the input is {self.input.width} x {self.input.height}, the recipe's image_size {self.recipe.image_size}")
+
+    @property
+    def policy(self) -> Recipe:
+        """The recipe; for a model of somebody else's, a recipe whose rules for contradicting labels and copies hold instead."""
+        return self.recipe or Recipe(name="defaults", positive_class=self.positive_class or "")
 
     def artifact(self, name: str) -> Artifact | None:
         """Return the artifact called `name`, or None."""
@@ -442,6 +544,11 @@ class RunFacts(Model):
     peak_memory_bytes: int
     conditions: dict[str, Any]
     """Versions, CPU and so on of the machine (see :mod:`melanoma_edge.host`)."""
+
+
+def network_of(precision: Precision) -> Literal["float", "qat"]:
+    """Return which of a run's networks an artifact of this precision is made from."""
+    return "qat" if precision == "int8" else "float"
 
 
 def is_plain_relative(path: str) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from melanoma_edge import NOTICE, __version__
+from melanoma_edge.cli.model_options import model_options
 from melanoma_edge.cli.options import (
     FOLDER,
     Asked,
@@ -214,24 +215,39 @@ def evaluate(subject, data, artifact, metadata, include_seen, cache, as_json, qu
 @click.option("--onnx", is_flag=True, help="ONNX artifacts.")
 @click.option("--precision", default="", metavar="LIST", help="Comma-separated: float32, float16, dynamic, int8 [default: all].")
 @click.option("--out", type=FOLDER, help="Bundle folder [default: bundles/RUN.bundle].")
-@click.option("--data", type=FOLDER, help="Where the run's pictures are now, if they moved.")
+@click.option("--data", type=FOLDER, help="Where the run's pictures are now, if they moved; with --model, labelled pictures to fit decisions on and to score.")
 @click.option("--licence", help="Terms of the weights, for the manifest and the model card.")
+@model_options
 @force_option
 @json_option
-def export(run, tflite, onnx, precision, out, data, licence, force, as_json, quiet, verbose):
-    """Export a run (the newest one without RUN) as a verified bundle.
+def export(run, tflite, onnx, precision, out, data, licence, own, force, as_json, quiet, verbose):
+    """Export a run (the newest one without RUN), or a model file of your own, as a verified bundle.
 
     \b
     Example: melanoma-edge export runs/default-1 --tflite --out my.bundle
+    Example: melanoma-edge export --model net.onnx --classes labels.txt --input-range 0,1 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
     from melanoma_edge.model.run import newest_run
     from melanoma_edge.proof.export import export as library
 
     precisions = names(precision)
-    run = run or newest_run()
+    if own is not None and run is not None:
+        raise wrong(f"{run} and --model {own.model} are two things to export: name one of them")
+    run = run or (newest_run() if own is None else own.model.with_suffix(""))
     out = out or Path("bundles") / f"{run.resolve().name}.bundle"
     screen = _show(quiet, verbose)
     formats = [name for name, wanted in (("tflite", tflite), ("onnx", onnx)) if wanted]
+    if own is not None:
+        from melanoma_edge.proof.export_model import export_model
+
+        with screen.steps("exporting") as progress:
+            parity = export_model(
+                own.model, out, own.declared(), formats=formats, precisions=precisions, calibrate=own.calibrate, data=data, licence=licence, force=force,
+                command=_line(), progress=progress,
+            )  # fmt: skip
+        screen.bundle(out, as_json)
+        screen.parity(parity, as_json)
+        return _fail_if(parity)
     with screen.steps("exporting") as progress:
         parity = library(
             run, out, formats=formats, precisions=precisions, data=data, licence=licence, force=force, command=_line(), progress=progress
@@ -246,11 +262,12 @@ def export(run, tflite, onnx, precision, out, data, licence, force, as_json, qui
 @click.option("--data", type=FOLDER, help="Labelled pictures, which the task gate needs: class folders or any other data set [default: drawn probes].")
 @metadata_option
 @click.option("--run", type=FOLDER, help="The run that the bundle came from [default: the one that it remembers].")
+@click.option("--model", type=FOLDER, metavar="FILE", help="The model file that the bundle was made from [default: the one that it remembers].")
 @click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="What to run: a runtime, kernels, arm64, browser, or all; may be repeated [default: those of this machine].")
 @click.option("--require", multiple=True, metavar="RUNTIME", help="Fail (exit 3) when this runtime, or `task`, cannot be tried.")
 @cache_option
 @json_option
-def verify(bundle, data, metadata, run, runtimes, require, cache, as_json, quiet, verbose):
+def verify(bundle, data, metadata, run, model, runtimes, require, cache, as_json, quiet, verbose):
     """Carry out every parity gate that this machine can, for every artifact and runtime.
 
     \b
@@ -261,7 +278,7 @@ def verify(bundle, data, metadata, run, runtimes, require, cache, as_json, quiet
 
     screen = _show(quiet, verbose)
     with screen.steps("verifying") as progress:
-        parity = library(bundle, data=data, metadata=metadata, cache=cache, run=run, runtimes=runtimes, require=require, command=_line(), progress=progress)
+        parity = library(bundle, data=data, metadata=metadata, cache=cache, run=run, model=model, runtimes=runtimes, require=require, command=_line(), progress=progress)
     screen.parity(parity, as_json)
     _fail_if(parity)
 

@@ -154,14 +154,15 @@ class Screen:
         if as_json:
             return self.json(result)
         scores, pictures = result["scores"], result["pictures"]
-        leak = "" if result["leak_free"] else " [bold red](not leak-free: training saw some of them)[/]"
+        leaks = {True: "", None: " [yellow](whether training saw them is not known)[/]", False: " [bold red](not leak-free: training saw some of them)[/]"}
+        leak = leaks[result["leak_free"]]
         self._scores({result["model"]: scores}, scores["positive_class"], f"{scores['pictures']} pictures of {scores['lesions']} lesions{leak}")
         table = Table("class", "pictures", "recall", title="recall of each class", title_justify="left")
         for name, recall in scores["recall"].items():
             table.add_row(escape(name), str(scores["per_class"][name]), _interval(recall))
         self.out.print(table)
         if pictures["seen_in_training"]:
-            self.out.print(f"seen in training{'' if not result['leak_free'] else ' and left out'}: {pictures['seen_in_training']}")
+            self.out.print(f"seen in training{'' if result['leak_free'] is False else ' and left out'}: {pictures['seen_in_training']}")
         for name, count in pictures["unknown_classes"].items():
             self.out.print(f"class unknown to the model: {escape(name)} ({count} pictures, not scored)", style="yellow")
         for path, why in pictures["unreadable"]:

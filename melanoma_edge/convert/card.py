@@ -12,6 +12,8 @@ from melanoma_edge.contract import EXACT_INTEGERS, Interval, Manifest
 
 def model_card(manifest: Manifest) -> str:
     """Return the model card of a bundle as Markdown."""
+    if manifest.origin == "model":
+        return _card_of_model(manifest)
     recipe, data = manifest.recipe, manifest.data
     per_part = "; ".join(f"{part}: {count} pictures of {data.lesions[part]} lesions" for part, count in data.pictures.items())
     left_out = f"Left out for too few lesions: {', '.join(data.left_out_classes)}." if data.left_out_classes else ""
@@ -56,6 +58,51 @@ def model_card(manifest: Manifest) -> str:
         manifest.licence,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _card_of_model(manifest: Manifest) -> str:
+    """Return the card of a model that somebody else made: what was measured here, and what is not known."""
+    source, taken, fitting = manifest.source, manifest.input, manifest.fitting
+    calibrated = next((artifact.calibration for artifact in manifest.artifacts if artifact.calibration), None)
+    low, high = taken.value_range
+    lines = [
+        f"# {manifest.name}",
+        "",
+        f"**{manifest.notice}**",
+        "",
+        "## What it is",
+        "",
+        f"A model that somebody else made, wrapped from the file `{source.file}` (sha256 `{source.sha256}`"
+        f"{f', written by {_plain(source.written_by)}' if source.written_by else ''}). It sorts pictures into {len(manifest.classes)} classes: "
+        f"{_plain(', '.join(manifest.classes))}.",
+        f"Input, as it was declared: {taken.width} x {taken.height} {taken.channels}, bytes as {low:g} to {high:g}, mean {list(taken.mean)}, standard deviation "
+        f"{list(taken.std)}. Output: {manifest.output}.",
+        *[f"Changed in the file: {_plain(change)}." for change in source.changes],
+        "",
+        "## Not known",
+        "",
+        "- How it was trained and on what. Pictures that it is scored on may be pictures that it was trained on: no figure here is known to be leak-free.",
+        "- Whether the declared input is the one that it was trained with. If it is not, nothing fails and every answer is worse.",
+        "- What kind of pictures it has seen, and how it performs by skin tone, age, sex and site.",
+        "- Whether its classes mean what their names say. It knows these only: anything else is sorted into one of them.",
+        "- It has not been clinically validated by melanoma-edge: for research and for the development of software.",
+        "",
+        "## Pictures used here",
+        "",
+        f"Post-training int8 was calibrated on {calibrated.pictures} pictures{_counts(calibrated.per_class)}." if calibrated else "No post-training quantization was done.",
+        f"Decisions were fitted on {fitting.pictures} labelled pictures{_counts(fitting.per_class)}; the figures are those of {fitting.held_back} others, of other "
+        "lesions as far as lesions are known."
+        if fitting
+        else "No labelled pictures were given: temperature 1, no threshold, no abstention, no figures.",
+        "",
+    ]
+    if fitting:
+        lines += ["## Figures on the pictures held back", "", "Value and 95 % bootstrap interval over lesions.", "", *_table(manifest), ""]
+    return "\n".join([*lines, *_running(manifest), "## Licence", "", manifest.licence]) + "\n"
+
+
+def _counts(per_class: dict[str, int]) -> str:
+    return f" ({_plain(', '.join(f'{name} {count}' for name, count in per_class.items()))})" if per_class else " of unknown classes"
 
 
 def _split(manifest: Manifest) -> str:
@@ -103,7 +150,7 @@ def _plain(text: str) -> str:
 
 def _running(manifest: Manifest) -> list[str]:
     """Return what an application has to know to get the same numbers."""
-    if not any((artifact.format, artifact.precision) == ("onnx", "int8") for artifact in manifest.artifacts):
+    if not any(artifact.format == "onnx" and artifact.integer for artifact in manifest.artifacts):
         return []
     settings = " and ".join(f"`{key}` = `{value}`" for key, value in EXACT_INTEGERS.items())
     return [

@@ -79,6 +79,19 @@ def quantum(content: bytes) -> float | None:
     return float(onnx.numpy_helper.to_array(constants[last.input[1]]))
 
 
+def last_operators(content: bytes) -> list[str]:
+    """Return the operators on the way back from the output, the last one first, by their first inputs."""
+    import onnx
+
+    graph = onnx.load_from_string(content).graph
+    producers = {output: node for node in graph.node for output in node.output}
+    found, tensor = [], graph.output[0].name
+    while tensor in producers and len(found) < len(graph.node):
+        found.append(producers[tensor].op_type)
+        tensor = next(iter(producers[tensor].input), "")
+    return found
+
+
 def census(content: bytes) -> tuple[dict[str, int], dict[str, int]]:
     """Return ({operator: count}, {data type: bytes of initializers}) of an ONNX file."""
     import onnx
@@ -154,7 +167,7 @@ def _tensor(value) -> Tensor:
     import onnx
 
     kind = value.type.tensor_type
-    dtype = {onnx.TensorProto.UINT8: "uint8", onnx.TensorProto.FLOAT: "float32"}.get(kind.elem_type)
+    dtype = {onnx.TensorProto.UINT8: "uint8", onnx.TensorProto.INT8: "int8", onnx.TensorProto.FLOAT: "float32"}.get(kind.elem_type)
     if dtype is None:
-        raise BadInput(f"tensor {value.name} has type {onnx.TensorProto.DataType.Name(kind.elem_type)}: expected UINT8 or FLOAT")
+        raise BadInput(f"tensor {value.name} has type {onnx.TensorProto.DataType.Name(kind.elem_type)}: expected UINT8, INT8 or FLOAT")
     return Tensor(name=value.name, dtype=dtype, shape=tuple(dim.dim_value for dim in kind.shape.dim))

@@ -109,6 +109,25 @@ def census(content: bytes) -> tuple[dict[str, int], dict[str, int]]:
     return dict(sorted(operators.items())), dict(sorted(weights.items()))
 
 
+def last_operators(content: bytes) -> list[str]:
+    """Return the operators on the way back from the output, the last one first, as far as each has one input that is computed."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph, model = _graph(content)
+    names, producers = _names(schema.BuiltinOperator), {output: operator for operator in graph.operators for output in operator.outputs}
+    found, tensor = [], graph.outputs[0]
+    while tensor in producers and len(found) < len(graph.operators):
+        operator = producers[tensor]
+        found.append(names[_builtin(model, operator)])
+        tensor = operator.inputs[0]
+    return found
+
+
+def named(content: bytes) -> bytes:
+    """Return the file with input and output tensors, and its signature, named as the contract says."""
+    return _rename(content)
+
+
 def _rename(content: bytes) -> bytes:
     """Return the file with input and output tensors, and its signature, named as the contract says."""
     graph, model = _graph(content)
@@ -175,9 +194,9 @@ def _tensor(graph, position: int) -> Tensor:
     from ai_edge_litert import schema_py_generated as schema
 
     tensor = graph.tensors[position]
-    dtype = {schema.TensorType.UINT8: "uint8", schema.TensorType.FLOAT32: "float32"}.get(tensor.type)
+    dtype = {schema.TensorType.UINT8: "uint8", schema.TensorType.INT8: "int8", schema.TensorType.FLOAT32: "float32"}.get(tensor.type)
     if dtype is None:
-        raise BadInput(f"tensor {tensor.name.decode()} has type {_names(schema.TensorType)[tensor.type]}: expected UINT8 or FLOAT32")
+        raise BadInput(f"tensor {tensor.name.decode()} has type {_names(schema.TensorType)[tensor.type]}: expected UINT8, INT8 or FLOAT32")
     return Tensor(
         name=tensor.name.decode(), dtype=dtype, shape=tuple(int(size) for size in tensor.shape), quantization=_quantization(tensor)
     )

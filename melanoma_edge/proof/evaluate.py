@@ -28,12 +28,12 @@ def evaluate(
     """Score a run or bundle on the pictures below `data` (``data/<class>/*``).
 
     Pictures (and lesions, where known) that training or calibration used are left out and counted
-    unless `include_seen`. Prepared pictures are kept in `cache`, as in training. Returns a dict with `model`, `scores` (see
+    unless `include_seen`; `leak_free` is None where what training used is not known. Prepared pictures are kept in `cache`, as in training. Returns a dict with `model`, `scores` (see
     :class:`melanoma_edge.contract.Scores`; null where undefined), `confusion` and `pictures` (the
     account of what was used). Raises BadInput when no picture is left to score.
     """
     model = open_subject(subject, artifact)
-    found = load_labelled(data, model.classes, model.recipe, model.seen, metadata=metadata, cache=cache or cache_folder(), progress=progress)
+    found = load_labelled(data, model.classes, model.recipe, model.seen, size=model.size, metadata=metadata, cache=cache or cache_folder(), progress=progress)
     used = found if include_seen else found.unseen()
     if not len(used.labels):
         raise BadInput(
@@ -48,7 +48,7 @@ def evaluate(
         "model": model.name,
         "notice": NOTICE,
         "classes": list(model.classes),
-        "leak_free": not include_seen or found.account["seen_in_training"] == 0,
+        "leak_free": None if not model.training_known else not include_seen or found.account["seen_in_training"] == 0,
         "scores": scores.model_dump(mode="json"),
         "confusion": metrics.confusion(probabilities.argmax(axis=1), used.labels, len(model.classes)).tolist(),
         "pictures": found.account,

@@ -16,6 +16,7 @@ from melanoma_edge.convert.bundle import Bundle
 from melanoma_edge.convert.golden import input_hash
 from melanoma_edge.proof import gates
 from melanoma_edge.proof.parity_model import Gate
+from melanoma_edge.proof.source import SOURCE
 from melanoma_edge.runtimes.protocol import RUNTIMES
 
 
@@ -79,11 +80,16 @@ def _here(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarray, 
     """Yield the gates of an artifact on a runtime of this machine."""
     count, pictures, classes = len(measured.golden), measured.pictures, bundle.manifest.classes
     yield gates.golden_gate(artifact, runtime, logits[:count], bundle.golden.expected(artifact.name), _golden_names(bundle), classes)
-    if artifact.precision == "int8" and artifact.format == "onnx":
+    if bundle.manifest.origin == "model":
+        yield _against_source(bundle, artifact, runtime, logits, measured)
+        if artifact.integer:
+            yield _task(bundle, artifact, runtime, logits, measured)
+        return
+    if artifact.integer and artifact.format == "onnx":
         yield _against_twin(bundle, artifact, runtime, logits, measured)
     else:
         yield _against_keras(bundle, artifact, runtime, logits, measured.references, pictures, count)
-    if artifact.precision == "int8":
+    if artifact.integer:
         if (artifact.name, runtime) in measured.censuses:
             yield gates.census_gate(artifact, runtime, measured.censuses[artifact.name, runtime])
         yield _task(bundle, artifact, runtime, logits, measured)
@@ -98,7 +104,7 @@ def _on_peer(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarra
     else:
         gate = gates.peer_gate(row.group, artifact, runtime, row.peer, logits, expected, names, bundle.manifest.classes)
         yield gate.model_copy(update={"measured_on": measured.pictures.description})
-    if artifact.precision == "int8":
+    if artifact.integer:
         if (artifact.name, runtime) in measured.censuses:
             yield gates.census_gate(artifact, runtime, measured.censuses[artifact.name, runtime])
         yield _task(bundle, artifact, runtime, logits, measured)
@@ -123,7 +129,7 @@ def _contract_gate(bundle: Bundle, golden: np.ndarray) -> Gate:
 
 def _against_keras(bundle: Bundle, artifact: Artifact, runtime: str, logits, references, pictures: Pictures, count: int) -> Gate:
     """Compare with the Keras network on all pictures, or on the golden ones where Keras is not here."""
-    which = "keras-qat" if artifact.precision == "int8" else "keras-float"
+    which = SOURCE if bundle.manifest.origin == "model" else f"keras-{artifact.network}"
     if isinstance(references, dict) and which in references:
         ours, theirs, names, where = logits, references[which], _golden_names(bundle) + pictures.names, pictures.description
         note = None
@@ -139,15 +145,30 @@ def _against_keras(bundle: Bundle, artifact: Artifact, runtime: str, logits, ref
     return gate.model_copy(update={"measured_on": where, "reason": gate.reason or note})
 
 
+def _against_source(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarray, measured: Measured) -> Gate:
+    """Compare with the model file that somebody else made: by its bytes where the artifact holds them, else run by its own framework."""
+    if artifact.sha256 == bundle.manifest.source.sha256:
+        return Gate(
+            name="source",
+            artifact=artifact.name,
+            runtime=runtime,
+            reference=bundle.manifest.source.file,
+            requirement="the bytes of the model file",
+            outcome="passed",
+            measured_on="sha256",
+        )
+    return _against_keras(bundle, artifact, runtime, logits, measured.references, measured.pictures, len(measured.golden))
+
+
 def _against_twin(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarray, measured: Measured) -> Gate:
-    """Compare int8 ONNX with int8 TFLite on LiteRT."""
-    requirement = f"max <= {gates.ONNX_QUANTA} quantum"
-    twin = next((a for a in bundle.manifest.artifacts if a.precision == "int8" and a.format == "tflite"), None)
+    """Compare int8 ONNX with the TFLite file of the same precision on LiteRT."""
+    requirement, reference = f"max <= {gates.ONNX_QUANTA} quantum", gates.twin_of(artifact)
+    twin = next((a for a in bundle.manifest.artifacts if a.precision == artifact.precision and a.format == "tflite"), None)
     if twin is None:
-        return gates.not_run("int8-onnx", artifact.name, runtime, "int8 TFLite", requirement, "the bundle has no int8 TFLite artifact: export with --tflite too")
+        return gates.not_run("int8-onnx", artifact.name, runtime, reference, requirement, f"the bundle has no {reference} artifact: export with --tflite too")
     expected = measured.of(twin, "litert")
     if expected is None:
-        return gates.not_run("int8-onnx", artifact.name, runtime, "int8 TFLite", requirement, f"LiteRT is not here: {RUNTIMES['litert'].install}")
+        return gates.not_run("int8-onnx", artifact.name, runtime, reference, requirement, f"LiteRT is not here: {RUNTIMES['litert'].install}")
     names = ("golden",) * len(measured.golden) + measured.pictures.names
     gate = gates.onnx_gate(artifact, runtime, logits, expected, twin.quantum, names, bundle.manifest.classes)
     return gate.model_copy(update={"measured_on": measured.pictures.description})
@@ -167,12 +188,13 @@ def _task(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarray, 
         return gates.not_run("task", artifact.name, runtime, name, requirement, "no runtime for the float32 artifact is here")
     use, count = pictures.unseen, len(measured.golden)
     if not use.any():
-        return gates.not_run("task", artifact.name, runtime, name, requirement, "all pictures were used in training: give others with --data DIR")
+        return gates.not_run("task", artifact.name, runtime, name, requirement, "all pictures were used in training or for this bundle: give others with --data DIR")
     names = tuple(name for name, used in zip(pictures.names, use) if used)
     gate = gates.task_gate(
         bundle.manifest, artifact, baseline, runtime, logits[count:][use], against[count:][use], pictures.labels[use], pictures.groups[use], names
     )
-    return gate.model_copy(update={"measured_on": f"{pictures.description}, not seen in training"})
+    known = "not seen in training" if bundle.manifest.origin == "run" else "not used for this bundle; whether training saw them is not known"
+    return gate.model_copy(update={"measured_on": f"{pictures.description}, {known}"})
 
 
 def _golden_names(bundle: Bundle) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from melanoma_edge.contract import Recipe
 from melanoma_edge.data import policy
-from melanoma_edge.data.copies import resembling
+from melanoma_edge.data.copies import fingerprints, resembling
 from melanoma_edge.data.index import Progress, read_index
 from melanoma_edge.errors import BadInput
 
@@ -40,6 +40,10 @@ class Labelled:
     """bool [n]: the picture, a copy of it in the folder, or its lesion was used for training or calibration."""
     account: dict
     """Counts: used, seen_in_training, unknown_classes, unreadable, in_no_class_folder, left_out (conflicts and copies)."""
+    hashes: tuple[str, ...] = ()
+    """SHA-256 of each picture's file."""
+    keys: tuple[frozenset[str], ...] = ()
+    """What each picture is known again by (:func:`seen_keys`)."""
 
     def unseen(self) -> "Labelled":
         """Return the pictures that training did not use."""
@@ -54,16 +58,17 @@ def load_labelled(
     recipe: Recipe,
     seen: frozenset[str],
     *,
+    size: int | None = None,
     metadata: Path | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Labelled:
     """Read the pictures below `data` under the recipe's data policy (conflicts, copies).
 
-    `seen` holds the keys (:func:`seen_keys`) of what training used. Raises BadInput when nothing is
+    They get the side `size`, else the recipe's. `seen` holds the keys (:func:`seen_keys`) of what training used. Raises BadInput when nothing is
     left that the model knows.
     """
-    index = read_index(data, metadata=metadata, size=recipe.image_size, cache=cache, progress=progress)
+    index = read_index(data, metadata=metadata, size=size or recipe.image_size, cache=cache, progress=progress)
     resolution = policy.resolve(index, recipe, classes)
     known = [position for position in sorted(resolution.labels) if resolution.labels[position] in classes]
     unknown = Counter(label for label in resolution.labels.values() if label not in classes)
@@ -94,6 +99,11 @@ def load_labelled(
         paths=tuple(row.path for row in rows),
         seen=was_seen,
         account=account,
+        hashes=tuple(row.sha256 for row in rows),
+        keys=tuple(
+            frozenset(seen_keys(row.sha256, "|".join(policy.ids_of(row)), fingerprint))
+            for row, fingerprint in zip(rows, fingerprints(index.thumbnails[known], index.wholes[known]))
+        ),
     )
 
 

@@ -112,7 +112,7 @@ def verdict(round_medians: Sequence[float], tolerance: float = TOLERANCE) -> Ver
 
 def _timed_runtimes(asked: Sequence[str] | None) -> list[str]:
     """Return the runtimes to time, each once; raises BadInput for one that runs no artifact of a bundle."""
-    able = [name for name, row in RUNTIMES.items() if row.formats != ("run",) and row.place == "here"]
+    able = [name for name, row in RUNTIMES.items() if row.runs_artifacts and row.place == "here"]
     for name in asked or ():
         if name not in able:
             raise BadInput(f"bench cannot time {name!r}: expected some of {', '.join(able)}")
@@ -137,7 +137,7 @@ def _time(
     if reason is not None:
         return RuntimeLatency(**row, status="not run", affinity=None, import_ms=None, peak_memory_bytes=None, artifacts=()), None
     models = {artifact.name: bundle.file(artifact) for artifact in artifacts}
-    raw = run_times(name, models, images, plan=plan, threads=threads, timeout=SILENCE_SECONDS, progress=progress)
+    raw = run_times(name, models, images, plan=plan, contract=bundle.manifest.input, threads=threads, timeout=SILENCE_SECONDS, progress=progress)
     timed = RuntimeLatency(
         **row,
         status="timed",

@@ -17,6 +17,7 @@ from melanoma_edge.errors import BadInput
 from melanoma_edge.proof.subject import open_subject
 
 DOMAIN = "The model has seen dermoscopic pictures only; plain phone photographs are outside of what it knows."
+UNKNOWN_DOMAIN = "What the model was trained on is not known; pictures of another kind are outside of what it knows."
 
 
 def predict(bundle: Path, pictures: Sequence[Path], *, artifact: str | None = None) -> dict:
@@ -31,7 +32,7 @@ def predict(bundle: Path, pictures: Sequence[Path], *, artifact: str | None = No
     inputs, results = [], []
     for path in pictures:
         try:
-            inputs.append(image.load(Path(path), model.recipe.image_size))
+            inputs.append(image.load(Path(path), model.size))
             results.append({"picture": str(path)})
         except image.UnreadableImage as error:
             results.append({"picture": str(path), "error": str(error)})
@@ -51,4 +52,4 @@ def predict(bundle: Path, pictures: Sequence[Path], *, artifact: str | None = No
                 "positive": verdict.positive,
                 "abstains": verdict.abstains,
             }
-    return {"model": model.name, "notice": NOTICE, "domain": DOMAIN, "positive_class": model.positive_class, "results": results}
+    return {"model": model.name, "notice": NOTICE, "domain": DOMAIN if model.training_known else UNKNOWN_DOMAIN, "positive_class": model.positive_class, "results": results}

@@ -23,7 +23,7 @@ from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, refuse_existing, write_text
 from melanoma_edge.model import run as runs
 from melanoma_edge.proof import gates, page, report_data, report_view
-from melanoma_edge.proof.predict import DOMAIN
+from melanoma_edge.proof.predict import DOMAIN, UNKNOWN_DOMAIN
 from melanoma_edge.proof.report_data import Gap, Material, TestPart
 
 REPORT_FILE = "report.html"
@@ -67,7 +67,7 @@ def report(
         title=material.name,
         kind="bundle" if material.bundle else "run",
         notice=NOTICE,
-        domain=DOMAIN,
+        domain=UNKNOWN_DOMAIN if material.recipe is None else DOMAIN,
         version=__version__,
         material=material,
         test=test,

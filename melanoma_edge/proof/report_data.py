@@ -116,7 +116,7 @@ class Material:
 
     @property
     def recipe(self):
-        """The recipe of the run or bundle."""
+        """The recipe of the run or bundle; None for a model of somebody else's."""
         return self.bundle.manifest.recipe if self.bundle else self.run.recipe
 
     @property
@@ -127,7 +127,7 @@ class Material:
     @property
     def baseline(self) -> Network | None:
         """The float network beside it; None where the headline itself is float."""
-        if self.headline.title not in ("int8", "int8-simulated"):
+        if self.headline.title not in ("int8", "int8-ptq", "int8-simulated"):
             return None
         floats = [network for network in self.networks if network.title in ("float32", "float")]
         same = [network for network in floats if network.detail == self.headline.detail]
@@ -137,7 +137,7 @@ class Material:
         """Return what the run's network nearest to the headline says about the test part."""
         if isinstance(self.run, Gap):
             return self.run
-        which = "qat" if "qat" in self.run.facts.weights and self.headline.title.startswith("int8") else "float"
+        which = "qat" if "qat" in self.run.facts.weights and self.headline.title in ("int8", "int8-simulated") else "float"
         rows, logits = self.run.part(TEST), self.run.logits().get(f"{which}/{TEST}")
         if logits is None or len(logits) != len(rows) or logits.ndim != 2 or logits.shape[1] != len(self.classes):
             raise BadInput(f"{self.run.path / runs.LOGITS_FILE} does not fit the split of the run: train again")
@@ -206,6 +206,8 @@ def _of_bundle(bundle: Bundle) -> Material:
 
 def _origin(bundle: Bundle) -> runs.Run | Gap:
     """Return the run that the bundle was made from, if it is here and has the same weights."""
+    if bundle.manifest.origin == "model":
+        return Gap(f"not known: the bundle was made from the model file {bundle.manifest.source.file}, which says nothing of its training")
     try:
         found = read_json(bundle.path / EVIDENCE / ORIGIN_FILE, "the bundle's origin")
         path = Path(found["run"])

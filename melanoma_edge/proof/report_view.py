@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from melanoma_edge import recipes
-from melanoma_edge.contract import Interval
+from melanoma_edge.contract import Interval, Manifest
 from melanoma_edge.data.split import PARTS
 from melanoma_edge.files import read_json
 from melanoma_edge.model import run as runs
@@ -197,7 +197,9 @@ def gate_groups(gates: tuple[Gate, ...]) -> list[dict[str, Any]]:
 def data(material: Material) -> dict[str, Any]:
     """Return what the data section says: counts of the policy, classes by part, what was left out."""
     if isinstance(material.run, Gap):
-        known = material.bundle.manifest.data
+        manifest, known = material.bundle.manifest, material.bundle.manifest.data
+        if known is None:
+            return {"gap": material.run, "parts": _own_parts(manifest), "lesions": {}, "left_out_classes": {}}
         return {"gap": material.run, "parts": known.pictures, "lesions": known.lesions, "left_out_classes": {name: None for name in known.left_out_classes}}
     run = material.run
     held = read_json(run.path / runs.DATA_FILE, "what the data policy did")
@@ -224,6 +226,13 @@ def data(material: Material) -> dict[str, Any]:
     }
 
 
+def _own_parts(manifest: Manifest) -> dict[str, int]:
+    """Return how many pictures a bundle of origin `model` was made with, and for what."""
+    calibrated = next((artifact.calibration.pictures for artifact in manifest.artifacts if artifact.calibration), None)
+    found = {} if calibrated is None else {"calibration of int8": calibrated}
+    return found | ({"fitting of decisions": manifest.fitting.pictures, "scores": manifest.fitting.held_back} if manifest.fitting else {})
+
+
 def conditions(material: Material, command: str) -> dict[str, Any]:
     """Return where and how everything was measured: a column an activity, a row a condition."""
     columns: dict[str, dict] = {}
@@ -243,19 +252,23 @@ def conditions(material: Material, command: str) -> dict[str, Any]:
         "dates": dates,
         "commands": commands,
         "facts": _identities(material),
-        "recipe": recipes.to_toml(material.recipe),
+        "recipe": recipes.to_toml(material.recipe) if material.recipe else "not known: the model came as a file",
     }
 
 
 def _identities(material: Material) -> list[tuple[str, str]]:
     """Return seeds, hashes and times."""
-    found = [("recipe", material.recipe.name), ("seed of the training", str(material.recipe.seed))]
+    if material.recipe is None:
+        found = _source_facts(material.bundle.manifest)
+    else:
+        found = [("recipe", material.recipe.name), ("seed of the training", str(material.recipe.seed))]
     scored = next((network.scores for network in material.networks if network.scores), None)
     if scored:
         drawn = scored.bootstrap
         found.append(("bootstrap", f"{drawn.get('replicates')} replicates of {drawn.get('unit')}s, seed {drawn.get('seed')}"))
     run = None if isinstance(material.run, Gap) else material.run
-    found.append(("data hash", run.facts.data_sha256 if run else material.bundle.manifest.data.sha256))
+    if run or material.bundle.manifest.data:
+        found.append(("data hash", run.facts.data_sha256 if run else material.bundle.manifest.data.sha256))
     weights = material.bundle.manifest.weights if material.bundle else run.facts.weights
     found += [(f"weights, {which}", sha256) for which, sha256 in weights.items()]
     if run:
@@ -263,6 +276,17 @@ def _identities(material: Material) -> list[tuple[str, str]]:
     if material.bundle:
         found.append(("licence of the weights", material.bundle.manifest.licence))
     return found
+
+
+def _source_facts(manifest: Manifest) -> list[tuple[str, str]]:
+    """Return what is known of the model file that a bundle was made from, and what was declared of it."""
+    source, taken = manifest.source, manifest.input
+    numbers = f"{taken.channels}, bytes as {taken.value_range[0]:g} to {taken.value_range[1]:g}"
+    if taken.mean != (0.0,) * 3 or taken.std != (1.0,) * 3:
+        numbers += f", mean {', '.join(f'{value:g}' for value in taken.mean)}, standard deviation {', '.join(f'{value:g}' for value in taken.std)}"
+    found = [("model file", source.file), ("model file, sha256", source.sha256), ("written by", source.written_by or "not stated")]
+    found += [("changed", change) for change in source.changes]
+    return [*found, ("declared input", numbers), ("output", manifest.output), ("training", "not known: nor its recipe, its data or what it has seen")]
 
 
 def _described(held: dict) -> dict[str, str]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from melanoma_edge.contract import Artifact, Decision, Recipe
+from melanoma_edge import calibration
+from melanoma_edge.contract import Artifact, Decision, InputContract, Recipe
 from melanoma_edge.convert.bundle import MANIFEST, Bundle, open_bundle
 from melanoma_edge.data.split import TEST
 from melanoma_edge.errors import BadInput
@@ -29,6 +30,9 @@ class Subject:
 
     name: str
     recipe: Recipe
+    """For the data policy; its defaults where none is known."""
+    size: int
+    """Side of the input."""
     classes: tuple[str, ...]
     positive_class: str | None
     decision: Decision
@@ -38,10 +42,16 @@ class Subject:
     runtime: str
     model: Path
     which: runs.Which | None = None
+    contract: InputContract | None = None
+    output: str = "logits"
+    """What the model gives; :meth:`logits` gives logits of either."""
+    training_known: bool = True
+    """Whether `seen` holds all that training used; for a model of somebody else's nobody knows that."""
 
     def logits(self, pictures: np.ndarray) -> np.ndarray:
         """Return float32 [n, classes] for uint8 [n, size, size, 3], computed in a process of its own."""
-        return process.run_logits(self.runtime, self.model, pictures, which=self.which)
+        found = process.run_logits(self.runtime, self.model, pictures, which=self.which, contract=self.contract)
+        return calibration.as_logits(found, self.output)
 
 
 def open_subject(path: Path, artifact: str | None = None) -> Subject:
@@ -65,7 +75,8 @@ def of_artifact(bundle: Bundle, artifact: Artifact) -> Subject:
     manifest = bundle.manifest
     return Subject(
         name=artifact.name,
-        recipe=manifest.recipe,
+        recipe=manifest.policy,
+        size=manifest.input.width,
         classes=manifest.classes,
         positive_class=manifest.positive_class,
         decision=artifact.decision,
@@ -74,6 +85,9 @@ def of_artifact(bundle: Bundle, artifact: Artifact) -> Subject:
         seen=bundle.seen_hashes(),
         runtime=RUNTIME_OF[artifact.format],
         model=bundle.file(artifact),
+        contract=manifest.input,
+        output=manifest.output,
+        training_known=manifest.origin == "run",
     )
 
 
@@ -88,6 +102,7 @@ def of_run(run: runs.Run, which: str | None = None) -> Subject:
     return Subject(
         name=f"keras-{which}",
         recipe=run.recipe,
+        size=run.recipe.image_size,
         classes=run.facts.classes,
         positive_class=run.recipe.positive_class or None,
         decision=decision,

@@ -23,12 +23,11 @@ from melanoma_edge.model import run as runs
 from melanoma_edge.proof.gate_plan import Measured, Pictures, carry_out
 from melanoma_edge.proof.labelled import load_labelled
 from melanoma_edge.proof.parity_model import Gate, Parity
+from melanoma_edge.proof.source import ORIGIN_FILE, SOURCE, source_logits
 from melanoma_edge.runtimes import process
 from melanoma_edge.runtimes.protocol import RUNTIMES, RuntimeFailed, asked
 
 PARITY_FILE = "parity.json"
-ORIGIN_FILE = "origin.json"
-"""evidence/origin.json names the run that a bundle came from, for machines that still have it."""
 PROBES = 200
 """Drawn pictures to compare on when no folder is given."""
 
@@ -42,6 +41,7 @@ def verify(
     metadata: Path | None = None,
     cache: Path | None = None,
     run: Path | None = None,
+    model: Path | None = None,
     runtimes: Sequence[str] = (),
     require: Sequence[str] = (),
     pictures: Pictures | None = None,
@@ -51,24 +51,29 @@ def verify(
     """Carry out all gates on `bundle` and write evidence/parity.json.
 
     Prepared pictures of `data` are kept in `cache`, as in training. `run` is the run that the bundle came from, for the comparison with Keras; left out, the one that
-    evidence/origin.json names is used if it is here and its weights are the same. `runtimes` names what to run
+    evidence/origin.json names is used if it is here and its weights are the same. `model` is the same for a bundle that was made
+    from a model file of somebody else's. `runtimes` names what to run
     (see :func:`melanoma_edge.runtimes.protocol.asked`); one of them that is not here is "not run". `require` names
     runtimes (or `task`) without which the call raises Missing. Raises BadInput for a bundle or data that are not
     right; gates that fail do not raise.
     """
     started = time.perf_counter()
     opened = open_bundle(bundle)
+    _refuse_other_origin(opened, run, model)
     if pictures is None:
         progress("reading pictures")
         pictures = _labelled(opened, data, metadata, cache or cache_folder()) if data is not None else _probes(opened)
     here = process.available()
     _check_required(require, here)
-    wanted = asked([*runtimes, *(name for name in require if name in RUNTIMES and "run" not in RUNTIMES[name].formats)] if runtimes else [])
+    wanted = asked([*runtimes, *(name for name in require if name in RUNTIMES and RUNTIMES[name].runs_artifacts)] if runtimes else [])
     peers = [RUNTIMES[name].peer for name in wanted if RUNTIMES[name].peer]
-    golden = np.stack([image.load(opened.path / picture.file, opened.manifest.recipe.image_size) for picture in opened.golden.pictures])
+    golden = np.stack([image.load(opened.path / picture.file, opened.manifest.input.width) for picture in opened.golden.pictures])
     inputs = np.concatenate([golden, pictures.inputs])
     logits, missing, censuses = _run(opened, [name for name in RUNTIMES if name in (*wanted, *peers)], here, inputs, progress)
-    references = _keras(opened, run, here, inputs, progress) if any(RUNTIMES[name].peer is None for name in wanted) else "not asked for"
+    references = "not asked for"
+    if any(RUNTIMES[name].peer is None for name in wanted):
+        wrapped = opened.manifest.origin == "model"
+        references = source_logits(opened, model, here, inputs, progress) if wrapped else _keras(opened, run, here, inputs, progress)
     measured = Measured(pictures, golden, wanted, logits, missing, references, censuses)
     parity = Parity(
         bundle=opened.manifest.name,
@@ -89,6 +94,14 @@ def verify(
     return parity
 
 
+def _refuse_other_origin(bundle: Bundle, run: Path | None, model: Path | None) -> None:
+    """Raise BadInput where the origin that was named is of the other kind."""
+    if bundle.manifest.origin == "model" and run is not None:
+        raise BadInput(f"{bundle.path} was made from the model file {bundle.manifest.source.file}, not from a run: leave --run out, or name the file with --model")
+    if bundle.manifest.origin == "run" and model is not None:
+        raise BadInput(f"{bundle.path} was made from a run, not from a model file: leave --model out, or name the run with --run")
+
+
 def _run(bundle: Bundle, runtimes: Sequence[str], here, inputs: np.ndarray, progress: Progress):
     """Return logits, reasons why there are none, and censuses, each {(artifact, runtime): ...}."""
     logits, missing, censuses = {}, {}, {}
@@ -102,7 +115,7 @@ def _run(bundle: Bundle, runtimes: Sequence[str], here, inputs: np.ndarray, prog
                 continue
             progress(f"{artifact.name} on {runtime}")
             try:
-                logits[key] = process.run_logits(runtime, bundle.file(artifact), inputs)
+                logits[key] = process.run_logits(runtime, bundle.file(artifact), inputs, contract=bundle.manifest.input)
                 if (artifact.format, artifact.precision, row.module) == ("onnx", "int8", RUNTIMES["onnxruntime"].module) and not row.gpu:
                     censuses[key] = process.run_census(runtime, bundle.file(artifact))
             except RuntimeFailed as error:
@@ -149,14 +162,14 @@ def _keras(bundle: Bundle, run: Path | None, here, inputs: np.ndarray, progress:
 
 def _labelled(bundle: Bundle, data: Path, metadata: Path | None, cache: Path) -> Pictures:
     manifest = bundle.manifest
-    found = load_labelled(data, manifest.classes, manifest.recipe, bundle.seen_hashes(), metadata=metadata, cache=cache)
+    found = load_labelled(data, manifest.classes, manifest.policy, bundle.seen_hashes(), size=manifest.input.width, metadata=metadata, cache=cache)
     account = {"used": len(found.labels), "seen_in_training": int(found.seen.sum()), "unseen": int((~found.seen).sum())}
     return Pictures(f"pictures of {Path(data).name}", found.pictures, found.paths, found.labels, found.groups, ~found.seen, account)
 
 
 def _probes(bundle: Bundle) -> Pictures:
     """Draw pictures to compare on; they have no labels that the model could be judged by."""
-    size = bundle.manifest.recipe.image_size
+    size = bundle.manifest.input.width
     drawn = [samples.draw(samples.CLASSES[i % len(samples.CLASSES)], size, (2, i)) for i in range(PROBES)]
     return Pictures("drawn probes", np.stack(drawn), tuple(f"probe {i}" for i in range(PROBES)))
 
@@ -168,9 +181,9 @@ def _check_carried_out(require: Sequence[str], carried_out: Sequence[Gate], refe
         if name == "task":
             if not any(gate.name == "task" for gate in used):
                 raise Missing("the task gate was required but could not be carried out: give labelled pictures with --data")
-        elif name == "keras":
+        elif not RUNTIMES[name].runs_artifacts:
             if isinstance(references, str) or not references:
-                raise Missing(f"the runtime keras was required but not compared with: {references or 'the bundle names no network'}")
+                raise Missing(f"the runtime {name} was required but not compared with: {references or 'the bundle names no network'}")
         elif not any(gate.runtime == name for gate in used):
             raise Missing(f"the runtime {name} was required but no gate used it: the bundle has no artifact for it; export one")
 

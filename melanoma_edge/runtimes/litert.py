@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+from melanoma_edge.contract import Quantization
 from melanoma_edge.runtimes.protocol import Runtime, read_signature
 
 
@@ -26,18 +27,22 @@ class LiteRT(Runtime):
     def load(self, model: Path, threads: int) -> None:
         self._interpreter = Interpreter(model_path=str(model), num_threads=threads, experimental_op_resolver_type=self.kernels)
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        self.signature = read_signature(model, _described(inputs), _described(outputs))
+        self.signature = read_signature(model, _described(inputs), _described(outputs, real=True), _quantization(inputs[0]) if inputs else None)
         self._input, self._output = inputs[0]["index"], outputs[0]["index"]
+        self._quantized = _quantization(outputs[0])
         self._interpreter.allocate_tensors()
 
     def prepare(self, image: np.ndarray) -> None:
-        self._interpreter.set_tensor(self._input, image[np.newaxis].astype(self.signature.dtype))
+        self._interpreter.set_tensor(self._input, self.tensor(image[np.newaxis]))
 
     def invoke(self) -> None:
         self._interpreter.invoke()
 
     def output(self) -> np.ndarray:
-        return self._interpreter.get_tensor(self._output)[0]
+        found = self._interpreter.get_tensor(self._output)[0]
+        if self._quantized is None:
+            return found
+        return ((found.astype(np.float64) - self._quantized.zero_point) * self._quantized.scale).astype(np.float32)
 
 
 class LiteRTBuiltin(LiteRT):
@@ -54,6 +59,14 @@ class LiteRTReference(LiteRT):
     kernels = OpResolverType.BUILTIN_REF
 
 
-def _described(details: list[dict]) -> list[tuple[list[int], str]]:
-    """Return (shape, data type) of each tensor in the interpreter's own description."""
-    return [(detail["shape"].tolist(), np.dtype(detail["dtype"]).name) for detail in details]
+def _described(details: list[dict], *, real: bool = False) -> list[tuple[list[int], str]]:
+    """Return (shape, data type) of each tensor in the interpreter's own description; `real` calls quantized ones float32, as :meth:`LiteRT.output` gives them."""
+    return [
+        (detail["shape"].tolist(), "float32" if real and _quantization(detail) is not None else np.dtype(detail["dtype"]).name) for detail in details
+    ]
+
+
+def _quantization(detail: dict) -> Quantization | None:
+    """Return scale and zero point of a uint8 or int8 tensor that has them."""
+    scale, zero_point = detail["quantization"]
+    return Quantization(scale=float(scale), zero_point=int(zero_point)) if scale and np.dtype(detail["dtype"]).name in ("uint8", "int8") else None

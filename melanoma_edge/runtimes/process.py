@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 import melanoma_edge
+from melanoma_edge.contract import InputContract
 from melanoma_edge.errors import BadInput, Error, Missing
 from melanoma_edge.files import explained, read_json, write_json
 from melanoma_edge.host import nvidia_driver, version
@@ -48,12 +49,19 @@ class Availability:
 
 
 def run_logits(
-    runtime: str, model: Path, images: np.ndarray, *, which: str | None = None, threads: int = 1, timeout: float = 600
+    runtime: str,
+    model: Path,
+    images: np.ndarray,
+    *,
+    which: str | None = None,
+    contract: InputContract | None = None,
+    threads: int = 1,
+    timeout: float = 600,
 ) -> np.ndarray:
     """Return the logits, float32 [N, K], that `runtime` gives for `images`, uint8 [N, H, W, 3].
 
     `model` is a model file, or for `keras` a run directory of which `which` (`float` or `qat`) is
-    used. Raises Missing when the runtime is not installed, BadInput for a model of another form and
+    used. `contract` says what the model takes; left out, the bytes as they are. Raises Missing when the runtime is not installed, BadInput for a model of another form and
     RuntimeFailed when the model cannot be run, the child crashes, or `timeout` seconds pass.
     """
     model = _existing(model)
@@ -63,6 +71,7 @@ def run_logits(
             "runtime": runtime,
             "model": str(model),
             "options": {} if which is None else {"which": which},
+            "contract": _dumped(contract),
             "threads": threads,
             "logits": str(Path(folder, "logits.npy")),
         }
@@ -83,6 +92,7 @@ def run_times(
     images: np.ndarray,
     *,
     plan: Plan,
+    contract: InputContract | None = None,
     threads: int = 1,
     timeout: float = 600,
     progress: Callable[[str], None] | None = None,
@@ -93,7 +103,7 @@ def run_times(
     """
     paths = {name: str(_existing(path)) for name, path in models.items()}
     with tempfile.TemporaryDirectory(prefix="melanoma-edge-") as folder:
-        job = {"kind": "times", "runtime": runtime, "models": paths, "threads": threads, "plan": plan.model_dump()}
+        job = {"kind": "times", "runtime": runtime, "models": paths, "contract": _dumped(contract), "threads": threads, "plan": plan.model_dump()}
         return _work(job, Path(folder), images, timeout, "", progress)
 
 
@@ -101,6 +111,16 @@ def probe(runtime: str, *, timeout: float = 120) -> dict:
     """Return what `runtime` finds out about its hardware; raises as :func:`run_logits` does."""
     with tempfile.TemporaryDirectory(prefix="melanoma-edge-") as folder:
         return _work({"kind": "probe", "runtime": runtime}, Path(folder), None, timeout, "")
+
+
+def run_call(runtime: str, function: str, arguments: dict, *, what: str, timeout: float = 1800) -> dict:
+    """Call `function` ("package.module:name" of melanoma_edge) with `arguments` in a process that has what `runtime` needs; return its result.
+
+    For what may crash on the files of strangers. Arguments and result are JSON; `what` names the file in messages. Raises as
+    :func:`run_logits` does.
+    """
+    with tempfile.TemporaryDirectory(prefix="melanoma-edge-") as folder:
+        return _work({"kind": "call", "runtime": runtime, "function": function, "arguments": arguments}, Path(folder), None, timeout, f" on {what}")
 
 
 def available() -> dict[str, Availability]:
@@ -134,6 +154,11 @@ def _require(name: str, row: Entry) -> None:
     for package in row.imports:
         if importlib.util.find_spec(package) is None:
             raise Missing(f"{name} needs the package {package}, which is not installed: {row.install}")
+
+
+def _dumped(contract: InputContract | None) -> dict | None:
+    """Return the contract as JSON holds it."""
+    return None if contract is None else contract.model_dump(mode="json")
 
 
 def _existing(model: Path) -> Path:

@@ -11,10 +11,12 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
+from melanoma_edge.contract import InputContract, Quantization
+from melanoma_edge.data import input_table
 from melanoma_edge.errors import BadInput, Error, Missing
 from melanoma_edge.runtimes.places import Place
 
@@ -27,12 +29,15 @@ class RuntimeFailed(Error):
 
 @dataclass(frozen=True)
 class Signature:
-    """What a loaded model takes and gives: pictures [1, height, width, 3] to logits [1, classes]."""
+    """What a loaded model takes and gives: pictures [1, height, width, 3] (NHWC) or [1, 3, height, width] (NCHW) to logits [1, classes]."""
 
     height: int
     width: int
     dtype: str
     classes: int
+    layout: Literal["NHWC", "NCHW"] = "NHWC"
+    quantization: Quantization | None = None
+    """Of an integer input, where the file states it."""
 
     def check(self, images: np.ndarray) -> None:
         """Raise BadInput unless `images` is uint8 [N, height, width, 3]."""
@@ -47,10 +52,12 @@ class Runtime(Protocol):
     """One inference engine with one model loaded.
 
     `prepare` binds a picture and `output` reads the logits, so that timing `invoke` alone times the
-    inference alone. Float models get the bytes' numbers as float32, uint8 models the bytes.
+    inference alone. Float models get the bytes' numbers as float32, uint8 models the bytes, unless :attr:`contract` says otherwise.
     """
 
     name: str
+    contract: InputContract | None = None
+    """What models take that do not take the bytes as they are."""
     signature: Signature
     settings: Mapping[str, str] = {}
     """What this machine needs and an application on one like it has to set too, by the package's own names."""
@@ -71,6 +78,17 @@ class Runtime(Protocol):
         """Return the logits, float32 [classes], of the last :meth:`invoke`."""
         ...
 
+    def tensor(self, images: np.ndarray) -> np.ndarray:
+        """Return pictures, uint8 [N, height, width, 3], as the loaded model takes them."""
+        taken, contract = self.signature, self.contract
+        plain = taken.dtype != "int8" and taken.quantization in (None, Quantization(scale=1.0, zero_point=0))
+        if plain and (contract is None or contract.raw):
+            given = images.astype(taken.dtype)
+            return np.ascontiguousarray(given.transpose(0, 3, 1, 2)) if taken.layout == "NCHW" else given
+        contract = contract or InputContract(width=taken.width, height=taken.height)
+        values = input_table.table(contract, taken.dtype, taken.quantization)
+        return input_table.look_up(images, values, channels=contract.channels, layout=taken.layout)
+
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Return float32 [N, classes] for uint8 [N, height, width, 3], one picture at a time."""
         self.signature.check(images)
@@ -89,7 +107,7 @@ class Entry:
     module: str
     class_name: str
     formats: tuple[str, ...]
-    """`tflite` and `onnx` are artifacts of a bundle; `run` is a run directory."""
+    """`tflite` and `onnx` are artifacts of a bundle; `run` is a run directory; `keras-file` and `onnx-file` are models of others before anything was done to them."""
     imports: tuple[str, ...]
     """Top-level packages that must be importable."""
     packages: tuple[str, ...]
@@ -108,6 +126,11 @@ class Entry:
     def install(self) -> str:
         """The command that gets what is missing."""
         return f'pip install "{self.requirement}"' if self.place == "here" else f"melanoma-edge setup {self.place}"
+
+    @property
+    def runs_artifacts(self) -> bool:
+        """Whether it runs artifacts of a bundle, not what they were made from."""
+        return not {"tflite", "onnx"}.isdisjoint(self.formats)
 
     @property
     def group(self) -> str:
@@ -187,6 +210,22 @@ RUNTIMES: dict[str, Entry] = {
         packages=("tensorflow",),
         requirement="melanoma-edge[train]",
     ),
+    "keras-file": Entry(
+        module="melanoma_edge.runtimes.source",
+        class_name="KerasFile",
+        formats=("keras-file",),
+        imports=("tensorflow", "tf_keras"),
+        packages=("tensorflow",),
+        requirement="melanoma-edge[train]",
+    ),
+    "onnx-file": Entry(
+        module="melanoma_edge.runtimes.source",
+        class_name="OnnxFile",
+        formats=("onnx-file",),
+        imports=("onnxruntime",),
+        packages=("onnxruntime-gpu", "onnxruntime"),
+        requirement=ONNXRUNTIME,
+    ),
     "litert-arm64": _elsewhere("arm64", "litert", "LiteRT", "tflite"),
     "onnxruntime-arm64": _elsewhere("arm64", "ort", "OnnxRuntime", "onnx"),
     "litert-browser": _elsewhere("browser", "browser_page", "LiteRTBrowser", "tflite"),
@@ -199,7 +238,7 @@ def asked(names: Sequence[str]) -> list[str]:
 
     Without names: those that run by default. Raises BadInput that lists what there is.
     """
-    artifacts = {name: row for name, row in RUNTIMES.items() if "run" not in row.formats}
+    artifacts = {name: row for name, row in RUNTIMES.items() if row.runs_artifacts}
     groups = sorted({row.group for row in artifacts.values()} - {"here"})
     for name in names:
         if name not in (*artifacts, *groups, "all"):
@@ -216,13 +255,18 @@ def entry(name: str) -> Entry:
     return RUNTIMES[name]
 
 
-def create(name: str, options: dict[str, str]) -> Runtime:
-    """Import the runtime `name` and return it without a model (heavy: for worker processes)."""
+def create(name: str, options: dict[str, str], contract: InputContract | None = None) -> Runtime:
+    """Import the runtime `name` and return it without a model (heavy: for worker processes).
+
+    `contract` says what its models take; None, the bytes as they are.
+    """
     row = entry(name)
     try:
-        return getattr(importlib.import_module(row.module), row.class_name)(**options)
+        made = getattr(importlib.import_module(row.module), row.class_name)(**options)
     except ImportError as error:
         raise Missing(f"{name} cannot be imported ({one_line(error)}): {row.install}") from None
+    made.contract = contract
+    return made
 
 
 def load(runtime: Runtime, model: Path, threads: int) -> None:
@@ -236,22 +280,29 @@ def load(runtime: Runtime, model: Path, threads: int) -> None:
 
 
 def read_signature(
-    model: Path, inputs: Sequence[tuple[Sequence[int | str | None], str]], outputs: Sequence[tuple[Sequence[int | str | None], str]]
+    model: Path,
+    inputs: Sequence[tuple[Sequence[int | str | None], str]],
+    outputs: Sequence[tuple[Sequence[int | str | None], str]],
+    quantization: Quantization | None = None,
 ) -> Signature:
-    """Return the signature of a model with these (shape, data type) pairs.
+    """Return the signature of a model with these (shape, data type) pairs; `quantization` is that of its input.
 
-    Raises BadInput unless there is one input [1, H, W, 3] of uint8 or float32 and one output [1, K]
-    of float32, all sizes fixed.
+    Raises BadInput unless there is one input [1, H, W, 3] or [1, 3, H, W] of uint8, int8 with a quantization or
+    float32, and one output [1, K] of float32, all sizes fixed. Where both layouts fit it is NHWC.
     """
     if len(inputs) == 1 and len(outputs) == 1:
         (taken, dtype), (given, kind) = inputs[0], outputs[0]
         fixed = all(isinstance(size, int) and size > 0 for size in (*taken, *given))
-        if fixed and len(taken) == 4 and len(given) == 2 and (taken[0], taken[3], given[0]) == (1, 3, 1):
-            if dtype in ("uint8", "float32") and kind == "float32":
-                return Signature(height=taken[1], width=taken[2], dtype=dtype, classes=given[1])
+        known = dtype in ("uint8", "float32") or (dtype == "int8" and quantization is not None)
+        if fixed and known and kind == "float32" and len(taken) == 4 and len(given) == 2 and (taken[0], given[0]) == (1, 1):
+            common = {"dtype": dtype, "classes": given[1], "quantization": None if dtype == "float32" else quantization}
+            if taken[3] == 3:
+                return Signature(height=taken[1], width=taken[2], **common)
+            if taken[1] == 3:
+                return Signature(height=taken[2], width=taken[3], layout="NCHW", **common)
     found = " to ".join("; ".join(f"{list(shape)} {dtype}" for shape, dtype in side) or "nothing" for side in (inputs, outputs))
     raise BadInput(
-        f"{model.name} maps {found}: expected one input [1, height, width, 3] uint8 or float32 and one output "
+        f"{model.name} maps {found}: expected one input [1, height, width, 3] or [1, 3, height, width] of uint8 or float32 and one output "
         "[1, classes] float32; convert it to that form"
     )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from melanoma_edge.contract import Model
+from melanoma_edge.contract import InputContract, Model
 from melanoma_edge.host import peak_memory_bytes
 from melanoma_edge.runtimes.protocol import Runtime, create, load
 
@@ -36,9 +36,15 @@ class Plan(Model):
 
 
 def measure(
-    runtime: str, models: dict[str, Path], images: np.ndarray, threads: int, plan: Plan, progress: Callable[[str], None]
+    runtime: str,
+    models: dict[str, Path],
+    images: np.ndarray,
+    threads: int,
+    plan: Plan,
+    progress: Callable[[str], None],
+    contract: InputContract | None = None,
 ) -> dict:
-    """Return the timings of `models` (by name) in `runtime` on `images`, uint8 [N, H, W, 3].
+    """Return the timings of `models` (by name) in `runtime` on `images`, uint8 [N, H, W, 3], which they take as `contract` says.
 
     Pins the process to `threads` cores first and leaves it pinned: for worker processes.
     """
@@ -49,7 +55,7 @@ def measure(
     opened: dict[str, Runtime] = {}
     for name, path in models.items():
         progress(f"{runtime}: loading and warming up {name}")
-        opened[name] = create(runtime, {})
+        opened[name] = create(runtime, {}, contract)
         start = time.perf_counter()
         load(opened[name], path, threads)
         loaded = _ms(time.perf_counter() - start)

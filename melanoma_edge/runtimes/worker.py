@@ -8,6 +8,7 @@ is a lifeline: when the parent closes it, or dies, this process ends at once.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from melanoma_edge.contract import InputContract
 from melanoma_edge.errors import Error
 from melanoma_edge.files import explained, write_json
 from melanoma_edge.runtimes.protocol import RuntimeFailed, create, load, one_line
@@ -31,7 +33,7 @@ AT_ONCE = 512
 
 def logits(job: dict, progress: Progress) -> dict:
     """Write the model's logits of the pictures to the file that the job names."""
-    runtime = create(job["runtime"], job["options"])
+    runtime = create(job["runtime"], job["options"], contract(job))
     load(runtime, Path(job["model"]), job["threads"])
     images = np.load(job["images"], mmap_mode="r")
     parts = []
@@ -47,7 +49,7 @@ def logits(job: dict, progress: Progress) -> dict:
 def times(job: dict, progress: Progress) -> dict:
     """Return what :func:`melanoma_edge.runtimes.timing.measure` finds."""
     models = {name: Path(path) for name, path in job["models"].items()}
-    return measure(job["runtime"], models, np.load(job["images"]), job["threads"], Plan(**job["plan"]), progress)
+    return measure(job["runtime"], models, np.load(job["images"]), job["threads"], Plan(**job["plan"]), progress, contract(job))
 
 
 def probe(job: dict, _: Progress) -> dict:
@@ -60,7 +62,20 @@ def census(job: dict, _: Progress) -> dict:
     return create(job["runtime"], {}).census(Path(job["model"]), Path(job["folder"]))
 
 
-KINDS = {"logits": logits, "times": times, "probe": probe, "census": census}
+def call(job: dict, _: Progress) -> dict:
+    """Return what a function of melanoma_edge returns for the job's arguments."""
+    module, _, name = job["function"].partition(":")
+    if module.partition(".")[0] != "melanoma_edge":
+        raise ValueError(f"{module} is no module of melanoma_edge")
+    return getattr(importlib.import_module(module), name)(**job["arguments"])
+
+
+def contract(job: dict) -> InputContract | None:
+    """Return what the job says that models take; None for the bytes as they are."""
+    return None if job.get("contract") is None else InputContract.model_validate_json(json.dumps(job["contract"]))
+
+
+KINDS = {"logits": logits, "times": times, "probe": probe, "census": census, "call": call}
 
 
 def main(path: str) -> None:

@@ -178,7 +178,8 @@ class Screen:
         from melanoma_edge.convert.bundle import open_bundle
 
         bundle = open_bundle(path)
-        table = Table("artifact", "kB", "balanced accuracy (test part)", "temperature", title=f"bundle {escape(str(path))}", title_justify="left")
+        held_back = "test part" if bundle.manifest.origin == "run" else "pictures held back"
+        table = Table("artifact", "kB", f"balanced accuracy ({held_back})", "temperature", title=f"bundle {escape(str(path))}", title_justify="left")
         for artifact in bundle.manifest.artifacts:
             figure = _interval(artifact.scores.balanced_accuracy.model_dump()) if artifact.scores else "-"
             table.add_row(escape(artifact.name), f"{artifact.bytes / 1000:.0f}", figure, f"{artifact.decision.temperature:.2f}")

@@ -101,7 +101,7 @@ def test_a_convolution_that_fell_back_to_float_is_found(cli: Cli, copy: Path) ->
     constants = {tensor.name: tensor for tensor in graph.initializer}
     producers = {output: node for node in graph.node for output in node.output}
     place, quantize = next(
-        (place, node) for place, node in enumerate(graph.node) if node.op_type == "QuantizeLinear" and producers.get(node.input[0], node).op_type == "Conv"
+        (place, node) for place, node in enumerate(graph.node) if node.op_type == "QuantizeLinear" and producers.get(node.input[0], node).op_type in ("Conv", "Clip", "Relu")
     )
     scale, zero = numpy_helper.to_array(constants[quantize.input[1]]), numpy_helper.to_array(constants[quantize.input[2]])
     graph.initializer.append(numpy_helper.from_array((zero.astype(np.int16) - 128).astype(np.int8), "signed_zero"))

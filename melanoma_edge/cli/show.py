@@ -300,6 +300,8 @@ def _found(gate) -> str:
     figures = gate.figures
     if "max_quanta" in figures:
         return f"max {figures['max_quanta']} quanta, {figures['share_of_logits_off']:.1%} of logits off"
+    if "in_integers" in figures:
+        return f"{figures['in_integers']} layers in integers, {figures['in_float']} in float"
     if "share_of_range" in figures:
         return f"{figures['share_of_range']:.1e} of range, top-1 {figures['top1_agreement']:.1%}"
     if "max_difference" in figures:

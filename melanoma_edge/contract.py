@@ -18,14 +18,22 @@ BUNDLE_SCHEMA_VERSION = 1
 INPUT_NAME = "image"
 OUTPUT_NAME = "logits"
 
-Precision = Literal["float32", "float16", "dynamic", "int8"]
+Precision = Literal["float32", "float16", "dynamic", "int8", "int8-ptq"]
+"""`int8` comes from quantization-aware training; `int8-ptq` from the float network, quantized after training."""
 Format = Literal["tflite", "onnx"]
+Layout = Literal["NHWC", "NCHW"]
 
 PRECISIONS: dict[Format, tuple[Precision, ...]] = {
-    "tflite": ("float32", "float16", "dynamic", "int8"),
-    "onnx": ("float32", "int8"),
+    "tflite": ("float32", "float16", "dynamic", "int8", "int8-ptq"),
+    "onnx": ("float32", "int8", "int8-ptq"),
 }
 """The artifacts that exist: the one table that drives options, file names and gates."""
+ON_REQUEST: frozenset[Precision] = frozenset({"int8-ptq"})
+"""Made only when asked for by name: they are there to be compared with."""
+INTEGER: frozenset[Precision] = frozenset({"int8", "int8-ptq"})
+"""Computed in integers, whatever the ranges come from."""
+LAYOUTS: dict[Format, tuple[Layout, ...]] = {"tflite": ("NHWC",), "onnx": ("NHWC", "NCHW")}
+"""The orders of axes that a format's input can have; the first unless another is asked for."""
 
 EXACT_INTEGERS = {"session.x64quantprecision": "1"}
 """What an ONNX Runtime session needs for int8 models on x86 processors without VNNI, in an application too:
@@ -211,6 +219,7 @@ class InputContract(Model):
     height: int
     channels: Literal["RGB"] = "RGB"
     layout: Literal["NHWC"] = "NHWC"
+    """Order of a picture's bytes as this contract makes them; an artifact says for itself in which order it takes them."""
     batch: Literal[1] = 1
     value_range: tuple[int, int] = (0, 255)
     """Raw bytes; float artifacts take the same numbers as float32. No mean, no division."""
@@ -298,6 +307,15 @@ class Scores(Model):
     """Replicates, seed and the unit that was resampled."""
 
 
+class Calibration(Model):
+    """The training pictures on which post-training quantization measured the ranges of activations."""
+
+    pictures: int
+    per_class: dict[str, int]
+    sha256: Sha256
+    """Over the sorted hashes of their files."""
+
+
 class Artifact(Model):
     """One model file of a bundle."""
 
@@ -310,8 +328,12 @@ class Artifact(Model):
     bytes: int
     input: Tensor
     output: Tensor
+    layout: Layout = "NHWC"
+    """Order of the input's axes: [1, height, width, 3] or [1, 3, height, width]."""
     quantum: float | None
     """Scale of the quantized logits (int8 only): the unit in which int8 parity is measured."""
+    calibration: Calibration | None = None
+    """What post-training quantization was calibrated on; null for the others."""
     operators: dict[str, int]
     """Census: how often each operator stands in the graph."""
     weight_bytes: dict[str, int]
@@ -319,6 +341,31 @@ class Artifact(Model):
     decision: Decision
     scores: Scores | None
     """On the run's test part."""
+
+    @property
+    def integer(self) -> bool:
+        """Whether it computes in integers."""
+        return self.precision in INTEGER
+
+    @property
+    def network(self) -> Literal["float", "qat"]:
+        """Which of the run's networks it was made from."""
+        return network_of(self.precision)
+
+
+class Comparison(Model):
+    """What one artifact loses against another on the run's test part: a paired bootstrap over its lesions."""
+
+    reference: str
+    """Name of an artifact."""
+    candidate: str
+    """Name of another one."""
+    pictures: int
+    lesions: int
+    losses: dict[str, Interval]
+    """See :func:`melanoma_edge.metrics.paired_losses`: reference minus candidate, so above zero is a loss."""
+    flips: int
+    """Pictures on which they name different classes first."""
 
 
 class Priors(Model):
@@ -357,6 +404,8 @@ class Manifest(Model):
     input: InputContract
     priors: Priors
     artifacts: Annotated[tuple[Artifact, ...], Field(min_length=1)]
+    comparisons: tuple[Comparison, ...] = ()
+    """Float, post-training and quantization-aware int8 against each other, where there is a post-training artifact."""
     weights: dict[str, Sha256]
     """SHA-256 of the run's weight files (`float`, `qat`) that the artifacts were made from."""
     data: DataFacts
@@ -382,8 +431,17 @@ class Manifest(Model):
         if len({artifact.name for artifact in self.artifacts}) != len(self.artifacts):
             raise ValueError("an artifact stands twice")
         for artifact in self.artifacts:
-            if artifact.precision == "int8" and not (artifact.quantum and artifact.quantum > 0):
+            if artifact.integer and not (artifact.quantum and artifact.quantum > 0):
                 raise ValueError(f"int8 artifact {artifact.name} has no quantum above 0")
+            if artifact.precision == "int8-ptq" and artifact.calibration is None:
+                raise ValueError(f"artifact {artifact.name} does not say on which pictures it was calibrated")
+            if artifact.layout not in LAYOUTS[artifact.format]:
+                raise ValueError(f"artifact {artifact.name} says that it takes {artifact.layout}: expected {' or '.join(LAYOUTS[artifact.format])} of {artifact.format}")
+            if artifact.input.shape != (expected := input_shape(artifact.layout, self.input.height, self.input.width)):
+                raise ValueError(f"artifact {artifact.name} takes {list(artifact.input.shape)}: expected {list(expected)} for {artifact.layout}")
+        for comparison in self.comparisons:
+            if self.artifact(comparison.reference) is None or self.artifact(comparison.candidate) is None:
+                raise ValueError(f"{comparison.candidate} is compared with {comparison.reference}, and not both are artifacts")
         if (self.input.width, self.input.height) != (self.recipe.image_size, self.recipe.image_size):
             raise ValueError(f"the input is {self.input.width} x {self.input.height}, the recipe's image_size {self.recipe.image_size}")
         return self
@@ -442,6 +500,16 @@ class RunFacts(Model):
     peak_memory_bytes: int
     conditions: dict[str, Any]
     """Versions, CPU and so on of the machine (see :mod:`melanoma_edge.host`)."""
+
+
+def network_of(precision: Precision) -> Literal["float", "qat"]:
+    """Return which of a run's networks an artifact of this precision is made from."""
+    return "qat" if precision == "int8" else "float"
+
+
+def input_shape(layout: Layout, height: int, width: int) -> tuple[int, int, int, int]:
+    """Return the shape of a model's input for one picture."""
+    return (1, height, width, 3) if layout == "NHWC" else (1, 3, height, width)
 
 
 def is_plain_relative(path: str) -> bool:

@@ -213,17 +213,19 @@ def evaluate(subject, data, artifact, metadata, include_seen, cache, as_json, qu
 @click.argument("run", type=FOLDER, required=False)
 @click.option("--tflite", is_flag=True, help="TFLite artifacts (no format named: all).")
 @click.option("--onnx", is_flag=True, help="ONNX artifacts.")
-@click.option("--precision", default="", metavar="LIST", help="Comma-separated: float32, float16, dynamic, int8 [default: all].")
+@click.option("--precision", default="", metavar="LIST", help="Comma-separated: float32, float16, dynamic, int8 [default: these]; int8-ptq, quantized after training, to compare with.")
+@click.option("--layout", type=click.Choice(["nhwc", "nchw"], case_sensitive=False), default="nhwc", show_default=True, help="Order of the input's axes in ONNX files; TFLite takes NHWC.")
 @click.option("--out", type=FOLDER, help="Bundle folder [default: bundles/RUN.bundle].")
 @click.option("--data", type=FOLDER, help="Where the run's pictures are now, if they moved.")
 @click.option("--licence", help="Terms of the weights, for the manifest and the model card.")
 @force_option
 @json_option
-def export(run, tflite, onnx, precision, out, data, licence, force, as_json, quiet, verbose):
+def export(run, tflite, onnx, precision, layout, out, data, licence, force, as_json, quiet, verbose):
     """Export a run (the newest one without RUN) as a verified bundle.
 
     \b
     Example: melanoma-edge export runs/default-1 --tflite --out my.bundle
+    Example: melanoma-edge export runs/default-1 --precision float32,int8,int8-ptq
     """
     from melanoma_edge.model.run import newest_run
     from melanoma_edge.proof.export import export as library
@@ -235,7 +237,7 @@ def export(run, tflite, onnx, precision, out, data, licence, force, as_json, qui
     formats = [name for name, wanted in (("tflite", tflite), ("onnx", onnx)) if wanted]
     with screen.steps("exporting") as progress:
         parity = library(
-            run, out, formats=formats, precisions=precisions, data=data, licence=licence, force=force, command=_line(), progress=progress
+            run, out, formats=formats, precisions=precisions, layout=layout.upper(), data=data, licence=licence, force=force, command=_line(), progress=progress
         )
     screen.bundle(out, as_json)
     screen.parity(parity, as_json)

@@ -103,7 +103,7 @@ def _plain(text: str) -> str:
 
 def _running(manifest: Manifest) -> list[str]:
     """Return what an application has to know to get the same numbers."""
-    if not any((artifact.format, artifact.precision) == ("onnx", "int8") for artifact in manifest.artifacts):
+    if not any(artifact.format == "onnx" and artifact.integer for artifact in manifest.artifacts):
         return []
     settings = " and ".join(f"`{key}` = `{value}`" for key, value in EXACT_INTEGERS.items())
     return [

@@ -79,11 +79,11 @@ def _here(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarray, 
     """Yield the gates of an artifact on a runtime of this machine."""
     count, pictures, classes = len(measured.golden), measured.pictures, bundle.manifest.classes
     yield gates.golden_gate(artifact, runtime, logits[:count], bundle.golden.expected(artifact.name), _golden_names(bundle), classes)
-    if artifact.precision == "int8" and artifact.format == "onnx":
+    if artifact.integer and artifact.format == "onnx":
         yield _against_twin(bundle, artifact, runtime, logits, measured)
     else:
         yield _against_keras(bundle, artifact, runtime, logits, measured.references, pictures, count)
-    if artifact.precision == "int8":
+    if artifact.integer:
         if (artifact.name, runtime) in measured.censuses:
             yield gates.census_gate(artifact, runtime, measured.censuses[artifact.name, runtime])
         yield _task(bundle, artifact, runtime, logits, measured)
@@ -98,7 +98,7 @@ def _on_peer(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarra
     else:
         gate = gates.peer_gate(row.group, artifact, runtime, row.peer, logits, expected, names, bundle.manifest.classes)
         yield gate.model_copy(update={"measured_on": measured.pictures.description})
-    if artifact.precision == "int8":
+    if artifact.integer:
         if (artifact.name, runtime) in measured.censuses:
             yield gates.census_gate(artifact, runtime, measured.censuses[artifact.name, runtime])
         yield _task(bundle, artifact, runtime, logits, measured)
@@ -123,7 +123,7 @@ def _contract_gate(bundle: Bundle, golden: np.ndarray) -> Gate:
 
 def _against_keras(bundle: Bundle, artifact: Artifact, runtime: str, logits, references, pictures: Pictures, count: int) -> Gate:
     """Compare with the Keras network on all pictures, or on the golden ones where Keras is not here."""
-    which = "keras-qat" if artifact.precision == "int8" else "keras-float"
+    which = f"keras-{artifact.network}"
     if isinstance(references, dict) and which in references:
         ours, theirs, names, where = logits, references[which], _golden_names(bundle) + pictures.names, pictures.description
         note = None
@@ -140,14 +140,14 @@ def _against_keras(bundle: Bundle, artifact: Artifact, runtime: str, logits, ref
 
 
 def _against_twin(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarray, measured: Measured) -> Gate:
-    """Compare int8 ONNX with int8 TFLite on LiteRT."""
-    requirement = f"max <= {gates.ONNX_QUANTA} quantum"
-    twin = next((a for a in bundle.manifest.artifacts if a.precision == "int8" and a.format == "tflite"), None)
+    """Compare int8 ONNX with the TFLite file of the same precision on LiteRT."""
+    requirement, reference = f"max <= {gates.ONNX_QUANTA} quantum", gates.twin_of(artifact)
+    twin = next((a for a in bundle.manifest.artifacts if a.precision == artifact.precision and a.format == "tflite"), None)
     if twin is None:
-        return gates.not_run("int8-onnx", artifact.name, runtime, "int8 TFLite", requirement, "the bundle has no int8 TFLite artifact: export with --tflite too")
+        return gates.not_run("int8-onnx", artifact.name, runtime, reference, requirement, f"the bundle has no {reference} artifact: export with --tflite too")
     expected = measured.of(twin, "litert")
     if expected is None:
-        return gates.not_run("int8-onnx", artifact.name, runtime, "int8 TFLite", requirement, f"LiteRT is not here: {RUNTIMES['litert'].install}")
+        return gates.not_run("int8-onnx", artifact.name, runtime, reference, requirement, f"LiteRT is not here: {RUNTIMES['litert'].install}")
     names = ("golden",) * len(measured.golden) + measured.pictures.names
     gate = gates.onnx_gate(artifact, runtime, logits, expected, twin.quantum, names, bundle.manifest.classes)
     return gate.model_copy(update={"measured_on": measured.pictures.description})

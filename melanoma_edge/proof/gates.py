@@ -18,6 +18,10 @@ FLOAT_TOLERANCE = 1e-3
 """Largest difference of a float32 logit, as a share of the range of the reference's logits."""
 AGREEMENT = 0.99
 """Least top-1 agreement of float16 and dynamic-range artifacts."""
+PTQ_AGREEMENT = 0.9
+"""Least top-1 agreement of post-training int8 with the float network. No fake-quantized network says what such a file should
+compute, so this only finds what is grossly broken: on the nine-class ISIC set a sound file agrees on 97 %, and even one
+calibrated on black pictures on 92 %. What other top classes cost is for the task gate to say."""
 INT8_P999 = 2
 """Largest 99.9th percentile of int8 differences to the fake-quantized network, in quanta."""
 INT8_FLIP_MARGIN = 2
@@ -49,11 +53,12 @@ Logits = np.ndarray
 
 
 def float_gate(artifact: Artifact, runtime: str, reference: str, found: Logits, expected: Logits, pictures: Sequence[str], classes) -> Gate:
-    """Compare a float artifact with the Keras network: float32 by difference, the others by agreement."""
+    """Compare an artifact of the float network with it: float32 by difference, the others by agreement."""
+    least = PTQ_AGREEMENT if artifact.integer else AGREEMENT
     if artifact.precision == "float32":
         requirement = f"max difference <= {FLOAT_TOLERANCE:g} of the logit range, top-1 agreement 100 %"
     else:
-        requirement = f"top-1 agreement >= {AGREEMENT:.0%}"
+        requirement = f"top-1 agreement >= {least:.0%}{' (compared with float32 only)' if artifact.integer else ''}"
     about = {"name": artifact.precision, "artifact": artifact.name, "runtime": runtime, "reference": reference, "requirement": requirement}
     if broken := _broken(found, expected, pictures):
         return Gate(**about, **broken)
@@ -62,7 +67,7 @@ def float_gate(artifact: Artifact, runtime: str, reference: str, found: Logits, 
     if artifact.precision == "float32":
         holds = figures["max_difference"] <= FLOAT_TOLERANCE * figures["logit_range"] and agreement == 1.0
     else:
-        holds = agreement >= AGREEMENT
+        holds = agreement >= least
     return Gate(
         **about,
         outcome="passed" if holds else "failed",
@@ -95,9 +100,9 @@ def int8_gate(artifact: Artifact, runtime: str, found: Logits, expected: Logits,
 
 
 def onnx_gate(artifact: Artifact, runtime: str, found: Logits, expected: Logits, quantum: float, pictures: Sequence[str], classes) -> Gate:
-    """Compare int8 ONNX with int8 TFLite, in quanta."""
+    """Compare int8 ONNX with the TFLite file of the same precision, in quanta."""
     requirement = f"max <= {ONNX_QUANTA} quantum"
-    about = {"name": "int8-onnx", "artifact": artifact.name, "runtime": runtime, "reference": "int8 TFLite", "requirement": requirement}
+    about = {"name": "int8-onnx", "artifact": artifact.name, "runtime": runtime, "reference": twin_of(artifact), "requirement": requirement}
     if broken := _broken(found, expected, pictures):
         return Gate(**about, **broken)
     quanta = to_quanta(found, expected, quantum)
@@ -112,14 +117,19 @@ def onnx_gate(artifact: Artifact, runtime: str, found: Logits, expected: Logits,
     )
 
 
+def twin_of(artifact: Artifact) -> str:
+    """Return what an int8 ONNX artifact is compared with, in words."""
+    return f"{artifact.precision} TFLite"
+
+
 def peer_gate(group: str, artifact: Artifact, runtime: str, peer: str, found: Logits, expected: Logits, pictures: Sequence[str], classes) -> Gate:
     """Compare one file on two runtimes: other kernels, another processor or a browser with this machine's."""
-    precision = "float16" if artifact.precision == "dynamic" else artifact.precision
+    precision = "int8" if artifact.integer else "float16" if artifact.precision == "dynamic" else artifact.precision
     about = {"name": group, "artifact": artifact.name, "runtime": runtime, "reference": peer, "requirement": PEER_REQUIREMENT[group][precision]}
     if broken := _broken(found, expected, pictures):
         return Gate(**about, **broken)
     flips = _flips(found, expected, pictures, classes)
-    if artifact.precision == "int8":
+    if artifact.integer:
         quanta = to_quanta(found, expected, artifact.quantum)
         figures = _quanta_figures(quanta, found, expected)
         if group == "kernels":
@@ -136,20 +146,29 @@ def peer_gate(group: str, artifact: Artifact, runtime: str, peer: str, found: Lo
 
 
 def census_gate(artifact: Artifact, runtime: str, operators: dict[str, int]) -> Gate:
-    """Judge the graph that ONNX Runtime made of an int8 file: every convolution and dense layer in integers."""
+    """Judge the graph that ONNX Runtime made of an int8 file: every convolution and dense layer in integers.
+
+    The file itself has one transpose where it takes NHWC, of the picture, and none where it takes NCHW. ONNX Runtime's integer
+    kernels work on NHWC and it moves transposes accordingly: that of the picture cancels out, or comes in for NCHW,
+    and one of the pooled features, which moves no byte, comes in behind.
+    """
     integer = sum(operators.get(name, 0) for name in ONNX_INTEGER)
     floating = sum(operators.get(name, 0) for name in ONNX_FLOATING)
-    transposes = operators.get("Transpose", 0)
-    holds = integer > 0 and floating == 0 and transposes <= 1
+    transposes, in_file = operators.get("Transpose", 0), artifact.operators.get("Transpose", 0)
+    if artifact.layout == "NHWC":
+        turned, allowed = transposes <= 1, "at most the input's transpose"
+    else:
+        turned, allowed = transposes <= 2 and in_file == 0, "no transpose in the file, at most ONNX Runtime's own two"
+    holds = integer > 0 and floating == 0 and turned
     return Gate(
         name="census",
         artifact=artifact.name,
         runtime=runtime,
         reference="",
-        requirement="every convolution and dense layer in integers, none in float; at most the input's transpose",
+        requirement=f"every convolution and dense layer in integers, none in float; {allowed}",
         outcome="passed" if holds else "failed",
-        reason=None if holds else f"{integer} in integers, {floating} in float, {transposes} transposes: {_counted(operators)}",
-        figures={"in_integers": integer, "in_float": floating, "transposes": transposes} | {f"operator {name}": n for name, n in operators.items()},
+        reason=None if holds else f"{integer} in integers, {floating} in float, {transposes} transposes ({in_file} in the file): {_counted(operators)}",
+        figures={"in_integers": integer, "in_float": floating, "transposes": transposes, "transposes_in_file": in_file} | {f"operator {name}": n for name, n in operators.items()},
     )
 
 
@@ -159,11 +178,11 @@ def _counted(operators: dict[str, int]) -> str:
 
 def golden_gate(artifact: Artifact, runtime: str, found: Logits, expected: Logits, pictures: Sequence[str], classes) -> Gate:
     """Compare this machine's logits of the golden pictures with those that stand in the bundle."""
-    requirement = "0 quanta" if artifact.precision == "int8" else f"max difference <= {FLOAT_TOLERANCE:g} of the logit range"
+    requirement = "0 quanta" if artifact.integer else f"max difference <= {FLOAT_TOLERANCE:g} of the logit range"
     about = {"name": "golden", "artifact": artifact.name, "runtime": runtime, "reference": "logits in the bundle", "requirement": requirement}
     if broken := _broken(found, expected, pictures):
         return Gate(**about, measured_on="golden pictures", **broken)
-    if artifact.precision == "int8":
+    if artifact.integer:
         quanta = to_quanta(found, expected, artifact.quantum)
         holds, figures = quanta.max() == 0, _quanta_figures(quanta, found, expected)
     else:

@@ -127,7 +127,7 @@ class Material:
     @property
     def baseline(self) -> Network | None:
         """The float network beside it; None where the headline itself is float."""
-        if self.headline.title not in ("int8", "int8-simulated"):
+        if self.headline.title not in ("int8", "int8-ptq", "int8-simulated"):
             return None
         floats = [network for network in self.networks if network.title in ("float32", "float")]
         same = [network for network in floats if network.detail == self.headline.detail]
@@ -137,7 +137,7 @@ class Material:
         """Return what the run's network nearest to the headline says about the test part."""
         if isinstance(self.run, Gap):
             return self.run
-        which = "qat" if "qat" in self.run.facts.weights and self.headline.title.startswith("int8") else "float"
+        which = "qat" if "qat" in self.run.facts.weights and self.headline.title in ("int8", "int8-simulated") else "float"
         rows, logits = self.run.part(TEST), self.run.logits().get(f"{which}/{TEST}")
         if logits is None or len(logits) != len(rows) or logits.ndim != 2 or logits.shape[1] != len(self.classes):
             raise BadInput(f"{self.run.path / runs.LOGITS_FILE} does not fit the split of the run: train again")

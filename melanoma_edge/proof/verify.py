@@ -104,7 +104,7 @@ def _run(bundle: Bundle, runtimes: Sequence[str], here, inputs: np.ndarray, prog
             progress(f"{artifact.name} on {runtime}")
             try:
                 logits[key] = process.run_logits(runtime, bundle.file(artifact), inputs)
-                if (artifact.format, artifact.precision, row.module) == ("onnx", "int8", RUNTIMES["onnxruntime"].module) and not row.gpu:
+                if (artifact.format, artifact.integer, row.module) == ("onnx", True, RUNTIMES["onnxruntime"].module) and not row.gpu:
                     censuses[key] = process.run_census(runtime, bundle.file(artifact))
             except RuntimeFailed as error:
                 if row.peer is None:

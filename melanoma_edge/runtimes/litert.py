@@ -31,7 +31,7 @@ class LiteRT(Runtime):
         self._interpreter.allocate_tensors()
 
     def prepare(self, image: np.ndarray) -> None:
-        self._interpreter.set_tensor(self._input, image[np.newaxis].astype(self.signature.dtype))
+        self._interpreter.set_tensor(self._input, self.signature.tensor(image))
 
     def invoke(self) -> None:
         self._interpreter.invoke()

@@ -27,12 +27,18 @@ class RuntimeFailed(Error):
 
 @dataclass(frozen=True)
 class Signature:
-    """What a loaded model takes and gives: pictures [1, height, width, 3] to logits [1, classes]."""
+    """What a loaded model takes and gives: a picture of `dtype`, its axes in the order of `layout`, to logits [1, classes]."""
 
     height: int
     width: int
     dtype: str
     classes: int
+    layout: str = "NHWC"
+
+    def tensor(self, image: np.ndarray) -> np.ndarray:
+        """Return the model's input for a picture (uint8 [height, width, 3]): a batch of one, contiguous, the same numbers."""
+        ordered = image if self.layout == "NHWC" else image.transpose(2, 0, 1)
+        return np.ascontiguousarray(ordered[np.newaxis], dtype=self.dtype)
 
     def check(self, images: np.ndarray) -> None:
         """Raise BadInput unless `images` is uint8 [N, height, width, 3]."""
@@ -240,18 +246,20 @@ def read_signature(
 ) -> Signature:
     """Return the signature of a model with these (shape, data type) pairs.
 
-    Raises BadInput unless there is one input [1, H, W, 3] of uint8 or float32 and one output [1, K]
-    of float32, all sizes fixed.
+    Raises BadInput unless there is one input [1, H, W, 3] or [1, 3, H, W] of uint8 or float32 and one output
+    [1, K] of float32, all sizes fixed.
     """
     if len(inputs) == 1 and len(outputs) == 1:
         (taken, dtype), (given, kind) = inputs[0], outputs[0]
         fixed = all(isinstance(size, int) and size > 0 for size in (*taken, *given))
-        if fixed and len(taken) == 4 and len(given) == 2 and (taken[0], taken[3], given[0]) == (1, 3, 1):
+        if fixed and len(taken) == 4 and len(given) == 2 and (taken[0], given[0]) == (1, 1) and 3 in (taken[1], taken[3]):
             if dtype in ("uint8", "float32") and kind == "float32":
-                return Signature(height=taken[1], width=taken[2], dtype=dtype, classes=given[1])
+                layout = "NHWC" if taken[3] == 3 else "NCHW"
+                height, width = taken[1:3] if layout == "NHWC" else taken[2:4]
+                return Signature(height=height, width=width, dtype=dtype, classes=given[1], layout=layout)
     found = " to ".join("; ".join(f"{list(shape)} {dtype}" for shape, dtype in side) or "nothing" for side in (inputs, outputs))
     raise BadInput(
-        f"{model.name} maps {found}: expected one input [1, height, width, 3] uint8 or float32 and one output "
+        f"{model.name} maps {found}: expected one input [1, height, width, 3] or [1, 3, height, width] uint8 or float32 and one output "
         "[1, classes] float32; convert it to that form"
     )
 

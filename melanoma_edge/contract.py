@@ -435,15 +435,16 @@ class Manifest(Model):
                 raise ValueError(f"int8 artifact {artifact.name} has no quantum above 0")
             if artifact.precision == "int8-ptq" and artifact.calibration is None:
                 raise ValueError(f"artifact {artifact.name} does not say on which pictures it was calibrated")
-            if artifact.layout not in LAYOUTS[artifact.format]:
-                raise ValueError(f"artifact {artifact.name} says that it takes {artifact.layout}: expected {' or '.join(LAYOUTS[artifact.format])} of {artifact.format}")
-            if artifact.input.shape != (expected := input_shape(artifact.layout, self.input.height, self.input.width)):
-                raise ValueError(f"artifact {artifact.name} takes {list(artifact.input.shape)}: expected {list(expected)} for {artifact.layout}")
         for comparison in self.comparisons:
             if self.artifact(comparison.reference) is None or self.artifact(comparison.candidate) is None:
                 raise ValueError(f"{comparison.candidate} is compared with {comparison.reference}, and not both are artifacts")
         if (self.input.width, self.input.height) != (self.recipe.image_size, self.recipe.image_size):
             raise ValueError(f"the input is {self.input.width} x {self.input.height}, the recipe's image_size {self.recipe.image_size}")
+        for artifact in self.artifacts:
+            if artifact.layout not in LAYOUTS[artifact.format]:
+                raise ValueError(f"artifact {artifact.name} says that it takes {artifact.layout}: expected {' or '.join(LAYOUTS[artifact.format])} of {artifact.format}")
+            if artifact.input.shape != (expected := input_shape(artifact.layout, self.input.height, self.input.width)):
+                raise ValueError(f"artifact {artifact.name} takes {list(artifact.input.shape)}: expected {list(expected)} for {artifact.layout}")
         return self
 
     def artifact(self, name: str) -> Artifact | None:

@@ -24,13 +24,16 @@ Format = Literal["tflite", "onnx"]
 Layout = Literal["NHWC", "NCHW"]
 
 PRECISIONS: dict[Format, tuple[Precision, ...]] = {
-    "tflite": ("float32", "float16", "dynamic", "int8"),
-    "onnx": ("float32", "int8"),
+    "tflite": ("float32", "float16", "dynamic", "int8", "int8-ptq"),
+    "onnx": ("float32", "int8", "int8-ptq"),
 }
 """The artifacts that exist: the one table that drives options, file names and gates."""
-
+ON_REQUEST: frozenset[Precision] = frozenset({"int8-ptq"})
+"""Made only when asked for by name: they are there to be compared with."""
 INTEGER: frozenset[Precision] = frozenset({"int8", "int8-ptq"})
 """Computed in integers, whatever the ranges come from."""
+LAYOUTS: dict[Format, tuple[Layout, ...]] = {"tflite": ("NHWC",), "onnx": ("NHWC", "NCHW")}
+"""The orders of axes that a format's input can have; the first unless another is asked for."""
 
 EXACT_INTEGERS = {"session.x64quantprecision": "1"}
 """What an ONNX Runtime session needs for int8 models on x86 processors without VNNI, in an application too:
@@ -367,6 +370,21 @@ class Artifact(Model):
         return network_of(self.precision)
 
 
+class Comparison(Model):
+    """What one artifact loses against another on the run's test part: a paired bootstrap over its lesions."""
+
+    reference: str
+    """Name of an artifact."""
+    candidate: str
+    """Name of another one."""
+    pictures: int
+    lesions: int
+    losses: dict[str, Interval]
+    """See :func:`melanoma_edge.metrics.paired_losses`: reference minus candidate, so above zero is a loss."""
+    flips: int
+    """Pictures on which they name different classes first."""
+
+
 class Priors(Model):
     training: dict[str, float]
     deployment: dict[str, float]
@@ -436,6 +454,8 @@ class Manifest(Model):
     priors: Priors
     """Uniform, so without effect, for a model of somebody else's."""
     artifacts: Annotated[tuple[Artifact, ...], Field(min_length=1)]
+    comparisons: tuple[Comparison, ...] = ()
+    """Float, post-training and quantization-aware int8 against each other, where there is a post-training artifact."""
     weights: dict[str, Sha256]
     """SHA-256 of the run's weight files (`float`, `qat`) that the artifacts were made from."""
     data: DataFacts | None = None
@@ -464,11 +484,24 @@ class Manifest(Model):
         if len({artifact.name for artifact in self.artifacts}) != len(self.artifacts):
             raise ValueError("an artifact stands twice")
         for artifact in self.artifacts:
-            ours = self.origin == "run" or artifact.precision == "int8-ptq"
-            if artifact.integer and ours and not (artifact.quantum and artifact.quantum > 0):
-                raise ValueError(f"{artifact.precision} artifact {artifact.name} has no quantum above 0")
+            if artifact.integer and self._made_here(artifact) and not (artifact.quantum and artifact.quantum > 0):
+                raise ValueError(f"int8 artifact {artifact.name} has no quantum above 0")
+            if artifact.precision == "int8-ptq" and artifact.calibration is None:
+                raise ValueError(f"artifact {artifact.name} does not say on which pictures it was calibrated")
+        for comparison in self.comparisons:
+            if self.artifact(comparison.reference) is None or self.artifact(comparison.candidate) is None:
+                raise ValueError(f"{comparison.candidate} is compared with {comparison.reference}, and not both are artifacts")
         self._check_origin()
+        for artifact in self.artifacts:
+            if artifact.layout not in LAYOUTS[artifact.format] and self._made_here(artifact):
+                raise ValueError(f"artifact {artifact.name} says that it takes {artifact.layout}: expected {' or '.join(LAYOUTS[artifact.format])} of {artifact.format}")
+            if artifact.input.shape != (expected := input_shape(artifact.layout, self.input.height, self.input.width)):
+                raise ValueError(f"artifact {artifact.name} takes {list(artifact.input.shape)}: expected {list(expected)} for {artifact.layout}")
         return self
+
+    def _made_here(self, artifact: Artifact) -> bool:
+        """Whether this tool converted the artifact, rather than took it as somebody else made it."""
+        return self.origin == "run" or artifact.precision == "int8-ptq" or (self.source is not None and self.source.format == "keras")
 
     def _check_origin(self) -> None:
         """Raise ValueError unless what has to be known of a run, or of a model file, is."""
@@ -549,6 +582,11 @@ class RunFacts(Model):
 def network_of(precision: Precision) -> Literal["float", "qat"]:
     """Return which of a run's networks an artifact of this precision is made from."""
     return "qat" if precision == "int8" else "float"
+
+
+def input_shape(layout: Layout, height: int, width: int) -> tuple[int, int, int, int]:
+    """Return the shape of a model's input for one picture."""
+    return (1, height, width, 3) if layout == "NHWC" else (1, 3, height, width)
 
 
 def is_plain_relative(path: str) -> bool:

@@ -98,6 +98,7 @@ def train(data, asked, folds, out, metadata, licences, cache, resume, as_json, q
     Example: melanoma-edge train photographs --metadata photographs/metadata.csv --set epochs=60
     Example: melanoma-edge train photographs --folds 5
     """
+    from melanoma_edge.cli.show_training import training as shown
     from melanoma_edge.model import folds as all_folds
     from melanoma_edge.model import run as runs
     from melanoma_edge.model import train as training
@@ -114,7 +115,7 @@ def train(data, asked, folds, out, metadata, licences, cache, resume, as_json, q
         out = out or training.next_run(chosen)
         data = data or training.default_samples(progress=screen.line)
     common = {"metadata": metadata, "licences": licences, "cache": cache, "resume": resume, "command": _line()}
-    with screen.training() as report:
+    with shown(screen) as report:
         if folds is not None or (resume and (out / runs.FOLDS_FILE).is_file()):
             result = all_folds.train_folds(data, chosen, out, folds, report=report, **common)
         else:
@@ -213,18 +214,20 @@ def evaluate(subject, data, artifact, metadata, include_seen, cache, as_json, qu
 @click.argument("run", type=FOLDER, required=False)
 @click.option("--tflite", is_flag=True, help="TFLite artifacts (no format named: all).")
 @click.option("--onnx", is_flag=True, help="ONNX artifacts.")
-@click.option("--precision", default="", metavar="LIST", help="Comma-separated: float32, float16, dynamic, int8 [default: all].")
+@click.option("--precision", default="", metavar="LIST", help="Comma-separated: float32, float16, dynamic, int8 [default: these]; int8-ptq, quantized after training, to compare with.")
+@click.option("--layout", type=click.Choice(["nhwc", "nchw"], case_sensitive=False), default="nhwc", show_default=True, help="Order of the input's axes in ONNX files; TFLite takes NHWC.")
 @click.option("--out", type=FOLDER, help="Bundle folder [default: bundles/RUN.bundle].")
 @click.option("--data", type=FOLDER, help="Where the run's pictures are now, if they moved; with --model, labelled pictures to fit decisions on and to score.")
 @click.option("--licence", help="Terms of the weights, for the manifest and the model card.")
 @model_options
 @force_option
 @json_option
-def export(run, tflite, onnx, precision, out, data, licence, own, force, as_json, quiet, verbose):
+def export(run, tflite, onnx, precision, layout, out, data, licence, own, force, as_json, quiet, verbose):
     """Export a run (the newest one without RUN), or a model file of your own, as a verified bundle.
 
     \b
     Example: melanoma-edge export runs/default-1 --tflite --out my.bundle
+    Example: melanoma-edge export runs/default-1 --precision float32,int8,int8-ptq
     Example: melanoma-edge export --model net.onnx --classes labels.txt --input-range 0,1 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
     from melanoma_edge.model.run import newest_run
@@ -238,6 +241,8 @@ def export(run, tflite, onnx, precision, out, data, licence, own, force, as_json
     screen = _show(quiet, verbose)
     formats = [name for name, wanted in (("tflite", tflite), ("onnx", onnx)) if wanted]
     if own is not None:
+        if layout != "nhwc":
+            raise wrong("--layout is for the ONNX files of a run: a model of your own keeps the order of axes that its file has; leave it out")
         from melanoma_edge.proof.export_model import export_model
 
         with screen.steps("exporting") as progress:
@@ -250,7 +255,7 @@ def export(run, tflite, onnx, precision, out, data, licence, own, force, as_json
         return _fail_if(parity)
     with screen.steps("exporting") as progress:
         parity = library(
-            run, out, formats=formats, precisions=precisions, data=data, licence=licence, force=force, command=_line(), progress=progress
+            run, out, formats=formats, precisions=precisions, layout=layout.upper(), data=data, licence=licence, force=force, command=_line(), progress=progress
         )
     screen.bundle(out, as_json)
     screen.parity(parity, as_json)
@@ -434,10 +439,11 @@ def demo(out, force, quiet, verbose):
     \b
     Example: melanoma-edge demo --out demo
     """
+    from melanoma_edge.cli.show_training import training
     from melanoma_edge.proof.demo import demo as library
 
     screen = _show(quiet, verbose)
-    with screen.training() as report_training, screen.steps("demo") as progress:
+    with training(screen) as report_training, screen.steps("demo") as progress:
         result = library(out, force=force, command=_line(), report=report_training, progress=progress)
     screen.parity(result.parity, False)
     screen.latency(result.latency, False)

@@ -47,6 +47,7 @@ def model_card(manifest: Manifest) -> str:
         "",
         *_table(manifest),
         "",
+        *_quantized(manifest),
         "## Probabilities and decisions",
         "",
         "Temperature, thresholds and abstention were fitted for each artifact on its own logits of the validation part; they stand in `manifest.json`.",
@@ -160,6 +161,44 @@ def _running(manifest: Manifest) -> list[str]:
         "kernels overflow there and the answers are wrong. Other processors and TFLite need nothing.",
         "",
     ]
+
+
+def _quantized(manifest: Manifest) -> list[str]:
+    """Return how int8 of quantization-aware training, int8 quantized after training and float32 compare."""
+    calibrated = next((artifact.calibration for artifact in manifest.artifacts if artifact.calibration), None)
+    if not manifest.comparisons or calibrated is None:
+        return []
+    first, positive = manifest.comparisons[0], manifest.positive_class or "positive class"
+    figures = {"balanced_accuracy": "balanced accuracy", "positive_auc": f"{positive} AUC", "positive_sensitivity": f"{positive} sensitivity of the decision"}
+    rows = [
+        f"| {manifest.artifact(one.candidate).precision} against {manifest.artifact(one.reference).precision} | "
+        + " | ".join(_change(one.losses[key]) for key in figures)
+        + f" | {one.flips} | {' / '.join(f'{manifest.artifact(name).bytes / 1000:,.0f}' for name in (one.candidate, one.reference))} |"
+        for one in manifest.comparisons
+    ]
+    per_class = ", ".join(f"{name} {count}" for name, count in calibrated.per_class.items())
+    return [
+        "## Quantized after training, or during it",
+        "",
+        "`int8-ptq` is the float network quantized after training; `int8`, where it is there, comes from quantization-aware training. Change in "
+        f"points with its 95 % interval, by a paired bootstrap over the {first.lesions} lesions of the {first.pictures} test pictures; below zero is worse.",
+        "",
+        f"| | {' | '.join(figures.values())} | pictures with another top class | kB |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        "",
+        f"Calibrated on {calibrated.pictures} training pictures ({per_class}); hash of their ids: `{calibrated.sha256}`.",
+        "",
+    ]
+
+
+def _change(loss: Interval) -> str:
+    """Return a loss (a share) as a change in points, with its interval, or "undefined"."""
+    if loss.value is None:
+        return "undefined"
+    # 0 - x rather than -x, which would show a loss of nothing as -0.0.
+    change = f"{(0 - loss.value) * 100:+.1f}"
+    return change if loss.low is None else f"{change} ({(0 - loss.high) * 100:+.1f} to {(0 - loss.low) * 100:+.1f})"
 
 
 def _table(manifest: Manifest) -> list[str]:

@@ -1,7 +1,7 @@
 """Keras and TFLite to ONNX.
 
 In: the float network, or the finished int8 ``.tflite``. Out: the bytes of an ``.onnx`` file with input
-`image` and output `logits`. The int8 graph is made from the TFLite file, not from the
+`image`, in either order of axes, and output `logits`. The int8 graph is made from the TFLite file, not from the
 quantization-aware Keras model: only that way the per-channel int8 weights and all scales are the same.
 """
 
@@ -11,14 +11,14 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from melanoma_edge.contract import INPUT_NAME, OUTPUT_NAME, Tensor
+from melanoma_edge.contract import INPUT_NAME, OUTPUT_NAME, Layout, Tensor
 from melanoma_edge.errors import BadInput
 
 OPSET = 17
 
 
-def from_keras(model, size: int) -> bytes:
-    """Return the float network (``tf_keras.Model``, batch 1, side `size`) as float32 ONNX."""
+def from_keras(model, size: int, layout: Layout = "NHWC") -> bytes:
+    """Return the float network (``tf_keras.Model``, batch 1, side `size`) as float32 ONNX with an input of `layout`."""
     import tensorflow as tf
     import tf2onnx
 
@@ -28,11 +28,11 @@ def from_keras(model, size: int) -> bytes:
         proto, _ = tf2onnx.convert.from_keras(
             model, input_signature=[tf.TensorSpec((1, size, size, 3), tf.float32, name=INPUT_NAME)], opset=OPSET
         )
-    return _finish(proto)
+    return _finish(proto, layout)
 
 
-def from_tflite(content: bytes) -> bytes:
-    """Return an int8 TFLite file (its bytes) as ONNX with QuantizeLinear/DequantizeLinear pairs."""
+def from_tflite(content: bytes, layout: Layout = "NHWC") -> bytes:
+    """Return an int8 TFLite file (its bytes) as ONNX with QuantizeLinear/DequantizeLinear pairs and an input of `layout`."""
     import tf2onnx
 
     from melanoma_edge.convert.onnx_rewrites import for_integer_kernels
@@ -43,7 +43,7 @@ def from_tflite(content: bytes) -> bytes:
         file.write_bytes(content)
         proto, _ = tf2onnx.convert.from_tflite(str(file), opset=OPSET)
     for_integer_kernels(proto.graph)
-    return _finish(proto)
+    return _finish(proto, layout)
 
 
 def with_properties(content: bytes, properties: dict[str, str]) -> bytes:
@@ -104,14 +104,19 @@ def census(content: bytes) -> tuple[dict[str, int], dict[str, int]]:
     return dict(sorted(operators.items())), dict(sorted(weights.items()))
 
 
-def _finish(proto) -> bytes:
-    """Check the graph and return its bytes, free of anything that changes from run to run."""
+def _finish(proto, layout: Layout = "NHWC") -> bytes:
+    """Give the graph an input of `layout`, check it and return its bytes, free of anything that changes from run to run."""
     import onnx
+
+    from melanoma_edge.convert.onnx_rewrites import channels_first_input
 
     names = [value.name for value in (*proto.graph.input, *proto.graph.output)]
     if names != [INPUT_NAME, OUTPUT_NAME]:
         raise BadInput(f"the converter named input and output {names}: expected {[INPUT_NAME, OUTPUT_NAME]}")
     _canonical(proto.graph)
+    if layout == "NCHW":
+        channels_first_input(proto.graph)
+        _canonical(proto.graph)
     onnx.checker.check_model(proto, full_check=True)
     return proto.SerializeToString(deterministic=True)
 

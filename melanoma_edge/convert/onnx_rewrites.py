@@ -1,7 +1,7 @@
-"""Small rewrites of quantized ONNX graphs that change no result and let runtimes compute in integers.
+"""Small rewrites of ONNX graphs that change no result: for integer kernels, and for another order of the input's axes.
 
-In: a graph of QuantizeLinear/DequantizeLinear pairs as tf2onnx makes it from an int8 TFLite file, edited
-in place. Each rewrite is one function and exact: the same integers, differently written. What a
+In: a graph of QuantizeLinear/DequantizeLinear pairs as tf2onnx makes it from an int8 TFLite file (for the
+input's axes any graph of its), edited in place. Each rewrite is one function and exact: the same numbers, differently written. What a
 rewrite leaves without use stays in the graph; :func:`melanoma_edge.convert.onnx._canonical` drops it.
 
 Why: ONNX Runtime turns an operator between pairs into its integer kernel only where the types of its
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
+
+from melanoma_edge.errors import BadInput
 
 _SIGN = 128
 """What added to an int8 zero point, and to every int8 value, gives the uint8 that stands for the same number."""
@@ -79,6 +81,36 @@ def own_parameters(graph: GraphProto) -> None:
                 own.name = f"{node.input[0]}_{'scale' if position == 1 else 'zero_point'}_of_{node.output[0]}"
                 graph.initializer.append(own)
                 node.input[position] = own.name
+
+
+CHANNELS_FIRST = [0, 3, 1, 2]
+"""The transpose with which tf2onnx brings a picture [1, H, W, 3] into ONNX's own order, [1, 3, H, W]."""
+
+
+def channels_first_input(graph: GraphProto) -> None:
+    """Let the input be [1, 3, H, W] instead of [1, H, W, 3]: the transpose behind it goes, and no other comes.
+
+    For a graph without unused nodes. Raises BadInput where something else than that transpose reads the picture: then the graph would need another one.
+    """
+    [image] = [value for value in graph.input if value.name not in _constants(graph)]
+    readers = [node for node in graph.node if image.name in node.input]
+    turned = [node for node in readers if _permutation(node) == CHANNELS_FIRST]
+    if not readers or len(turned) < len(readers):
+        found = ", ".join(sorted({node.op_type for node in readers if node not in turned})) or "nothing"
+        raise BadInput(f"the picture goes into {found} before its axes are turned, so NCHW would cost more than it saves: export with --layout nhwc")
+    outputs = {node.output[0] for node in turned}
+    for node in graph.node:
+        node.input[:] = [image.name if name in outputs else name for name in node.input]
+    for node in turned:
+        graph.node.remove(node)
+    sizes = image.type.tensor_type.shape.dim
+    for size, value in zip(sizes, [sizes[axis].dim_value for axis in CHANNELS_FIRST]):
+        size.dim_value = value
+
+
+def _permutation(node: NodeProto) -> list[int] | None:
+    """Return how a Transpose orders its axes; None for another operator, and for one that says nothing."""
+    return next((list(attribute.ints) for attribute in node.attribute if node.op_type == "Transpose" and attribute.name == "perm"), None)
 
 
 def _grid(node: NodeProto, constants: dict[str, TensorProto]) -> tuple | None:

@@ -1,7 +1,7 @@
 """Keras to TFLite, with the names and the census that the bundle promises.
 
-In: a network with fixed batch 1 (float, or fake-quantized for int8). Out: the bytes of a ``.tflite`` file
-with input `image` and output `logits`.
+In: a network with fixed batch 1 (float, or fake-quantized for int8), and for int8 after training the pictures
+to calibrate on. Out: the bytes of a ``.tflite`` file with input `image` and output `logits`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections import Counter
 
 import numpy as np
 
-from melanoma_edge.contract import INPUT_NAME, OUTPUT_NAME, Precision, Quantization, Tensor
-from melanoma_edge.errors import BadInput
+from melanoma_edge.contract import INPUT_NAME, INTEGER, OUTPUT_NAME, Precision, Quantization, Tensor
+from melanoma_edge.errors import BadInput, ProofFailed
 
 IDENTIFIER = b"TFL3"
 HYBRID = {"CONV_2D": (5, "2.4.0"), "FULLY_CONNECTED": (12, "2.17.0")}
@@ -23,27 +23,34 @@ the error of the logits a third smaller than the converter's choice (1,024, dept
 for a tenth more bytes."""
 
 
-def convert(model, precision: Precision) -> bytes:
+def convert(model, precision: Precision, pictures: np.ndarray | None = None) -> bytes:
     """Return `model` (``tf_keras.Model``, batch 1) as TFLite of the given precision.
 
-    int8 wants a fake-quantized model; its input becomes uint8 with scale 1 and zero point 0, its
-    output stays float32. float16 keeps weights as float16, dynamic as int8 (:func:`quantize_weights`).
+    int8 wants a fake-quantized model, int8-ptq a float one and `pictures` (uint8 [n, size, size, 3], with 0 and 255 among
+    their bytes) on which the ranges of activations are measured; the input of both becomes uint8 with scale 1 and zero
+    point 0, their output stays float32. float16 keeps weights as float16, dynamic as int8 (:func:`quantize_weights`).
+    Raises ProofFailed where the input came out otherwise.
     """
     import tensorflow as tf
 
     from melanoma_edge.model.tensorflow import quiet
 
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    if precision in ("float16", "int8"):
+    if precision == "float16" or precision in INTEGER:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if precision == "int8":
+    if precision in INTEGER:
         converter.inference_input_type = tf.uint8
         converter.inference_output_type = tf.float32
+    if precision == "int8-ptq":
+        converter.representative_dataset = lambda: ([picture[np.newaxis].astype(np.float32)] for picture in pictures)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]  # what has no integer kernel is refused, not left float
     with quiet():
         content = converter.convert()
     content = _rename(content)
+    if precision in INTEGER:
+        _require_bytes(content)
     return quantize_weights(content) if precision == "dynamic" else content
 
 
@@ -126,6 +133,16 @@ def last_operators(content: bytes) -> list[str]:
 def named(content: bytes) -> bytes:
     """Return the file with input and output tensors, and its signature, named as the contract says."""
     return _rename(content)
+
+
+def _require_bytes(content: bytes) -> None:
+    """Raise ProofFailed unless the input takes a picture's bytes as they are: uint8, scale exactly 1, zero point 0."""
+    taken, _, _ = tensors(content)
+    if (taken.dtype, taken.quantization) != ("uint8", Quantization(scale=1.0, zero_point=0)):
+        raise ProofFailed(
+            f"the converter made an input of {taken.dtype} with {taken.quantization or 'no quantization'}: expected uint8, scale 1 and "
+            "zero point 0; give calibration pictures with black and white in them"
+        )
 
 
 def _rename(content: bytes) -> bytes:

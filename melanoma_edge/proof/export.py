@@ -2,7 +2,8 @@
 
 In: a complete run and the pictures that it names. Out: a bundle folder, whole or absent. Each artifact
 is run on the validation part to fit its own temperature and thresholds, and on the test part for its
-scores; then the finished bundle is verified as anybody would.
+scores; then the finished bundle is verified as anybody would. Training pictures are read only where
+something is quantized after training.
 """
 
 from __future__ import annotations
@@ -14,15 +15,31 @@ from pathlib import Path
 import numpy as np
 
 from melanoma_edge import NOTICE, calibration, host, metrics
-from melanoma_edge.contract import PRECISIONS, Artifact, DataFacts, Format, InputContract, Manifest, Precision, Priors
+from melanoma_edge.contract import (
+    INTEGER,
+    LAYOUTS,
+    ON_REQUEST,
+    PRECISIONS,
+    Artifact,
+    Calibration,
+    DataFacts,
+    Format,
+    InputContract,
+    Layout,
+    Manifest,
+    Precision,
+    Priors,
+    network_of,
+)
 from melanoma_edge.convert.bundle import EVIDENCE, GOLDEN, MANIFEST, SEEN, Golden
 from melanoma_edge.convert.card import model_card
 from melanoma_edge.convert.golden import write_golden
-from melanoma_edge.data import image
-from melanoma_edge.data.split import PARTS, TEST, VALIDATION
+from melanoma_edge.data import image, representative
+from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import new_folder, read_json, refuse_existing, sha256_file, to_json
 from melanoma_edge.model import run as runs
+from melanoma_edge.proof.comparison import compare
 from melanoma_edge.proof.parity_model import Parity
 from melanoma_edge.proof.subject import RUNTIME_OF, seen_of
 from melanoma_edge.proof.verify import ORIGIN_FILE, Pictures, verify
@@ -41,6 +58,7 @@ def export(
     *,
     formats: Sequence[Format] = (),
     precisions: Sequence[Precision] = (),
+    layout: Layout = "NHWC",
     data: Path | None = None,
     licence: str | None = None,
     force: bool = False,
@@ -49,32 +67,39 @@ def export(
 ) -> Parity:
     """Export `run` as the bundle `out` and return the outcome of its gates.
 
-    Without `formats` and `precisions`, everything that the run can give. `data` is where the run's pictures
+    Without `formats` and `precisions`, everything that the run can give but what is made on request only. ONNX files take
+    their input in the order of `layout`, TFLite files NHWC. `data` is where the run's pictures
     are now, if they moved. Without `licence`, the terms of the pictures are named where they are known. Raises BadInput for an existing `out` (unless `force`), an int8 asked of a run
-    without QAT, pictures that changed; nothing is left behind then.
+    without QAT, a layout that none of the files can have, pictures that changed; nothing is left behind then.
     """
     refuse_existing(out, force=force, mark=MANIFEST)
     opened = runs.open_run(run)
     wanted = plan(opened, formats, precisions)
+    layouts = _layouts(wanted, layout)
     progress("reading the validation and test pictures")
-    pictures = _held_out(opened, Path(data) if data else Path(opened.facts.root))
+    root = Path(data) if data else Path(opened.facts.root)
+    pictures = _held_out(opened, root)
+    representatives = _representatives(opened, root, progress) if any(precision == "int8-ptq" for _, precision in wanted) else None
     with new_folder(out, force=force, mark=MANIFEST) as folder:
         golden, golden_inputs = write_golden(folder, opened.recipe.image_size)
-        contents, keras_logits = _convert(opened, wanted, golden_inputs, progress)
+        contents, keras_logits = _convert(opened, wanted, layouts, golden_inputs, representatives, progress)
         for name, content in contents.items():
             (folder / name).write_bytes(content)
-        artifacts, logits = [], {}
+        artifacts, logits, tested = [], {}, {}
         for fmt, precision in wanted:
             name = artifact_name(opened, fmt, precision)
             progress(f"running {name}")
             found = process.run_logits(RUNTIME_OF[fmt], folder / name, np.concatenate([golden_inputs, pictures.inputs]))
             logits[name] = found[: len(golden_inputs)]
-            artifacts.append(_artifact(opened, folder / name, fmt, precision, contents, found[len(golden_inputs) :], pictures))
+            artifact = _artifact(opened, folder / name, fmt, precision, contents, found[len(golden_inputs) :], pictures)
+            calibration = representatives[1] if precision == "int8-ptq" else None
+            artifacts.append(artifact.model_copy(update={"layout": layouts[fmt], "calibration": calibration}))
+            tested[name] = found[len(golden_inputs) :][pictures.unseen]
         rows = {name: tuple(map(tuple, values.astype(float).tolist())) for name, values in (keras_logits | logits).items()}
         (folder / GOLDEN).write_text(to_json(Golden(schema_version=1, pictures=tuple(golden), logits=rows).model_dump(mode="json")), encoding="utf-8")
         (folder / SEEN).write_text("\n".join(sorted(seen_of(opened))) + "\n", encoding="utf-8")
         (folder / "labels.txt").write_text("\n".join(opened.facts.classes) + "\n", encoding="utf-8")
-        _seal(opened, folder, Path(out), artifacts, licence)
+        _seal(opened, folder, Path(out), artifacts, licence, tested, pictures)
     origin = Path(out) / EVIDENCE
     origin.mkdir(exist_ok=True)
     (origin / ORIGIN_FILE).write_text(to_json({"run": str(opened.path.resolve())}), encoding="utf-8")
@@ -89,12 +114,16 @@ def plan(run: runs.Run, formats: Sequence[Format], precisions: Sequence[Precisio
             raise BadInput(f"there is no precision {precision!r}: expected some of {', '.join(PRECISIONS['tflite'])}")
     can_int8 = "qat" in run.facts.weights
     if "int8" in precisions and not can_int8:
-        raise BadInput(f"int8 needs quantization-aware training, and the run {run.path} had none (qat_epochs = 0): train with --set qat_epochs=8")
+        raise BadInput(
+            f"int8 needs quantization-aware training, and the run {run.path} had none (qat_epochs = 0): train with --set qat_epochs=8, "
+            "or ask for int8-ptq, which is quantized after training"
+        )
     made = [
         (fmt, precision)
         for fmt, possible in PRECISIONS.items()
         for precision in possible
-        if (not formats or fmt in formats) and (precision in precisions if precisions else precision != "int8" or can_int8)
+        if (not formats or fmt in formats)
+        and (precision in precisions if precisions else precision not in ON_REQUEST and network_of(precision) in run.facts.weights)
     ]
     if not made:
         table = "; ".join(f"{fmt}: {', '.join(possible)}" for fmt, possible in PRECISIONS.items())
@@ -107,7 +136,23 @@ def artifact_name(run: runs.Run, fmt: Format, precision: Precision) -> str:
     return f"{run.recipe.name}-{precision}.{fmt}"
 
 
-def _convert(run: runs.Run, wanted, golden_inputs: np.ndarray, progress: Progress) -> tuple[dict[str, bytes], dict[str, np.ndarray]]:
+def _layouts(wanted: Sequence[tuple[Format, Precision]], layout: Layout) -> dict[Format, Layout]:
+    """Return in which order the files of each format take their input; raises BadInput where none can have `layout`."""
+    made = {fmt for fmt, _ in wanted}
+    if not any(layout in LAYOUTS[fmt] for fmt in made):
+        able = " or ".join(fmt for fmt, possible in LAYOUTS.items() if layout in possible)
+        raise BadInput(f"{layout} is for {able} files, and none was asked for ({', '.join(sorted(made))}): export with --{able} too, or without --layout")
+    return {fmt: layout if layout in LAYOUTS[fmt] else LAYOUTS[fmt][0] for fmt in made}
+
+
+def _convert(
+    run: runs.Run,
+    wanted,
+    layouts: dict[Format, Layout],
+    golden_inputs: np.ndarray,
+    representatives: tuple[np.ndarray, Calibration] | None,
+    progress: Progress,
+) -> tuple[dict[str, bytes], dict[str, np.ndarray]]:
     """Return ({file name: bytes}, {Keras network: logits of the golden pictures})."""
     from melanoma_edge.model.tensorflow import require
 
@@ -121,10 +166,9 @@ def _convert(run: runs.Run, wanted, golden_inputs: np.ndarray, progress: Progres
     keras_logits = {}
     size = run.recipe.image_size
     keras.backend.clear_session()  # names in the files must not depend on what the process did before
-    properties = _properties(run)
-    int8 = None
+    integers: dict[Precision, bytes] = {}
     for which in run.facts.weights:
-        precisions = [(fmt, precision) for fmt, precision in wanted if (precision == "int8") == (which == "qat")]
+        precisions = [(fmt, precision) for fmt, precision in wanted if network_of(precision) == which]
         if not precisions:
             continue
         model = runs.load_keras(run.path, which, batch=1)
@@ -132,14 +176,16 @@ def _convert(run: runs.Run, wanted, golden_inputs: np.ndarray, progress: Progres
         for fmt, precision in precisions:
             name = artifact_name(run, fmt, precision)
             progress(f"converting {name}")
+            properties = _properties(run, layouts[fmt])
+            measured = representatives[0] if representatives else None
+            if precision in INTEGER and precision not in integers:
+                integers[precision] = tflite.convert(model, precision, measured)
             if fmt == "tflite":
-                contents[name] = tflite.convert(model, precision)
-                int8 = contents[name] if precision == "int8" else int8
-            elif precision == "int8":
-                int8 = int8 or tflite.convert(model, "int8")
-                contents[name] = onnx.with_properties(onnx.from_tflite(int8), properties)
+                contents[name] = integers[precision] if precision in INTEGER else tflite.convert(model, precision)
+            elif precision in INTEGER:
+                contents[name] = onnx.with_properties(onnx.from_tflite(integers[precision], layouts[fmt]), properties)
             else:
-                contents[name] = onnx.with_properties(onnx.from_keras(model, size), properties)
+                contents[name] = onnx.with_properties(onnx.from_keras(model, size, layouts[fmt]), properties)
     return contents, keras_logits
 
 
@@ -154,7 +200,7 @@ def _artifact(run: runs.Run, file: Path, fmt: Format, precision: Precision, cont
     else:
         (tensor_in, tensor_out), quantum = onnx.tensors(content), None
         operators, weights = onnx.census(content)
-        if precision == "int8":
+        if precision in INTEGER:
             quantum = onnx.quantum(content)
     training, deployment = run.priors()
     positive = run.recipe.positive_class or None
@@ -187,14 +233,19 @@ def _artifact(run: runs.Run, file: Path, fmt: Format, precision: Precision, cont
     )
 
 
-def _seal(run: runs.Run, folder: Path, out: Path, artifacts: list[Artifact], licence: str | None) -> None:
-    """Write the model card and, last, the manifest with the hash of every file."""
+def _seal(
+    run: runs.Run, folder: Path, out: Path, artifacts: list[Artifact], licence: str | None, tested: dict[str, np.ndarray], pictures: Pictures
+) -> None:
+    """Write the model card and, last, the manifest with the hash of every file.
+
+    `tested` holds each artifact's logits of the test part, the unseen ones of `pictures`.
+    """
     training, deployment = run.priors()
     counts = read_json(run.path / runs.DATA_FILE, "a run's data report")["counts"]
     licences = counts.get("licences", {})
     if licence is None:
         licence = LICENCE_OF_DATA.format(licences=", ".join(f"{name} ({count})" for name, count in licences.items())) if licences else LICENCE
-    used = {"qat" if artifact.precision == "int8" else "float" for artifact in artifacts}
+    used = {artifact.network for artifact in artifacts}
     size = run.recipe.image_size
     manifest = Manifest(
         name=out.name.removesuffix(".bundle"),
@@ -220,6 +271,7 @@ def _seal(run: runs.Run, folder: Path, out: Path, artifacts: list[Artifact], lic
         licence=licence,
         files={artifact.path: artifact.sha256 for artifact in artifacts},
     )
+    manifest = manifest.model_copy(update={"comparisons": compare(manifest, tested, pictures.labels[pictures.unseen], pictures.groups[pictures.unseen])})
     (folder / "MODEL_CARD.md").write_text(model_card(manifest), encoding="utf-8")
     files = {file.relative_to(folder).as_posix(): sha256_file(file) for file in sorted(folder.rglob("*")) if file.is_file()}
     (folder / MANIFEST).write_text(to_json(manifest.model_copy(update={"files": files}).model_dump(mode="json")), encoding="utf-8")
@@ -228,6 +280,29 @@ def _seal(run: runs.Run, folder: Path, out: Path, artifacts: list[Artifact], lic
 def _held_out(run: runs.Run, data: Path) -> Pictures:
     """Decode the run's validation and test pictures; raises BadInput where one is missing or changed."""
     rows = [*run.part(VALIDATION), *run.part(TEST)]
+    unseen = np.array([row.part == TEST for row in rows])
+    return Pictures(
+        description=f"validation and test pictures of {data.name}",
+        inputs=_read(run, data, rows),
+        names=tuple(row.path for row in rows),
+        labels=np.array([run.facts.classes.index(row.label) for row in rows]),
+        groups=np.array([row.group for row in rows]),
+        unseen=unseen,
+        account={"used": len(rows), "seen_in_training": int((~unseen).sum()), "unseen": int(unseen.sum())},
+    )
+
+
+def _representatives(run: runs.Run, data: Path, progress: Progress) -> tuple[np.ndarray, Calibration]:
+    """Choose and decode the training pictures that post-training quantization calibrates on; raises as :func:`_held_out` does."""
+    rows = run.part(TRAIN)
+    chosen = [rows[position] for position in representative.choose([row.sha256 for row in rows], [row.label for row in rows], run.recipe.seed)]
+    progress(f"reading {len(chosen)} training pictures to calibrate on")
+    known = representative.record([row.sha256 for row in chosen], [row.label for row in chosen])
+    return representative.with_whole_range(_read(run, data, chosen)), known
+
+
+def _read(run: runs.Run, data: Path, rows: Sequence[runs.SplitRow]) -> np.ndarray:
+    """Decode pictures of the run, uint8 [n, size, size, 3]; raises BadInput where one is missing or changed."""
     inputs = []
     for row in rows:
         try:
@@ -238,24 +313,15 @@ def _held_out(run: runs.Run, data: Path) -> Pictures:
         if hashlib.sha256(content).hexdigest() != row.sha256:
             raise BadInput(f"{data / row.path} changed since the run was trained: restore it, or train again")
         inputs.append(image.square(picture, run.recipe.image_size))
-    unseen = np.array([row.part == TEST for row in rows])
-    return Pictures(
-        description=f"validation and test pictures of {data.name}",
-        inputs=np.stack(inputs),
-        names=tuple(row.path for row in rows),
-        labels=np.array([run.facts.classes.index(row.label) for row in rows]),
-        groups=np.array([row.group for row in rows]),
-        unseen=unseen,
-        account={"used": len(rows), "seen_in_training": int((~unseen).sum()), "unseen": int(unseen.sum())},
-    )
+    return np.stack(inputs)
 
 
-def _properties(run: runs.Run) -> dict[str, str]:
+def _properties(run: runs.Run, layout: Layout) -> dict[str, str]:
     """Return what ONNX files carry in metadata_props."""
     return {
         "notice": NOTICE,
         "classes": "\n".join(run.facts.classes),
         "recipe": run.recipe.name,
-        "input": f"{run.recipe.image_size} x {run.recipe.image_size} RGB, 0..255, NHWC",
+        "input": f"{run.recipe.image_size} x {run.recipe.image_size} RGB, 0..255, {layout}",
         "output": "logits",
     }

@@ -190,12 +190,8 @@ def task(
     """
     heights = [len(names) + 0.8, len(classes) + 0.4]
     drawn, (top, bottom) = figure(theme, 1.9 + 0.36 * sum(heights), rows=2, height_ratios=heights)
-    for place, (label, found) in enumerate(losses):
-        known = [(index, gain_in_points(found[key])) for index, key in enumerate(names) if key in found and found[key].value is not None]
-        intervals(top, known, offset(place, len(losses)), series_style(theme, place), label)
-    row_labels(top, theme, list(names.values()))
+    _losses(top, theme, losses, names)
     top.axvline(-bound * 100, color=theme.bound, linewidth=1.4, linestyle=(0, (4, 2)), label=f"bound: {bound * 100:g} point lost")
-    top.set_xlabel("change in points, with 95 % interval")
     title(top, "What the gate judges")
     legend_above(top, theme)
     for place, (label, change) in enumerate(changes):
@@ -205,9 +201,16 @@ def task(
     bottom.margins(x=0.24)
     title(bottom, "Recall of each class")
     bottom.set_xlabel("change in points (left: int8 is worse)")
-    for axes in (top, bottom):
-        axes.axvline(0, color=theme.muted, linewidth=1)
-        axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    bottom.axvline(0, color=theme.muted, linewidth=1)
+    bottom.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    return png(drawn)
+
+
+def comparisons(theme: Theme, losses: Sequence[tuple[str, dict[str, Interval]]], names: dict[str, str]) -> bytes:
+    """Draw, in points, how one artifact differs from another: a mark a (label, losses) in the row of each of `names`."""
+    drawn, axes = figure(theme, 1.2 + 0.62 * len(names))
+    _losses(axes, theme, losses, names)
+    legend_above(axes, theme)
     return png(drawn)
 
 
@@ -234,6 +237,17 @@ def latency(theme: Theme, rows: Sequence[tuple[str, np.ndarray]], headline: str 
     axes.grid(axis="x", color=theme.grid)
     axes.set_xlabel("milliseconds an inference, batch 1 (log scale)")
     return png(drawn)
+
+
+def _losses(axes, theme: Theme, losses: Sequence[tuple[str, dict[str, Interval]]], names: dict[str, str]) -> None:
+    """Draw losses (shares) as changes in points with their intervals, a row a figure."""
+    for place, (label, found) in enumerate(losses):
+        known = [(index, gain_in_points(found[key])) for index, key in enumerate(names) if key in found and found[key].value is not None]
+        intervals(axes, known, offset(place, len(losses)), series_style(theme, place), label)
+    row_labels(axes, theme, list(names.values()))
+    axes.axvline(0, color=theme.muted, linewidth=1)
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    axes.set_xlabel("change in points, with 95 % interval")
 
 
 def _changes(axes, theme: Theme, known: Sequence[tuple[int, float]], shift: float, style: tuple[str, str, str], *, numbers: bool) -> None:

@@ -77,6 +77,7 @@ def report(
         cards=report_view.cards(material),
         facts=report_view.facts(material),
         table=report_view.score_table(material),
+        quantized=report_view.quantized(material),
         plots=_plots(material, test, progress),
         augmented=_augmented(material),
         examples=None if isinstance(test, Gap) else _examples(material.run, test, progress),
@@ -119,6 +120,11 @@ def _plots(material: Material, test: TestPart | Gap, progress: Progress) -> dict
     if scored:
         series = [(f"{network.title} {network.detail}", network.scores.recall) for network in scored]
         add("recall", f"Recall of each class with its 95 % interval; {_recall_words(scored[0])}", plots.recall_dots, classes, positive, series)
+    compared = report_view.quantized(material)
+    if compared is not None:
+        words = "; ".join(f"{label}: {', '.join(report_view.changes(one.losses))}" for label, one in compared["comparisons"])
+        series = [(label, one.losses) for label, one in compared["comparisons"]]
+        add("quantized", f"Change in points on the test part: {words}", plots.comparisons, series, report_view.LOSSES)
     if not isinstance(material.run, Gap):
         history = material.run.history()
         if history:
@@ -176,7 +182,7 @@ def _parity_plots(add, plots, material: Material) -> None:
     tasks = [(label, gate) for label, gate in done if gate.name == "task"]
     if tasks:
         label, first = tasks[0]
-        words = [f"{report_view.LOSSES.get(name, name)} {0 - loss.value * 100:+.1f}" for name, loss in first.losses.items() if loss.value is not None]
+        words = report_view.changes(first.losses)
         moved = [f"{name} {change * 100:+.1f}" for name, change in first.recall_change.items() if change is not None]
         alt = f"Change of {label} against float32, in points: {', '.join(words)}. Recall: {', '.join(moved)}"
         losses = [(name, gate.losses) for name, gate in tasks]

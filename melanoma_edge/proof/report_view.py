@@ -147,6 +147,54 @@ def score_table(material: Material) -> list[dict[str, Any]]:
     return [{"title": "Whole test part", "rows": rows}, {"title": "Recall of each class", "rows": recall}]
 
 
+QUANTIZED = {
+    "balanced_accuracy": ("balanced_accuracy", "Balanced accuracy", "share"),
+    "positive_auc": ("positive_auc", "AUC of {positive}", "index"),
+    "positive_sensitivity": ("positive_sensitivity_of_decision", "Sensitivity for {positive} at the fitted threshold", "share"),
+}
+"""Loss of a comparison: (the score that it is a loss of, label, kind)."""
+MADE = {"float32": "not rounded", "int8-ptq": "after training", "int8": "in training"}
+"""Where an artifact's rounding came about, by its precision."""
+
+
+def quantized(material: Material) -> dict[str, Any] | None:
+    """Return float32, int8 quantized after training and int8 of quantization-aware training side by side; None where they are not compared.
+
+    `columns` are (artifact, words); `comparisons` (label, comparison); `rows` a figure each: its value for every
+    artifact and its loss in every comparison.
+    """
+    manifest = material.bundle.manifest if material.bundle else None
+    if manifest is None or not manifest.comparisons:
+        return None
+    found = manifest.comparisons
+    named = {manifest.artifact(name).precision: manifest.artifact(name) for one in found for name in (one.reference, one.candidate)}
+    columns = [named[precision] for precision in MADE if precision in named]
+    rows = [
+        {
+            "key": f"quantized/{loss}",
+            "label": _label(label, material),
+            "kind": kind,
+            "cells": [getattr(artifact.scores, score) if artifact.scores else None for artifact in columns],
+            "losses": [one.losses[loss] for one in found],
+        }
+        for loss, (score, label, kind) in QUANTIZED.items()
+        if material.positive or not loss.startswith("positive")
+    ]
+    calibration = named["int8-ptq"].calibration
+    return {
+        "columns": [(artifact, MADE[artifact.precision]) for artifact in columns],
+        "comparisons": [(f"{manifest.artifact(one.candidate).precision} − {manifest.artifact(one.reference).precision}", one) for one in found],
+        "rows": rows,
+        "format": columns[0].format,
+        "calibration": calibration,
+    }
+
+
+def changes(losses: dict[str, Interval]) -> list[str]:
+    """Return losses (shares) as changes in points, in words."""
+    return [f"{LOSSES.get(name, name)} {0 - loss.value * 100:+.1f}" for name, loss in losses.items() if loss.value is not None]
+
+
 def training(run: runs.Run) -> list[tuple[str, str]]:
     """Return what the training was, in words."""
     recipe, history = run.recipe, run.history()

@@ -65,7 +65,8 @@ def verify(
         pictures = _labelled(opened, data, metadata, cache or cache_folder()) if data is not None else _probes(opened)
     here = process.available()
     _check_required(require, here)
-    wanted = asked([*runtimes, *(name for name in require if name in RUNTIMES and RUNTIMES[name].runs_artifacts)] if runtimes else [])
+    wanted = [name for name in asked(runtimes) if runtimes or here[name].available or not RUNTIMES[name].gpu]
+    wanted += [name for name in require if name in RUNTIMES and RUNTIMES[name].runs_artifacts and name not in wanted]
     peers = [RUNTIMES[name].peer for name in wanted if RUNTIMES[name].peer]
     golden = np.stack([image.load(opened.path / picture.file, opened.manifest.input.width) for picture in opened.golden.pictures])
     inputs = np.concatenate([golden, pictures.inputs])
@@ -116,7 +117,7 @@ def _run(bundle: Bundle, runtimes: Sequence[str], here, inputs: np.ndarray, prog
             progress(f"{artifact.name} on {runtime}")
             try:
                 logits[key] = process.run_logits(runtime, bundle.file(artifact), inputs, contract=bundle.manifest.input)
-                if (artifact.format, artifact.precision, row.module) == ("onnx", "int8", RUNTIMES["onnxruntime"].module) and not row.gpu:
+                if (artifact.format, artifact.integer, row.module) == ("onnx", True, RUNTIMES["onnxruntime"].module) and not row.gpu:
                     censuses[key] = process.run_census(runtime, bundle.file(artifact))
             except RuntimeFailed as error:
                 if row.peer is None:

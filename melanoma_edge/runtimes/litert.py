@@ -33,7 +33,7 @@ class LiteRT(Runtime):
         self._interpreter.allocate_tensors()
 
     def prepare(self, image: np.ndarray) -> None:
-        self._interpreter.set_tensor(self._input, self.tensor(image[np.newaxis]))
+        self._interpreter.set_tensor(self._input, self.tensor(image))
 
     def invoke(self) -> None:
         self._interpreter.invoke()

@@ -61,7 +61,7 @@ class OnnxRuntime(Runtime):
         self._binding.bind_output(outputs[0].name)
 
     def prepare(self, image: np.ndarray) -> None:
-        self._bound = self.tensor(image[np.newaxis])
+        self._bound = self.tensor(image)
         self._binding.bind_cpu_input(self._input, self._bound)
 
     def invoke(self) -> None:

@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -29,15 +29,20 @@ class RuntimeFailed(Error):
 
 @dataclass(frozen=True)
 class Signature:
-    """What a loaded model takes and gives: pictures [1, height, width, 3] (NHWC) or [1, 3, height, width] (NCHW) to logits [1, classes]."""
+    """What a loaded model takes and gives: a picture of `dtype`, its axes in the order of `layout`, to logits [1, classes]."""
 
     height: int
     width: int
     dtype: str
     classes: int
-    layout: Literal["NHWC", "NCHW"] = "NHWC"
+    layout: str = "NHWC"
     quantization: Quantization | None = None
     """Of an integer input, where the file states it."""
+
+    def tensor(self, image: np.ndarray) -> np.ndarray:
+        """Return the model's input for a picture (uint8 [height, width, 3]): a batch of one, contiguous, the same numbers."""
+        ordered = image if self.layout == "NHWC" else image.transpose(2, 0, 1)
+        return np.ascontiguousarray(ordered[np.newaxis], dtype=self.dtype)
 
     def check(self, images: np.ndarray) -> None:
         """Raise BadInput unless `images` is uint8 [N, height, width, 3]."""
@@ -78,16 +83,13 @@ class Runtime(Protocol):
         """Return the logits, float32 [classes], of the last :meth:`invoke`."""
         ...
 
-    def tensor(self, images: np.ndarray) -> np.ndarray:
-        """Return pictures, uint8 [N, height, width, 3], as the loaded model takes them."""
-        taken, contract = self.signature, self.contract
-        plain = taken.dtype != "int8" and taken.quantization in (None, Quantization(scale=1.0, zero_point=0))
-        if plain and (contract is None or contract.raw):
-            given = images.astype(taken.dtype)
-            return np.ascontiguousarray(given.transpose(0, 3, 1, 2)) if taken.layout == "NCHW" else given
-        contract = contract or InputContract(width=taken.width, height=taken.height)
+    def tensor(self, image: np.ndarray) -> np.ndarray:
+        """Return a picture, uint8 [height, width, 3], as the loaded model takes it: a batch of one."""
+        taken, contract = self.signature, self.contract or InputContract(width=self.signature.width, height=self.signature.height)
+        if contract.raw and taken.dtype != "int8" and taken.quantization in (None, Quantization(scale=1.0, zero_point=0)):
+            return taken.tensor(image)
         values = input_table.table(contract, taken.dtype, taken.quantization)
-        return input_table.look_up(images, values, channels=contract.channels, layout=taken.layout)
+        return input_table.look_up(image[np.newaxis], values, channels=contract.channels, layout=taken.layout)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Return float32 [N, classes] for uint8 [N, height, width, 3], one picture at a time."""

@@ -33,7 +33,7 @@ class KerasFile(Runtime):
         self._constant = tf.constant
 
     def prepare(self, image: np.ndarray) -> None:
-        self._bound = self._constant(self.tensor(image[np.newaxis]))
+        self._bound = self._constant(self.tensor(image))
 
     def invoke(self) -> None:
         self._given = self._network(self._bound)
@@ -72,7 +72,7 @@ class OnnxFile(Runtime):
         return found.shape[1] if found.ndim == 2 else 0
 
     def prepare(self, image: np.ndarray) -> None:
-        self._bound = self.tensor(image[np.newaxis])
+        self._bound = self.tensor(image)
 
     def invoke(self) -> None:
         self._given = self._loaded.run(None, {self._input: self._bound})[0]

@@ -229,12 +229,31 @@ def snap_biases(quantized: keras.Model) -> float:
     return largest
 
 
+def output_grid(layer: keras.layers.Layer) -> tuple[float, int] | None:
+    """Return (scale, zero point as int8) of what `layer` quantizes its output to, None where it does not.
+
+    The zero point is moved to a whole number as TensorFlow's fake quantization does it.
+    """
+    known = _output_range(layer)
+    if known is None:
+        return None
+    low, high = known
+    scale = (high - low) / 255
+    return scale, int(np.clip(np.rint(-low / scale), 0, 255)) - 128
+
+
 def _output_scale(layer: keras.layers.Layer) -> float | None:
     """Return the scale of the range that `layer` quantizes its output to, None where it does not."""
+    known = _output_range(layer)
+    return None if known is None else (known[1] - known[0]) / 255
+
+
+def _output_range(layer: keras.layers.Layer) -> tuple[float, float] | None:
+    """Return the range that `layer` quantizes its output to, None where it does not."""
     if isinstance(layer, quantize_layer.QuantizeLayer):
-        return (layer.quantizer.init_max - layer.quantizer.init_min) / 255
+        return layer.quantizer.init_min, layer.quantizer.init_max
     configuration = getattr(layer, "quantize_config", None)
     if isinstance(configuration, PinnedOutput):
-        return (configuration.high - configuration.low) / 255
+        return configuration.low, configuration.high
     variables = _moving_range(layer)
-    return None if variables is None else (float(variables[1].numpy()) - float(variables[0].numpy())) / 255
+    return None if variables is None else (float(variables[0].numpy()), float(variables[1].numpy()))

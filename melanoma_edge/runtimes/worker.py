@@ -60,7 +60,17 @@ def census(job: dict, _: Progress) -> dict:
     return create(job["runtime"], {}).census(Path(job["model"]), Path(job["folder"]))
 
 
-KINDS = {"logits": logits, "times": times, "probe": probe, "census": census}
+def layers(job: dict, _: Progress) -> dict:
+    """Write the tensors that a model which gives several makes of several inputs to the file that the job names."""
+    with np.load(job["given"]) as given:
+        inputs = {name: given[name] for name in given.files}
+    found, facts = create(job["runtime"], job["options"]).tensors(Path(job["model"]), inputs, job["wanted"])
+    with explained(Path(job["tensors"])):
+        np.savez(job["tensors"], **found)
+    return facts
+
+
+KINDS = {"logits": logits, "times": times, "probe": probe, "census": census, "layers": layers}
 
 
 def main(path: str) -> None:

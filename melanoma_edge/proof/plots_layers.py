@@ -23,7 +23,7 @@ def layers(theme: Theme, names: Sequence[str], pairs: Sequence[tuple[str, Sequen
     places = np.arange(len(names))
     for place, (label, whole, alone) in enumerate(pairs):
         colour = ([theme.accent, theme.second, *theme.others])[place % (2 + len(theme.others))]
-        style = dict(color=colour, marker="oDs^v"[place % 5], markersize=3.6, linewidth=1.6)
+        style = dict(color=colour, marker="oDs^v"[place % 5], markersize=max(2.8, 5.2 - 0.8 * place), linewidth=1.6)
         off, decibels = [share for share, _ in whole], [np.nan if ratio is None else ratio for _, ratio in whole]
         top.plot(places, off, label=plain(label), zorder=4 + place, **style)
         top.plot(places, alone, color=colour, linewidth=1.1, linestyle=(0, (1, 1.6)), zorder=3)

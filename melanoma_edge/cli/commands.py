@@ -270,18 +270,31 @@ def export(run, tflite, onnx, precision, layout, out, data, licence, own, force,
 @click.option("--model", type=FOLDER, metavar="FILE", help="The model file that the bundle was made from [default: the one that it remembers].")
 @click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="What to run: a runtime, kernels, arm64, browser, or all; may be repeated [default: those of this machine].")
 @click.option("--require", multiple=True, metavar="RUNTIME", help="Fail (exit 3) when this runtime, or `task`, cannot be tried.")
+@click.option("--layers", is_flag=True, help="Instead of the gates: find the layer where two runtimes part, and fail (exit 1) when rounding does not explain its error.")
 @cache_option
 @json_option
-def verify(bundle, data, metadata, run, model, runtimes, require, cache, as_json, quiet, verbose):
+def verify(bundle, data, metadata, run, model, runtimes, require, layers, cache, as_json, quiet, verbose):
     """Carry out every parity gate that this machine can, for every artifact and runtime.
+
+    With --layers, compare the tensors of every layer instead, end to end and each layer alone: int8 TFLite with
+    the fake-quantized network, int8 ONNX with int8 TFLite, float32 alike, and other kernels with LiteRT.
 
     \b
     Example: melanoma-edge verify my.bundle --data photographs
     Example: melanoma-edge verify my.bundle --runtime all
+    Example: melanoma-edge verify my.bundle --layers
     """
+    screen = _show(quiet, verbose)
+    if layers:
+        from melanoma_edge.cli.show_layers import show_layers
+        from melanoma_edge.proof.layers import look
+
+        with screen.steps("looking into layers") as progress:
+            found = look(bundle, data=data, metadata=metadata, cache=cache, run=run, runtimes=runtimes, require=require, command=_line(), progress=progress)
+        show_layers(screen, found, as_json)
+        return _fail_if_suspect(found)
     from melanoma_edge.proof.verify import verify as library
 
-    screen = _show(quiet, verbose)
     with screen.steps("verifying") as progress:
         parity = library(bundle, data=data, metadata=metadata, cache=cache, run=run, model=model, runtimes=runtimes, require=require, command=_line(), progress=progress)
     screen.parity(parity, as_json)
@@ -485,3 +498,12 @@ def _fail_if(parity) -> None:
 
         names = ", ".join(f"{gate.name} ({gate.artifact} on {gate.runtime})" for gate in parity.failed)
         raise ProofFailed(f"{len(parity.failed)} gate{'s' if len(parity.failed) > 1 else ''} failed: {names}")
+
+
+def _fail_if_suspect(found) -> None:
+    """Exit with 1 when a layer's own error is more than rounding."""
+    if found.suspects:
+        from melanoma_edge.errors import ProofFailed
+
+        names = ", ".join(f"{row.layer} ({pair.artifact} on {pair.runtime} against {pair.reference})" for pair, row in found.suspects)
+        raise ProofFailed(f"{len(found.suspects)} suspect layer{'s' if len(found.suspects) > 1 else ''}: {names}")

@@ -130,6 +130,8 @@ def _configuration(layer: keras.layers.Layer):
     fused = any(isinstance(follower, (keras.layers.BatchNormalization, keras.layers.ReLU)) for follower in followers)
     if isinstance(layer, keras.layers.BatchNormalization) and fused:
         return NoOpQuantizeConfig()
+    if isinstance(layer, keras.layers.Add) and followers and all(isinstance(follower, keras.layers.ReLU) for follower in followers):
+        return NoOpQuantizeConfig()
     if isinstance(layer, keras.layers.ReLU) and layer.max_value is not None:
         return PinnedOutput(0.0, float(layer.max_value))
     if isinstance(layer, keras.layers.DepthwiseConv2D) and fused:
@@ -204,17 +206,19 @@ def snap_biases(quantized: keras.Model) -> float:
     (a change of at most half a unit) the simulation computes what the integers will. Where a
     BatchNormalization follows, its beta takes the change up.
 
-    `quantized` is a chain of layers, as :mod:`melanoma_edge.model.network` builds them. Returns the
-    largest change, in units of the grid (at most 0.5).
+    Returns the largest change, in units of the grid (at most 0.5).
     """
-    scale, largest = None, 0.0
-    for position, layer in enumerate(quantized.layers):
-        inner = getattr(layer, "layer", None)
+    scales: dict[str, float | None] = {}
+    largest = 0.0
+    for layer in quantized.layers:  # each behind those that it reads
+        inner, source = getattr(layer, "layer", None), _source(layer)
+        scale = None if source is None else scales[source.name]
+        scales[layer.name] = _output_scale(layer) or scale
         if isinstance(inner, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)):
             values = {variable.name.split("/")[-1].split(":")[0]: variable.numpy() for variable in layer.non_trainable_variables}
             bound = next(value for name, value in values.items() if name.endswith("kernel_max"))
             step = scale * np.atleast_1d(bound).astype(np.float64) / 127  # symmetric, narrow range: -127..127
-            follower = getattr(quantized.layers[position + 1], "layer", None) if position + 1 < len(quantized.layers) else None
+            follower = next((getattr(node.outbound_layer, "layer", None) for node in layer.outbound_nodes), None)
             if isinstance(follower, keras.layers.BatchNormalization):
                 gain = follower.gamma.numpy().astype(np.float64) / np.sqrt(follower.moving_variance.numpy().astype(np.float64) + follower.epsilon)
                 step, bias = step * np.abs(gain), follower.beta.numpy() - follower.moving_mean.numpy() * gain
@@ -225,16 +229,40 @@ def snap_biases(quantized: keras.Model) -> float:
             change = np.rint(bias / step) * step - bias
             target.assign(target.numpy() + change)
             largest = max(largest, float(np.max(np.abs(change) / step)))
-        scale = _output_scale(layer) or scale
     return largest
+
+
+def _source(layer: keras.layers.Layer) -> keras.layers.Layer | None:
+    """Return the first layer that `layer` reads, None for the input."""
+    sources = layer.inbound_nodes[0].inbound_layers
+    return next(iter(sources), None) if isinstance(sources, list) else sources
+
+
+def output_grid(layer: keras.layers.Layer) -> tuple[float, int] | None:
+    """Return (scale, zero point as int8) of what `layer` quantizes its output to, None where it does not.
+
+    The zero point is moved to a whole number as TensorFlow's fake quantization does it.
+    """
+    known = _output_range(layer)
+    if known is None:
+        return None
+    low, high = known
+    scale = (high - low) / 255
+    return scale, int(np.clip(np.rint(-low / scale), 0, 255)) - 128
 
 
 def _output_scale(layer: keras.layers.Layer) -> float | None:
     """Return the scale of the range that `layer` quantizes its output to, None where it does not."""
+    known = _output_range(layer)
+    return None if known is None else (known[1] - known[0]) / 255
+
+
+def _output_range(layer: keras.layers.Layer) -> tuple[float, float] | None:
+    """Return the range that `layer` quantizes its output to, None where it does not."""
     if isinstance(layer, quantize_layer.QuantizeLayer):
-        return (layer.quantizer.init_max - layer.quantizer.init_min) / 255
+        return layer.quantizer.init_min, layer.quantizer.init_max
     configuration = getattr(layer, "quantize_config", None)
     if isinstance(configuration, PinnedOutput):
-        return (configuration.high - configuration.low) / 255
+        return configuration.low, configuration.high
     variables = _moving_range(layer)
-    return None if variables is None else (float(variables[1].numpy()) - float(variables[0].numpy())) / 255
+    return None if variables is None else (float(variables[0].numpy()), float(variables[1].numpy()))

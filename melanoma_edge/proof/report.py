@@ -81,6 +81,7 @@ def report(
         plots=_plots(material, test, progress),
         augmented=_augmented(material),
         examples=None if isinstance(test, Gap) else _examples(material.run, test, progress),
+        layer_pairs=() if isinstance(material.layers, Gap) else report_view.layer_pairs(material),
         gate_groups=() if isinstance(material.parity, Gap) else report_view.gate_groups(material.parity.gates),
         data=report_view.data(material),
         conditions=report_view.conditions(material, command),
@@ -92,6 +93,16 @@ def report(
             file.parent.mkdir(exist_ok=True)
         write_text(file, content)
     return file
+
+
+def _layers_plot(add, material: Material) -> None:
+    """Add the plot of the layers, where int8 was compared."""
+    from melanoma_edge.proof import plots_layers
+
+    names, lines = report_view.layer_lines(material)
+    if lines:
+        words = [f"{label}: {'no value differs' if not any(off for off, _ in whole) else f'{whole[-1][0]:.1%} of the logits differ'}" for label, whole, _ in lines]
+        add("layers", f"Share of values that differ, and signal to difference, over {len(names)} layers; {'; '.join(words)}", plots_layers.layers, names, lines)
 
 
 def _target(material: Material, out: Path | None, force: bool) -> Path:
@@ -135,6 +146,8 @@ def _plots(material: Material, test: TestPart | Gap, progress: Progress) -> dict
         _test_plots(add, plots, test)
     if not isinstance(material.parity, Gap):
         _parity_plots(add, plots, material)
+    if not isinstance(material.layers, Gap):
+        _layers_plot(add, material)
     if not isinstance(material.samples, Gap):
         short = {network.name: f"{network.title} {network.detail}" for network in material.networks}
         raw = [(name, runtime, times) for runtime, artifacts in material.samples.items() for name, times in artifacts.items()]

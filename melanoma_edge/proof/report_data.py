@@ -28,6 +28,8 @@ from melanoma_edge.files import read_json, sha256_file
 from melanoma_edge.model import run as runs
 from melanoma_edge.proof.latency import SAMPLES, SUMMARY
 from melanoma_edge.proof.latency_model import Latency
+from melanoma_edge.proof.layers import LAYERS_FILE
+from melanoma_edge.proof.layers_model import Layers
 from melanoma_edge.proof.parity_model import Parity
 from melanoma_edge.proof.subject import RUNTIME_OF
 from melanoma_edge.proof.verify import ORIGIN_FILE, PARITY_FILE
@@ -113,6 +115,7 @@ class Material:
     latency: Latency | Gap
     samples: dict[str, Any] | Gap
     """The raw times, as evidence/latency-samples.json.gz holds them."""
+    layers: Layers | Gap
 
     @property
     def recipe(self):
@@ -182,6 +185,7 @@ def _of_run(run: runs.Run) -> Material:
         parity=gap,
         latency=Gap("not measured yet: a run has no artifacts; export it, then time the bundle", "melanoma-edge bench BUNDLE"),
         samples=Gap("not measured yet"),
+        layers=Gap("not measured yet"),
     )
 
 
@@ -201,6 +205,7 @@ def _of_bundle(bundle: Bundle) -> Material:
         parity=_evidence(bundle, PARITY_FILE, Parity, "verify"),
         latency=latency,
         samples=latency if isinstance(latency, Gap) else _samples(bundle, latency),
+        layers=_evidence(bundle, LAYERS_FILE, Layers, "verify --layers"),
     )
 
 

@@ -242,6 +242,36 @@ def gate_groups(gates: tuple[Gate, ...]) -> list[dict[str, Any]]:
     return [{"artifact": artifact, "runtime": runtime, "rows": rows} for (artifact, runtime), rows in groups.items()]
 
 
+def layer_pairs(material: Material) -> list[dict[str, Any]]:
+    """Return what the layers' comparison says of each pair of runtimes, in words, and its rows."""
+    found = []
+    for pair in material.layers.pairs:
+        title = f"{pair.artifact} in {pair.runtime} against {pair.reference}"
+        if pair.outcome == "not run":
+            found.append({"pair": pair, "title": title, "tone": "not run", "icon": OUTCOMES["not run"], "words": pair.reason or ""})
+            continue
+        words = f"they part first at {pair.first_part}" if pair.first_part else "no value of any layer differs" if pair.unit == "quanta" else "float32 rounding only"
+        suspects = "; ".join(f"suspect: {row.layer}: {row.suspect}" for row in pair.suspects)
+        tone = "failed" if suspects else "passed"
+        own = "; each layer alone is within its rounding" if pair.first_part else ""
+        found.append({"pair": pair, "title": title, "tone": tone, "icon": OUTCOMES[tone], "words": f"{words}; {suspects}" if suspects else words + own})
+    return found
+
+
+def layer_lines(material: Material) -> tuple[list[str], list[tuple[str, list[tuple[float, float | None]], list[float]]]]:
+    """Return (layers, (label, figures end to end, share off alone) of each int8 pair) for the plot."""
+    pairs = [pair for pair in material.layers.pairs if pair.outcome == "compared" and pair.unit == "quanta"]
+    names = list(dict.fromkeys(row.layer for pair in pairs for row in pair.rows))
+    lines = []
+    for pair in pairs:
+        rows = {row.layer: row for row in pair.rows}
+        known = [rows[name] for name in names if name in rows]
+        if len(known) == len(names):
+            label = f"{pair.runtime} – {pair.reference.split(' ')[0]}"
+            lines.append((label, [(row.end_to_end.off, row.end_to_end.sqnr_db) for row in known], [row.alone.off for row in known]))
+    return names, lines
+
+
 def data(material: Material) -> dict[str, Any]:
     """Return what the data section says: counts of the policy, classes by part, what was left out."""
     if isinstance(material.run, Gap):

@@ -62,7 +62,7 @@ def verify(
     _refuse_other_origin(opened, run, model)
     if pictures is None:
         progress("reading pictures")
-        pictures = _labelled(opened, data, metadata, cache or cache_folder()) if data is not None else _probes(opened)
+        pictures = labelled_pictures(opened, data, metadata, cache or cache_folder()) if data is not None else probes(opened)
     here = process.available()
     _check_required(require, here)
     wanted = [name for name in asked(runtimes) if runtimes or here[name].available or not RUNTIMES[name].gpu]
@@ -128,6 +128,21 @@ def _run(bundle: Bundle, runtimes: Sequence[str], here, inputs: np.ndarray, prog
 
 def _keras(bundle: Bundle, run: Path | None, here, inputs: np.ndarray, progress: Progress) -> dict[str, np.ndarray] | str:
     """Return the Keras networks' logits, or in words why they are not here."""
+    found = reference_run(bundle, run, here)
+    if isinstance(found, str):
+        return found
+    result = {}
+    for which in bundle.manifest.weights:
+        progress(f"keras-{which}")
+        result[f"keras-{which}"] = process.run_logits("keras", found, inputs, which=which)
+    return result
+
+
+def reference_run(bundle: Bundle, run: Path | None, here) -> Path | str:
+    """Return the run that `bundle` came from, or in words why it is not here.
+
+    `run` names it; left out, it is the one that evidence/origin.json names. Raises BadInput for a named one that is not it.
+    """
     if run is None:
         origin = bundle.path / EVIDENCE / ORIGIN_FILE
         if not origin.is_file():
@@ -154,25 +169,22 @@ def _keras(bundle: Bundle, run: Path | None, here, inputs: np.ndarray, progress:
         return f"{message}; name the right one with --run RUN"
     if not here["keras"].available:
         return f"{here['keras'].reason}; {here['keras'].install}"
-    result = {}
-    for which in bundle.manifest.weights:
-        progress(f"keras-{which}")
-        result[f"keras-{which}"] = process.run_logits("keras", run, inputs, which=which)
-    return result
+    return run
 
 
-def _labelled(bundle: Bundle, data: Path, metadata: Path | None, cache: Path) -> Pictures:
+def labelled_pictures(bundle: Bundle, data: Path, metadata: Path | None, cache: Path) -> Pictures:
+    """Return the pictures of `data` whose class the model knows."""
     manifest = bundle.manifest
     found = load_labelled(data, manifest.classes, manifest.policy, bundle.seen_hashes(), size=manifest.input.width, metadata=metadata, cache=cache)
     account = {"used": len(found.labels), "seen_in_training": int(found.seen.sum()), "unseen": int((~found.seen).sum())}
     return Pictures(f"pictures of {Path(data).name}", found.pictures, found.paths, found.labels, found.groups, ~found.seen, account)
 
 
-def _probes(bundle: Bundle) -> Pictures:
+def probes(bundle: Bundle, count: int = PROBES) -> Pictures:
     """Draw pictures to compare on; they have no labels that the model could be judged by."""
     size = bundle.manifest.input.width
-    drawn = [samples.draw(samples.CLASSES[i % len(samples.CLASSES)], size, (2, i)) for i in range(PROBES)]
-    return Pictures("drawn probes", np.stack(drawn), tuple(f"probe {i}" for i in range(PROBES)))
+    drawn = [samples.draw(samples.CLASSES[i % len(samples.CLASSES)], size, (2, i)) for i in range(count)]
+    return Pictures("drawn probes", np.stack(drawn), tuple(f"probe {i}" for i in range(count)))
 
 
 def _check_carried_out(require: Sequence[str], carried_out: Sequence[Gate], references: dict[str, np.ndarray] | str) -> None:

@@ -10,11 +10,16 @@ from typing import Literal
 
 import numpy as np
 import tensorflow as tf
+import tf_keras as keras
 
+from melanoma_edge.errors import BadInput
+from melanoma_edge.model.quantize import output_grid
 from melanoma_edge.model.run import load_keras
 from melanoma_edge.runtimes.protocol import Runtime, Signature
 
 BATCH = 64
+LOOKED_AT_ONCE = 8
+"""Pictures whose tensors of all layers are in memory together."""
 
 
 class Keras(Runtime):
@@ -51,6 +56,35 @@ class Keras(Runtime):
             batch = tf.constant(images[start : start + BATCH].astype(np.float32))
             result[start : start + BATCH] = self._network(batch).numpy()
         return result
+
+    def tensors(self, model: Path, inputs: dict[str, np.ndarray], wanted: dict[str, list[str]]) -> tuple[dict[str, np.ndarray], dict]:
+        """Return the outputs of layers: float32, or where the layer quantizes its output the int8 values of its grid.
+
+        `wanted` is {name to give the output: candidates}, of which the last in the network counts.
+        """
+        network = load_keras(model, self._which)
+        order = {layer.name: position for position, layer in enumerate(network.layers)}
+        chosen = {}
+        for name, candidates in wanted.items():
+            known = [candidate for candidate in candidates if candidate in order]
+            if not known:
+                raise BadInput(f"the network has no layer {' or '.join(candidates) or name}: export the run again")
+            chosen[name] = network.get_layer(max(known, key=order.__getitem__))
+        look = keras.Model(network.input, [layer.output for layer in chosen.values()])
+        grids = {name: output_grid(layer) for name, layer in chosen.items()}
+        result: dict[str, np.ndarray] = {}
+        [images] = inputs.values()
+        for start in range(0, len(images), LOOKED_AT_ONCE):
+            outputs = look(tf.constant(images[start : start + LOOKED_AT_ONCE].astype(np.float32)), training=False)
+            for name, output in zip(chosen, outputs if len(chosen) > 1 else [outputs], strict=True):
+                values = output.numpy()
+                if grids[name] is not None:
+                    scale, zero_point = grids[name]
+                    values = np.clip(np.rint(values / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
+                if name not in result:
+                    result[name] = np.empty((len(images), *values.shape[1:]), values.dtype)
+                result[name][start : start + len(values)] = values
+        return result, {name: {"tensor": layer.name, "grid": grids[name]} for name, layer in chosen.items()}
 
     def probe(self) -> dict[str, list[str]]:
         """Return the GPUs that TensorFlow sees."""

@@ -15,7 +15,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from melanoma_edge.contract import Quantization
-from melanoma_edge.runtimes.protocol import Runtime, read_signature
+from melanoma_edge.runtimes.protocol import Runtime, read_signature, stack
 
 
 class LiteRT(Runtime):
@@ -43,6 +43,21 @@ class LiteRT(Runtime):
         if self._quantized is None:
             return found
         return ((found.astype(np.float64) - self._quantized.zero_point) * self._quantized.scale).astype(np.float32)
+
+    def tensors(self, model: Path, inputs: dict[str, np.ndarray], wanted: dict[str, list[str]]) -> tuple[dict[str, np.ndarray], dict]:
+        interpreter = Interpreter(model_path=str(model), num_threads=1, experimental_op_resolver_type=self.kernels)
+        interpreter.allocate_tensors()
+        taken = {detail["name"]: detail for detail in interpreter.get_input_details()}
+        given = {detail["name"]: detail["index"] for detail in interpreter.get_output_details()}
+
+        def run(position: int) -> dict[str, np.ndarray]:
+            for name, detail in taken.items():
+                interpreter.set_tensor(detail["index"], inputs[name][position][np.newaxis].astype(detail["dtype"], copy=False))
+            interpreter.invoke()
+            return {name: interpreter.get_tensor(index) for name, index in given.items()}
+
+        count = len(next(iter(inputs.values())))
+        return stack(map(run, range(count)), count), {}
 
 
 class LiteRTBuiltin(LiteRT):

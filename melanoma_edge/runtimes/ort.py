@@ -24,7 +24,7 @@ import onnxruntime
 
 from melanoma_edge.contract import EXACT_INTEGERS
 from melanoma_edge.errors import Error, Missing
-from melanoma_edge.runtimes.protocol import RUNTIMES, Runtime, read_signature
+from melanoma_edge.runtimes.protocol import RUNTIMES, Runtime, read_signature, stack
 
 CUDA = "CUDAExecutionProvider"
 _QUIET = 3
@@ -33,6 +33,7 @@ _QUIET = 3
 _PREAMBLE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : (\w+) : (?:Load model from .*? failed:)?(?:/onnxruntime_src/.*\) )?")
 """What its messages begin with: a code, the file's path and a place in its own source."""
 _NAMES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+_NUMPY = _NAMES | {"tensor(int8)": "int8"}
 
 
 class OnnxRuntime(Runtime):
@@ -70,6 +71,17 @@ class OnnxRuntime(Runtime):
     def output(self) -> np.ndarray:
         return self._binding.copy_outputs_to_cpu()[0][0]
 
+    def tensors(self, model: Path, inputs: dict[str, np.ndarray], wanted: dict[str, list[str]]) -> tuple[dict[str, np.ndarray], dict]:
+        session = self._session(str(model), 1)
+        taken = {argument.name: np.dtype(_NUMPY[argument.type]) for argument in session.get_inputs()}
+        given = [argument.name for argument in session.get_outputs()]
+
+        def run(position: int) -> dict[str, np.ndarray]:
+            feed = {name: inputs[name][position][np.newaxis].astype(dtype, copy=False) for name, dtype in taken.items()}
+            return dict(zip(given, session.run(given, feed), strict=True))
+
+        count = len(next(iter(inputs.values())))
+        return stack(map(run, range(count)), count), {}
 
     def census(self, model: Path, folder: Path) -> dict[str, int]:
         """Return {operator: count} of the graph that sessions run, which is written to `folder` to be read back."""

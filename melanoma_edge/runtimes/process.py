@@ -86,6 +86,39 @@ def run_census(runtime: str, model: Path, *, timeout: float = 600) -> dict[str, 
         return _work({"kind": "census", "runtime": runtime, "model": str(model), "folder": folder}, Path(folder), None, timeout, f" on {model.name}")
 
 
+def run_tensors(
+    runtime: str,
+    model: Path,
+    inputs: dict[str, np.ndarray],
+    *,
+    wanted: dict[str, list[str]] | None = None,
+    which: str | None = None,
+    timeout: float = 600,
+) -> tuple[dict[str, np.ndarray], dict]:
+    """Return the outputs {name: [N, ...]} that `runtime` gives for `inputs` {name: [N, ...]}, and facts about them.
+
+    `model` is a model file that gives several outputs (:mod:`melanoma_edge.convert.layers`), or for `keras` a run
+    directory, of which `wanted` names the layers: {name to give it: candidates, of which the last in the network
+    counts}; the facts then say {name: {"tensor", "grid"}}. Raises as :func:`run_logits` does.
+    """
+    model = _existing(model)
+    with tempfile.TemporaryDirectory(prefix="melanoma-edge-") as folder:
+        job = {
+            "kind": "layers",
+            "runtime": runtime,
+            "model": str(model),
+            "options": {} if which is None else {"which": which},
+            "given": str(Path(folder, "given.npz")),
+            "wanted": wanted or {},
+            "tensors": str(Path(folder, "tensors.npz")),
+        }
+        with explained(Path(folder)):
+            np.savez(job["given"], **inputs)
+        facts = _work(job, Path(folder), None, timeout, f" on {model.name}")
+        with np.load(job["tensors"]) as found:
+            return {name: found[name] for name in found.files}, facts
+
+
 def run_times(
     runtime: str,
     models: dict[str, Path],

@@ -8,7 +8,7 @@ light: the module that a table entry names imports the heavy package, and only a
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -90,6 +90,13 @@ class Runtime(Protocol):
             return taken.tensor(image)
         values = input_table.table(contract, taken.dtype, taken.quantization)
         return input_table.look_up(image[np.newaxis], values, channels=contract.channels, layout=taken.layout)
+
+    def tensors(self, model: Path, inputs: dict[str, np.ndarray], wanted: dict[str, list[str]]) -> tuple[dict[str, np.ndarray], dict]:
+        """Return every output of `model`, {name: [N, ...]}, for `inputs` {name: [N, ...]}, one picture at a time, and facts.
+
+        On one thread. Runtimes that do not define it cannot be looked into.
+        """
+        raise RuntimeFailed(f"{self.name} gives logits only: leave it out of --layers")
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Return float32 [N, classes] for uint8 [N, height, width, 3], one picture at a time."""
@@ -279,6 +286,17 @@ def load(runtime: Runtime, model: Path, threads: int) -> None:
         raise
     except Exception as error:
         raise RuntimeFailed(f"{runtime.name} cannot load {model.name}: {one_line(error)}; export it again or give another file") from None
+
+
+def stack(rows: Iterable[Mapping[str, np.ndarray]], count: int) -> dict[str, np.ndarray]:
+    """Return {name: [count, ...]} of `count` rows {name: [1, ...]}, held once in memory."""
+    result: dict[str, np.ndarray] = {}
+    for position, row in enumerate(rows):
+        for name, value in row.items():
+            if name not in result:
+                result[name] = np.empty((count, *value.shape[1:]), value.dtype)
+            result[name][position] = value[0]
+    return result
 
 
 def read_signature(

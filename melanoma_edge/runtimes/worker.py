@@ -75,7 +75,17 @@ def contract(job: dict) -> InputContract | None:
     return None if job.get("contract") is None else InputContract.model_validate_json(json.dumps(job["contract"]))
 
 
-KINDS = {"logits": logits, "times": times, "probe": probe, "census": census, "call": call}
+def layers(job: dict, _: Progress) -> dict:
+    """Write the tensors that a model which gives several makes of several inputs to the file that the job names."""
+    with np.load(job["given"]) as given:
+        inputs = {name: given[name] for name in given.files}
+    found, facts = create(job["runtime"], job["options"]).tensors(Path(job["model"]), inputs, job["wanted"])
+    with explained(Path(job["tensors"])):
+        np.savez(job["tensors"], **found)
+    return facts
+
+
+KINDS = {"logits": logits, "times": times, "probe": probe, "census": census, "call": call, "layers": layers}
 
 
 def main(path: str) -> None:

@@ -15,6 +15,7 @@ def schemas() -> dict[str, dict]:
     from melanoma_edge.data.audit.model import Audit
     from melanoma_edge.model.folds_model import FoldsFacts
     from melanoma_edge.proof.latency_model import Latency
+    from melanoma_edge.proof.layers_model import Layers
     from melanoma_edge.proof.parity_model import Parity
 
     models = {
@@ -22,6 +23,7 @@ def schemas() -> dict[str, dict]:
         "golden": Golden,
         "parity": Parity,
         "latency": Latency,
+        "layers": Layers,
         "recipe": Recipe,
         "run": RunFacts,
         "folds": FoldsFacts,

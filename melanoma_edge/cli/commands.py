@@ -265,6 +265,44 @@ def verify(bundle, data, metadata, run, require, cache, as_json, quiet, verbose)
 
 
 @command
+@click.argument("bundle_a", type=FOLDER)
+@click.argument("bundle_b", type=FOLDER)
+@click.option("--data", type=FOLDER, help="Labelled pictures: both answer for those that neither saw in training [default: the manifests' scores].")
+@metadata_option
+@click.option("--artifact", "artifacts", multiple=True, metavar="NAME", help="Only this artifact of A, or precision; may be repeated.")
+@click.option("--max-loss", type=click.FloatRange(0, 1), help="Largest loss of balanced accuracy, positive sensitivity and positive AUC [default: 0.01].")
+@click.option("--max-size-growth", type=click.FloatRange(0), help="Largest growth of a file, as a share [default: 0.10].")
+@click.option("--max-flips", type=click.FloatRange(0, 1), help="Largest share of pictures with another first class [default: 0.01 for the same weights, else any].")
+@click.option("--max-latency", type=click.FloatRange(0, min_open=True), help="Largest ratio of median times, where both were measured alike [default: 1.10].")
+@click.option("--require", multiple=True, metavar="CHECK", help="Exit 1 unless every check of this name (contract, artifacts, balanced_accuracy, ...) passed.")
+@cache_option
+@json_option
+def diff(bundle_a, bundle_b, data, metadata, artifacts, max_loss, max_size_growth, max_flips, max_latency, require, cache, as_json, quiet, verbose):
+    """Show what differs between two bundles; exit 1 when B is worse than the tolerances allow. Writes nothing.
+
+    A check fails when the whole 95 % interval of what was found lies beyond its tolerance, and is inconclusive when it reaches
+    beyond. With --data, intervals are paired by picture and drawn by lesion. Without, they are put together from the scores in the
+    manifests: wider, and only where both bundles were made from the same data. Latencies are compared only where `bench` measured
+    both alike. What cannot be compared is said, and fails only when --require names it.
+
+    \b
+    Example: melanoma-edge diff released.bundle candidate.bundle --data photographs --max-loss 0.02
+    Example: melanoma-edge diff old.bundle new.bundle --artifact int8 --max-flips 0 --require latency
+    """
+    from melanoma_edge.cli.show_diff import show_diff
+    from melanoma_edge.proof.diff import diff as library, refuse_worse, tolerances
+
+    judged = tolerances(max_loss=max_loss, max_size_growth=max_size_growth, max_flips=max_flips, max_latency=max_latency)
+    screen = _show(quiet, verbose)
+    with screen.steps("comparing") as progress:
+        found = library(
+            bundle_a, bundle_b, data=data, metadata=metadata, cache=cache, artifacts=artifacts, tolerances=judged, require=require, progress=progress
+        )
+    show_diff(screen, found, as_json)
+    refuse_worse(found, require)
+
+
+@command
 @click.argument("bundle", type=FOLDER)
 @click.option("--quick", is_flag=True, help="A short look; the result is marked as not comparable.")
 @click.option("--threads", default=1, show_default=True, help="Threads of each runtime, pinned to as many cores.")

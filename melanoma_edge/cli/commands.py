@@ -17,6 +17,7 @@ from melanoma_edge.cli.options import (
     cache_option,
     force_option,
     json_option,
+    junit_option,
     licences_option,
     metadata_option,
     names,
@@ -247,19 +248,26 @@ def export(run, tflite, onnx, precision, out, data, licence, force, as_json, qui
 @metadata_option
 @click.option("--run", type=FOLDER, help="The run that the bundle came from [default: the one that it remembers].")
 @click.option("--require", multiple=True, metavar="RUNTIME", help="Fail (exit 3) when this runtime, or `task`, cannot be tried.")
+@junit_option
 @cache_option
 @json_option
-def verify(bundle, data, metadata, run, require, cache, as_json, quiet, verbose):
+def verify(bundle, data, metadata, run, require, junit, cache, as_json, quiet, verbose):
     """Carry out every parity gate that this machine can, for every artifact and runtime.
 
     \b
     Example: melanoma-edge verify my.bundle --data photographs
+    Example: melanoma-edge verify my.bundle --data photographs --require task --junit gates.xml
     """
+    from melanoma_edge.proof import junit as reports
     from melanoma_edge.proof.verify import verify as library
 
+    if junit is not None:
+        reports.check(junit)
     screen = _show(quiet, verbose)
     with screen.steps("verifying") as progress:
         parity = library(bundle, data=data, metadata=metadata, cache=cache, run=run, require=require, command=_line(), progress=progress)
+    if junit is not None:
+        reports.write(junit, reports.of_parity(parity))
     screen.parity(parity, as_json)
     _fail_if(parity)
 
@@ -275,9 +283,10 @@ def verify(bundle, data, metadata, run, require, cache, as_json, quiet, verbose)
 @click.option("--max-flips", type=click.FloatRange(0, 1), help="Largest share of pictures with another first class [default: 0.01 for the same weights, else any].")
 @click.option("--max-latency", type=click.FloatRange(0, min_open=True), help="Largest ratio of median times, where both were measured alike [default: 1.10].")
 @click.option("--require", multiple=True, metavar="CHECK", help="Exit 1 unless every check of this name (contract, artifacts, balanced_accuracy, ...) passed.")
+@junit_option
 @cache_option
 @json_option
-def diff(bundle_a, bundle_b, data, metadata, artifacts, max_loss, max_size_growth, max_flips, max_latency, require, cache, as_json, quiet, verbose):
+def diff(bundle_a, bundle_b, data, metadata, artifacts, max_loss, max_size_growth, max_flips, max_latency, require, junit, cache, as_json, quiet, verbose):
     """Show what differs between two bundles; exit 1 when B is worse than the tolerances allow. Writes nothing.
 
     A check fails when the whole 95 % interval of what was found lies beyond its tolerance, and is inconclusive when it reaches
@@ -290,14 +299,19 @@ def diff(bundle_a, bundle_b, data, metadata, artifacts, max_loss, max_size_growt
     Example: melanoma-edge diff old.bundle new.bundle --artifact int8 --max-flips 0 --require latency
     """
     from melanoma_edge.cli.show_diff import show_diff
+    from melanoma_edge.proof import junit as reports
     from melanoma_edge.proof.diff import diff as library, refuse_worse, tolerances
 
+    if junit is not None:
+        reports.check(junit)
     judged = tolerances(max_loss=max_loss, max_size_growth=max_size_growth, max_flips=max_flips, max_latency=max_latency)
     screen = _show(quiet, verbose)
     with screen.steps("comparing") as progress:
         found = library(
             bundle_a, bundle_b, data=data, metadata=metadata, cache=cache, artifacts=artifacts, tolerances=judged, require=require, progress=progress
         )
+    if junit is not None:
+        reports.write(junit, reports.of_difference(found))
     show_diff(screen, found, as_json)
     refuse_worse(found, require)
 

@@ -248,10 +248,11 @@ def export(run, tflite, onnx, precision, out, data, licence, force, as_json, qui
 @metadata_option
 @click.option("--run", type=FOLDER, help="The run that the bundle came from [default: the one that it remembers].")
 @click.option("--require", multiple=True, metavar="RUNTIME", help="Fail (exit 3) when this runtime, or `task`, cannot be tried.")
+@click.option("--thumbnails", is_flag=True, help="Keep small pictures of the flips of --data in evidence/, for the report. Photographs of people: mind to whom the bundle goes.")
 @junit_option
 @cache_option
 @json_option
-def verify(bundle, data, metadata, run, require, junit, cache, as_json, quiet, verbose):
+def verify(bundle, data, metadata, run, require, thumbnails, junit, cache, as_json, quiet, verbose):
     """Carry out every parity gate that this machine can, for every artifact and runtime.
 
     \b
@@ -265,7 +266,9 @@ def verify(bundle, data, metadata, run, require, junit, cache, as_json, quiet, v
         reports.check(junit)
     screen = _show(quiet, verbose)
     with screen.steps("verifying") as progress:
-        parity = library(bundle, data=data, metadata=metadata, cache=cache, run=run, require=require, command=_line(), progress=progress)
+        parity = library(
+            bundle, data=data, metadata=metadata, cache=cache, run=run, require=require, thumbnails=thumbnails, command=_line(), progress=progress
+        )
     if junit is not None:
         reports.write(junit, reports.of_parity(parity))
     screen.parity(parity, as_json)

@@ -25,6 +25,7 @@ from melanoma_edge.errors import BadInput, Error, Missing
 from melanoma_edge.files import explained, read_json, sha256_file, write_json
 from melanoma_edge.model import run as runs
 from melanoma_edge.proof import gates
+from melanoma_edge.proof import thumbnails as small_pictures
 from melanoma_edge.proof.labelled import load_labelled
 from melanoma_edge.proof.parity_model import Gate, Parity
 from melanoma_edge.runtimes import process
@@ -69,6 +70,7 @@ def verify(
     run: Path | None = None,
     require: Sequence[str] = (),
     pictures: Pictures | None = None,
+    thumbnails: bool = False,
     command: str = "melanoma_edge.proof.verify.verify",
     progress: Progress = lambda line: None,
 ) -> Parity:
@@ -76,9 +78,11 @@ def verify(
 
     Prepared pictures of `data` are kept in `cache`, as in training. `run` is the run that the bundle came from, for the comparison with Keras; left out, the one that
     evidence/origin.json names is used if it is here and its weights are the same. `require` names
-    runtimes (or `task`) without which the call raises Missing. Raises BadInput for a bundle or data that are not
-    right; gates that fail do not raise.
+    runtimes (or `task`) without which the call raises Missing. `thumbnails` also keeps small pictures of the flips among
+    `data` in evidence/thumbnails.json, for the report; without it those of an earlier call are removed. Raises
+    BadInput for a bundle or data that are not right; gates that fail do not raise.
     """
+    small_pictures.refuse(thumbnails, data)
     started = time.perf_counter()
     opened = open_bundle(bundle)
     if pictures is None:
@@ -110,6 +114,11 @@ def verify(
     _check_carried_out(require, parity.gates, references)
     with explained(opened.path):
         (opened.path / EVIDENCE).mkdir(exist_ok=True)
+        if thumbnails:
+            small = small_pictures.write(opened.path / EVIDENCE, parity.gates, dict(zip(pictures.names, pictures.inputs)))
+            parity = parity.model_copy(update={"thumbnails_sha256": small})
+        else:
+            small_pictures.remove(opened.path / EVIDENCE)
         write_json(opened.path / EVIDENCE / PARITY_FILE, parity.model_dump(mode="json"))
     return parity
 

@@ -17,6 +17,7 @@ def schemas() -> dict[str, dict]:
     from melanoma_edge.proof.diff_model import Difference
     from melanoma_edge.proof.latency_model import Latency
     from melanoma_edge.proof.parity_model import Parity
+    from melanoma_edge.proof.thumbnails import Thumbnails
 
     models = {
         "manifest": Manifest,
@@ -28,6 +29,7 @@ def schemas() -> dict[str, dict]:
         "folds": FoldsFacts,
         "audit": Audit,
         "diff": Difference,
+        "thumbnails": Thumbnails,
     }
     return {
         f"{name}.schema.json": {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}

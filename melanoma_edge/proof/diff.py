@@ -30,7 +30,7 @@ from melanoma_edge.proof.labelled import load_labelled
 from melanoma_edge.proof.latency import SUMMARY
 from melanoma_edge.proof.latency_model import Latency
 from melanoma_edge.proof.parity_model import Flip
-from melanoma_edge.proof.subject import RUNTIME_OF
+from melanoma_edge.proof.subject import RUNTIME_OF, run_artifact
 from melanoma_edge.proof.verify import PROBES
 from melanoma_edge.runtimes import process
 
@@ -183,7 +183,7 @@ class _Comparison:
             if not self.here[runtime].available:
                 return f"{self.here[runtime].reason}; {self.here[runtime].install}"
             self.progress(f"{side}: {artifact.name}")
-            found.append(_probabilities(bundle, artifact, process.run_logits(runtime, bundle.file(artifact), inputs)))
+            found.append(_probabilities(bundle, artifact, run_artifact(bundle, artifact, runtime, inputs)))
         return found[0], found[1]
 
     def _flips(self, answers: _Answers) -> Flips:
@@ -256,8 +256,6 @@ class _Comparison:
 def _probabilities(bundle: Bundle, artifact: Artifact, logits: np.ndarray) -> np.ndarray:
     """Return what an application shows for these logits: float64 [n, classes], in the bundle's order of classes."""
     manifest = bundle.manifest
-    if logits.shape[1] != len(manifest.classes):
-        raise BadInput(f"{bundle.file(artifact)} gives {logits.shape[1]} logits for {len(manifest.classes)} classes: export the bundle again")
     if not np.isfinite(logits).all():
         raise BadInput(f"{bundle.file(artifact)} gives NaN or infinity: nothing can be compared with that; export the bundle again")
     priors = (np.array([shares[name] for name in manifest.classes]) for shares in (manifest.priors.training, manifest.priors.deployment))

@@ -28,6 +28,7 @@ from melanoma_edge.proof import gates
 from melanoma_edge.proof import thumbnails as small_pictures
 from melanoma_edge.proof.labelled import load_labelled
 from melanoma_edge.proof.parity_model import Gate, Parity
+from melanoma_edge.proof.subject import run_artifact
 from melanoma_edge.runtimes import process
 from melanoma_edge.runtimes.protocol import RUNTIMES
 
@@ -97,7 +98,7 @@ def verify(
         for runtime in runtimes:
             if artifact.format in RUNTIMES[runtime].formats:
                 progress(f"{artifact.name} on {runtime}")
-                found[artifact.name, runtime] = process.run_logits(runtime, opened.file(artifact), np.concatenate([golden, pictures.inputs]))
+                found[artifact.name, runtime] = run_artifact(opened, artifact, runtime, np.concatenate([golden, pictures.inputs]))
     references = _keras(opened, run, here, np.concatenate([golden, pictures.inputs]), progress)
     parity = Parity(
         bundle=opened.manifest.name,

@@ -8,7 +8,10 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
+import zipfile
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -236,11 +239,66 @@ def test_the_card_says_what_it_is_not_and_carries_the_manifests_figures(bundle: 
         assert cells == [*shown[:6], " / ".join(shown[6:])]
 
 
+LATER = """
+import datetime, time
+shift = 1000 * 86_400
+now, now_ns, local, greenwich, form, clock = time.time, time.time_ns, time.localtime, time.gmtime, time.strftime, datetime.datetime
+time.time = lambda: now() + shift
+time.time_ns = lambda: now_ns() + shift * 10**9
+time.localtime = lambda seconds=None: local(time.time() if seconds is None else seconds)
+time.gmtime = lambda seconds=None: greenwich(time.time() if seconds is None else seconds)
+time.strftime = lambda format, *moment: form(format, *(moment or (time.localtime(),)))
+class Later(clock):
+    now = classmethod(lambda cls, zone=None: clock.now(zone) + datetime.timedelta(seconds=shift))
+    utcnow = classmethod(lambda cls: clock.utcnow() + datetime.timedelta(seconds=shift))
+datetime.datetime = Later
+"""
+"""A sitecustomize.py by which Python's clocks are 1,000 days ahead."""
+
+
+def a_later_day(folder: Path) -> dict[str, str]:
+    """Return an environment in which it is 1,000 days later: for all code where `faketime` is here, else for Python's."""
+    folder.mkdir()
+    faketime = shutil.which("faketime")
+    if faketime is not None:
+        told = subprocess.run([faketime, "-f", "+1000d", "env"], capture_output=True, text=True, check=True).stdout
+        return {**dict(line.split("=", 1) for line in told.splitlines() if line.startswith(("LD_PRELOAD=", "FAKETIME="))), "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    (folder / "sitecustomize.py").write_text(LATER, encoding="utf-8")
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))}
+
+
 def test_exporting_twice_gives_the_same_bytes(cli: Cli, run: Path, bundle: Path, tmp_path: Path) -> None:
-    again = tmp_path / "elsewhere" / "lesions.bundle"
-    cli("export", run, "--out", again, "--licence", "CC0 1.0", "-q", env={"PYTHONHASHSEED": "2"})
+    """On another day, in another zone, language and folder, from a copy of the run, with other hashes and more threads."""
+    moved, again = tmp_path / "moved", tmp_path / "else where" / "lesions.bundle"
+    shutil.copytree(run, moved)
+    for file in (path for path in moved.rglob("*") if path.is_file()):
+        os.utime(file, (1_000_000_000, 1_000_000_000))
+    (tmp_path / "temporary").mkdir()
+    strange = {"TZ": "Pacific/Kiritimati", "LC_ALL": "C", "TMPDIR": str(tmp_path / "temporary"), "COLUMNS": "40"}
+    threads = {"OMP_NUM_THREADS": "2", "TF_NUM_INTRAOP_THREADS": "2", "PYTHONHASHSEED": "2"}
+    umask = os.umask(0o077)
+    try:
+        cli("export", moved, "--out", again, "--licence", "CC0 1.0", "-q", cwd=tmp_path, env={**strange, **threads, **a_later_day(tmp_path / "clock")})
+    finally:
+        os.umask(umask)
     first, second = ({name: digest for name, digest in snapshot(folder).items() if not name.startswith("evidence/")} for folder in (bundle, again))
     assert first == second and len(first) > 15
+    dates = [datetime.fromisoformat(read_json(folder / "evidence" / "parity.json")["date"]) for folder in (bundle, again)]
+    assert (dates[1] - dates[0]).days in (999, 1000), "the second export was not made on another day"
+
+
+def test_nothing_outside_of_evidence_tells_where_or_when_it_was_made(bundle: Path, run: Path) -> None:
+    """No path of this machine, no user, host or day in any file: looked for as text, and in the times that zips and PNGs can carry."""
+    places = {str(run), str(bundle.parent), str(Path.home()), f"{tempfile.gettempdir()}/tmp", os.uname().nodename, str(Path(__file__).parents[1])}
+    told = {word.encode() for word in places if len(word) > 4}
+    day = datetime.fromisoformat(read_json(bundle / "evidence" / "parity.json")["date"]).date().isoformat().encode()
+    for file in (path for path in bundle.rglob("*") if path.is_file() and "evidence" not in path.parts):
+        content = file.read_bytes()
+        assert not [word for word in (*told, day) if word in content], file.name
+        assert b"tIME" not in content and b"tEXt" not in content, file.name
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                assert {entry.date_time for entry in archive.infolist()} <= {(1980, 1, 1, 0, 0, 0)}, file.name
 
 
 def test_one_tflite_precision_replaces_what_was_there_when_forced(cli: Cli, run: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from melanoma_edge.cli.options import (
     cache_option,
     force_option,
     json_option,
+    junit_option,
     licences_option,
     metadata_option,
     names,
@@ -271,9 +272,11 @@ def export(run, tflite, onnx, precision, layout, out, data, licence, own, force,
 @click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="What to run: a runtime, kernels, arm64, browser, or all; may be repeated [default: those of this machine].")
 @click.option("--require", multiple=True, metavar="RUNTIME", help="Fail (exit 3) when this runtime, or `task`, cannot be tried.")
 @click.option("--layers", is_flag=True, help="Instead of the gates: find the layer where two runtimes part, and fail (exit 1) when rounding does not explain its error.")
+@click.option("--thumbnails", is_flag=True, help="Keep small pictures of the flips of --data in evidence/, for the report. Photographs of people: mind to whom the bundle goes.")
+@junit_option
 @cache_option
 @json_option
-def verify(bundle, data, metadata, run, model, runtimes, require, layers, cache, as_json, quiet, verbose):
+def verify(bundle, data, metadata, run, model, runtimes, require, layers, thumbnails, junit, cache, as_json, quiet, verbose):
     """Carry out every parity gate that this machine can, for every artifact and runtime.
 
     With --layers, compare the tensors of every layer instead, end to end and each layer alone: int8 TFLite with
@@ -283,9 +286,12 @@ def verify(bundle, data, metadata, run, model, runtimes, require, layers, cache,
     Example: melanoma-edge verify my.bundle --data photographs
     Example: melanoma-edge verify my.bundle --runtime all
     Example: melanoma-edge verify my.bundle --layers
+    Example: melanoma-edge verify my.bundle --data photographs --require task --junit gates.xml
     """
     screen = _show(quiet, verbose)
     if layers:
+        if thumbnails or junit is not None:
+            raise wrong("--layers carries out no gates: leave out --thumbnails and --junit, or --layers")
         from melanoma_edge.cli.show_layers import show_layers
         from melanoma_edge.proof.layers import look
 
@@ -293,12 +299,64 @@ def verify(bundle, data, metadata, run, model, runtimes, require, layers, cache,
             found = look(bundle, data=data, metadata=metadata, cache=cache, run=run, runtimes=runtimes, require=require, command=_line(), progress=progress)
         show_layers(screen, found, as_json)
         return _fail_if_suspect(found)
+    from melanoma_edge.proof import junit as reports
     from melanoma_edge.proof.verify import verify as library
 
+    if junit is not None:
+        reports.check(junit)
     with screen.steps("verifying") as progress:
-        parity = library(bundle, data=data, metadata=metadata, cache=cache, run=run, model=model, runtimes=runtimes, require=require, command=_line(), progress=progress)
+        parity = library(
+            bundle, data=data, metadata=metadata, cache=cache, run=run, model=model, runtimes=runtimes, require=require, thumbnails=thumbnails,
+            command=_line(), progress=progress,
+        )  # fmt: skip
+    if junit is not None:
+        reports.write(junit, reports.of_parity(parity))
     screen.parity(parity, as_json)
     _fail_if(parity)
+
+
+@command
+@click.argument("bundle_a", type=FOLDER)
+@click.argument("bundle_b", type=FOLDER)
+@click.option("--data", type=FOLDER, help="Labelled pictures: both answer for those that neither saw in training [default: the manifests' scores].")
+@metadata_option
+@click.option("--artifact", "artifacts", multiple=True, metavar="NAME", help="Only this artifact of A, or precision; may be repeated.")
+@click.option("--max-loss", type=click.FloatRange(0, 1), help="Largest loss of balanced accuracy, positive sensitivity and positive AUC [default: 0.01].")
+@click.option("--max-size-growth", type=click.FloatRange(0), help="Largest growth of a file, as a share [default: 0.10].")
+@click.option("--max-flips", type=click.FloatRange(0, 1), help="Largest share of pictures with another first class [default: 0.01 for the same weights, else any].")
+@click.option("--max-latency", type=click.FloatRange(0, min_open=True), help="Largest ratio of median times, where both were measured alike [default: 1.10].")
+@click.option("--require", multiple=True, metavar="CHECK", help="Exit 1 unless every check of this name (contract, artifacts, balanced_accuracy, ...) passed.")
+@junit_option
+@cache_option
+@json_option
+def diff(bundle_a, bundle_b, data, metadata, artifacts, max_loss, max_size_growth, max_flips, max_latency, require, junit, cache, as_json, quiet, verbose):
+    """Show what differs between two bundles; exit 1 when B is worse than the tolerances allow. Writes nothing.
+
+    A check fails when the whole 95 % interval of what was found lies beyond its tolerance, and is inconclusive when it reaches
+    beyond. With --data, intervals are paired by picture and drawn by lesion. Without, they are put together from the scores in the
+    manifests: wider, and only where both bundles were made from the same data. Latencies are compared only where `bench` measured
+    both alike. What cannot be compared is said, and fails only when --require names it.
+
+    \b
+    Example: melanoma-edge diff released.bundle candidate.bundle --data photographs --max-loss 0.02
+    Example: melanoma-edge diff old.bundle new.bundle --artifact int8 --max-flips 0 --require latency
+    """
+    from melanoma_edge.cli.show_diff import show_diff
+    from melanoma_edge.proof import junit as reports
+    from melanoma_edge.proof.diff import diff as library, refuse_worse, tolerances
+
+    if junit is not None:
+        reports.check(junit)
+    judged = tolerances(max_loss=max_loss, max_size_growth=max_size_growth, max_flips=max_flips, max_latency=max_latency)
+    screen = _show(quiet, verbose)
+    with screen.steps("comparing") as progress:
+        found = library(
+            bundle_a, bundle_b, data=data, metadata=metadata, cache=cache, artifacts=artifacts, tolerances=judged, require=require, progress=progress
+        )
+    if junit is not None:
+        reports.write(junit, reports.of_difference(found))
+    show_diff(screen, found, as_json)
+    refuse_worse(found, require)
 
 
 @command

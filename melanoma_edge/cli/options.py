@@ -17,6 +17,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 force_option = click.option("--force", is_flag=True, help="Replace what is there.")
 metadata_option = click.option("--metadata", type=FOLDER, help="The table to read (docs/data-sets.md) [default: those of the data set, found by name].")
 
+junit_option = click.option(
+    "--junit", type=FOLDER, metavar="FILE", help="Also write JUnit XML for CI; replaces an earlier one. Inconclusive and not run are skipped, with the reason."
+)
 cache_option = click.option(
     "--cache", type=FOLDER, help="Where prepared pictures are kept [default: MELANOMA_EDGE_CACHE, else melanoma-edge in the user's cache folder]."
 )

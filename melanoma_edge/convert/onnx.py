@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from melanoma_edge.contract import INPUT_NAME, OUTPUT_NAME, Layout, Tensor
+from melanoma_edge.convert.reading import whole
 from melanoma_edge.errors import BadInput
 
 OPSET = 17
@@ -56,7 +57,12 @@ def with_properties(content: bytes, properties: dict[str, str]) -> bytes:
 
 
 def tensors(content: bytes) -> tuple[Tensor, Tensor]:
-    """Return the input and the output of an ONNX file; raises BadInput when there is not one of each."""
+    """Return the input and the output of an ONNX file; raises BadInput when there is not one of each, or the file is damaged."""
+    with whole("ONNX"):
+        return _tensors(content)
+
+
+def _tensors(content: bytes) -> tuple[Tensor, Tensor]:
     import onnx
 
     graph = onnx.load_from_string(content).graph
@@ -68,7 +74,12 @@ def tensors(content: bytes) -> tuple[Tensor, Tensor]:
 
 
 def quantum(content: bytes) -> float | None:
-    """Return the scale of the quantized logits: that of the DequantizeLinear which gives the output."""
+    """Return the scale of the quantized logits: that of the DequantizeLinear which gives the output. Raises as `tensors` does."""
+    with whole("ONNX"):
+        return _quantum(content)
+
+
+def _quantum(content: bytes) -> float | None:
     import onnx
 
     graph = onnx.load_from_string(content).graph
@@ -93,7 +104,12 @@ def last_operators(content: bytes) -> list[str]:
 
 
 def census(content: bytes) -> tuple[dict[str, int], dict[str, int]]:
-    """Return ({operator: count}, {data type: bytes of initializers}) of an ONNX file."""
+    """Return ({operator: count}, {data type: bytes of initializers}) of an ONNX file; raises BadInput for a damaged one."""
+    with whole("ONNX"):
+        return _census(content)
+
+
+def _census(content: bytes) -> tuple[dict[str, int], dict[str, int]]:
     import onnx
 
     graph = onnx.load_from_string(content).graph

@@ -11,6 +11,7 @@ from collections import Counter
 import numpy as np
 
 from melanoma_edge.contract import INPUT_NAME, INTEGER, OUTPUT_NAME, Precision, Quantization, Tensor
+from melanoma_edge.convert.reading import whole
 from melanoma_edge.errors import BadInput, ProofFailed
 
 IDENTIFIER = b"TFL3"
@@ -90,8 +91,13 @@ def quantize_weights(content: bytes) -> bytes:
 def tensors(content: bytes) -> tuple[Tensor, Tensor, float | None]:
     """Return the input, the output and the quantum of the logits (None for float models) of a TFLite file.
 
-    Raises BadInput when it is not one model with one input and one output.
+    Raises BadInput when it is not one whole model with one input and one output.
     """
+    with whole("TFLite"):
+        return _tensors(content)
+
+
+def _tensors(content: bytes) -> tuple[Tensor, Tensor, float | None]:
     graph, _ = _graph(content)
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise BadInput(f"the TFLite model has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs: expected one of each")
@@ -99,7 +105,12 @@ def tensors(content: bytes) -> tuple[Tensor, Tensor, float | None]:
 
 
 def census(content: bytes) -> tuple[dict[str, int], dict[str, int]]:
-    """Return ({operator: count}, {data type: bytes of constant tensors}) of a TFLite file."""
+    """Return ({operator: count}, {data type: bytes of constant tensors}) of a TFLite file; raises BadInput for a damaged one."""
+    with whole("TFLite"):
+        return _census(content)
+
+
+def _census(content: bytes) -> tuple[dict[str, int], dict[str, int]]:
     from ai_edge_litert import schema_py_generated as schema
 
     graph, model = _graph(content)

@@ -60,6 +60,8 @@ class Parity(Model):
     labelled: dict[str, int] = {}
     """Account of the labelled pictures behind the task gate; empty where there were none."""
     gates: tuple[Gate, ...]
+    thumbnails_sha256: Sha256 | None = None
+    """Hash of evidence/thumbnails.json, small pictures of the flips; null where they were not asked for."""
     seconds: float
     conditions: dict
 

@@ -22,7 +22,7 @@ from melanoma_edge.data import image
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, refuse_existing, write_text
 from melanoma_edge.model import run as runs
-from melanoma_edge.proof import gates, page, report_data, report_view
+from melanoma_edge.proof import gates, page, report_data, report_view, thumbnails
 from melanoma_edge.proof.predict import DOMAIN, UNKNOWN_DOMAIN
 from melanoma_edge.proof.report_data import Gap, Material, TestPart
 
@@ -82,6 +82,7 @@ def report(
         augmented=_augmented(material),
         examples=None if isinstance(test, Gap) else _examples(material.run, test, progress),
         layer_pairs=() if isinstance(material.layers, Gap) else report_view.layer_pairs(material),
+        thumbnails="" if isinstance(material.parity, Gap) else thumbnails.read(material.path / EVIDENCE, material.parity),
         gate_groups=() if isinstance(material.parity, Gap) else report_view.gate_groups(material.parity.gates),
         data=report_view.data(material),
         conditions=report_view.conditions(material, command),

@@ -54,6 +54,17 @@ class Subject:
         return calibration.as_logits(found, self.output)
 
 
+def run_artifact(bundle: Bundle, artifact: Artifact, runtime: str, pictures: np.ndarray) -> np.ndarray:
+    """Return what `artifact` gives on `runtime`, float32 [n, classes], for `pictures`, uint8 [n, size, size, 3].
+
+    Raises as :func:`melanoma_edge.runtimes.process.run_logits` does, and BadInput for a file with another number of classes.
+    """
+    logits = process.run_logits(runtime, bundle.file(artifact), pictures, contract=bundle.manifest.input)
+    if logits.shape[1] != len(bundle.manifest.classes):
+        raise BadInput(f"{bundle.file(artifact)} gives {logits.shape[1]} logits for {len(bundle.manifest.classes)} classes: export the bundle again")
+    return logits
+
+
 def open_subject(path: Path, artifact: str | None = None) -> Subject:
     """Open `path` as a bundle or a run.
 

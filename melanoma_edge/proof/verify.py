@@ -20,10 +20,12 @@ from melanoma_edge.data import image, samples
 from melanoma_edge.errors import BadInput, Error, Missing
 from melanoma_edge.files import cache_folder, explained, read_json, sha256_file, write_json
 from melanoma_edge.model import run as runs
+from melanoma_edge.proof import thumbnails as small_pictures
 from melanoma_edge.proof.gate_plan import Measured, Pictures, carry_out
 from melanoma_edge.proof.labelled import load_labelled
 from melanoma_edge.proof.parity_model import Gate, Parity
 from melanoma_edge.proof.source import ORIGIN_FILE, SOURCE, source_logits
+from melanoma_edge.proof.subject import run_artifact
 from melanoma_edge.runtimes import process
 from melanoma_edge.runtimes.protocol import RUNTIMES, RuntimeFailed, asked
 
@@ -45,6 +47,7 @@ def verify(
     runtimes: Sequence[str] = (),
     require: Sequence[str] = (),
     pictures: Pictures | None = None,
+    thumbnails: bool = False,
     command: str = "melanoma_edge.proof.verify.verify",
     progress: Progress = lambda line: None,
 ) -> Parity:
@@ -54,9 +57,11 @@ def verify(
     evidence/origin.json names is used if it is here and its weights are the same. `model` is the same for a bundle that was made
     from a model file of somebody else's. `runtimes` names what to run
     (see :func:`melanoma_edge.runtimes.protocol.asked`); one of them that is not here is "not run". `require` names
-    runtimes (or `task`) without which the call raises Missing. Raises BadInput for a bundle or data that are not
-    right; gates that fail do not raise.
+    runtimes (or `task`) without which the call raises Missing. `thumbnails` also keeps small pictures of the flips among
+    `data` in evidence/thumbnails.json, for the report; without it those of an earlier call are removed. Raises
+    BadInput for a bundle or data that are not right; gates that fail do not raise.
     """
+    small_pictures.refuse(thumbnails, data)
     started = time.perf_counter()
     opened = open_bundle(bundle)
     _refuse_other_origin(opened, run, model)
@@ -91,6 +96,11 @@ def verify(
     _check_carried_out(require, parity.gates, references)
     with explained(opened.path):
         (opened.path / EVIDENCE).mkdir(exist_ok=True)
+        if thumbnails:
+            small = small_pictures.write(opened.path / EVIDENCE, parity.gates, dict(zip(pictures.names, pictures.inputs)))
+            parity = parity.model_copy(update={"thumbnails_sha256": small})
+        else:
+            small_pictures.remove(opened.path / EVIDENCE)
         write_json(opened.path / EVIDENCE / PARITY_FILE, parity.model_dump(mode="json"))
     return parity
 
@@ -116,7 +126,7 @@ def _run(bundle: Bundle, runtimes: Sequence[str], here, inputs: np.ndarray, prog
                 continue
             progress(f"{artifact.name} on {runtime}")
             try:
-                logits[key] = process.run_logits(runtime, bundle.file(artifact), inputs, contract=bundle.manifest.input)
+                logits[key] = run_artifact(bundle, artifact, runtime, inputs)
                 if (artifact.format, artifact.integer, row.module) == ("onnx", True, RUNTIMES["onnxruntime"].module) and not row.gpu:
                     censuses[key] = process.run_census(runtime, bundle.file(artifact))
             except RuntimeFailed as error:

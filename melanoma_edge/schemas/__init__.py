@@ -14,9 +14,11 @@ def schemas() -> dict[str, dict]:
     from melanoma_edge.convert.bundle import Golden
     from melanoma_edge.data.audit.model import Audit
     from melanoma_edge.model.folds_model import FoldsFacts
+    from melanoma_edge.proof.diff_model import Difference
     from melanoma_edge.proof.latency_model import Latency
     from melanoma_edge.proof.layers_model import Layers
     from melanoma_edge.proof.parity_model import Parity
+    from melanoma_edge.proof.thumbnails import Thumbnails
 
     models = {
         "manifest": Manifest,
@@ -28,6 +30,8 @@ def schemas() -> dict[str, dict]:
         "run": RunFacts,
         "folds": FoldsFacts,
         "audit": Audit,
+        "diff": Difference,
+        "thumbnails": Thumbnails,
     }
     return {
         f"{name}.schema.json": {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}

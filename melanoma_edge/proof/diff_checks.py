@@ -1,0 +1,237 @@
+"""Judging: where B is worse than the tolerances allow. Nothing here runs a model.
+
+One rule for everything that has an interval: a check fails when the whole 95 % interval lies beyond the tolerance,
+passes when all of it lies within, and is inconclusive when it reaches beyond. What cannot be compared is said
+with its reason and never counts as passed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from melanoma_edge.contract import Artifact, Interval, Manifest
+from melanoma_edge.proof.diff_model import FLIPS_OF_SAME_WEIGHTS, ArtifactDifference, Change, Check, CheckName, Flips, Outcome, Tolerances
+from melanoma_edge.proof.latency_model import ArtifactLatency, Latency, RuntimeLatency
+
+LOSSES: dict[CheckName, str] = {
+    "balanced_accuracy": "balanced_accuracy",
+    "positive_sensitivity": "positive_sensitivity_of_decision",
+    "positive_auc": "positive_auc",
+}
+"""Figures that must not be lost, and what they are called among the scores of a manifest."""
+MORE_PICTURES = "too few pictures to tell: give more labelled ones with --data"
+CONDITIONS = ("system", "machine", "python")
+CPU = ("model", "logical_cores", "physical_cores", "governor", "relevant_flags")
+
+
+def contract(changes: tuple[Change, ...]) -> Check:
+    """Check that an application that runs A can run B: the same classes in the same order, the same input."""
+    found = [change for change in changes if change.section in ("classes", "input")]
+    reason = None
+    if found:
+        words = "; ".join(_words(change) for change in found)
+        reason = f"{words}: what reads labels or pictures has to change with it"
+    requirement = "the same classes in the same order, the same positive class, the same input"
+    return Check(name="contract", artifact="all", requirement=requirement, outcome="inconclusive" if found else "passed", reason=reason)
+
+
+def artifacts(differences: tuple[ArtifactDifference, ...]) -> Check:
+    """Check that B has everything that A has."""
+    gone = [difference.a for difference in differences if difference.status == "removed"]
+    reason = f"B has nothing that stands for {', '.join(gone)}: export it too, or name with --artifact what counts" if gone else None
+    return Check(name="artifacts", artifact="all", requirement="B has every artifact of A", outcome="failed" if gone else "passed", reason=reason)
+
+
+def size(a: Artifact, b: Artifact, tolerances: Tolerances) -> Check:
+    """Check how much the file grew."""
+    growth = b.bytes / a.bytes - 1
+    holds = growth <= tolerances.max_size_growth
+    return Check(
+        name="size",
+        artifact=a.name,
+        requirement=f"grows by at most {tolerances.max_size_growth:.0%}",
+        outcome="passed" if holds else "failed",
+        reason=None if holds else f"{a.bytes:,} bytes became {b.bytes:,}: {growth:+.1%}",
+        found=Interval(value=growth, low=None, high=None),
+    )
+
+
+def loss(name: CheckName, artifact: Artifact, found: Interval, tolerances: Tolerances, measured_on: str, pictures: int) -> Check:
+    """Judge what B loses against A in one figure, by its interval."""
+    outcome, reason = judged(found, tolerances.max_loss, MORE_PICTURES)
+    if outcome == "failed":
+        reason = f"loses {found.value:.3f} ({found.low:.3f} to {found.high:.3f}), wholly beyond {tolerances.max_loss:g}"
+    about = {"requirement": loss_requirement(tolerances), "measured_on": measured_on, "pictures": pictures}
+    return Check(name=name, artifact=artifact.name, outcome=outcome, reason=reason, found=found, **about)
+
+
+def no_loss(artifact: Artifact, names: Sequence[CheckName], reason: str, tolerances: Tolerances) -> Iterator[Check]:
+    """Yield the checks of an artifact that cannot but give the same answers."""
+    nothing = Interval(value=0.0, low=0.0, high=0.0)
+    for name in names:
+        yield Check(name=name, artifact=artifact.name, requirement=loss_requirement(tolerances), outcome="passed", reason=reason, found=nothing)
+
+
+def not_compared(name: CheckName, artifact: str, requirement: str, reason: str, runtime: str = "") -> Check:
+    """Return a check that could not be carried out, with the reason."""
+    return Check(name=name, artifact=artifact, runtime=runtime, requirement=requirement, outcome="not compared", reason=reason)
+
+
+def losses(positive: bool) -> list[CheckName]:
+    """Return the figures that must not be lost; without a positive class balanced accuracy alone."""
+    return [name for name in LOSSES if positive or name == "balanced_accuracy"]
+
+
+def loss_requirement(tolerances: Tolerances) -> str:
+    return f"loses at most {tolerances.max_loss:g}"
+
+
+def flip_bound(tolerances: Tolerances, same_weights: bool) -> float | None:
+    """Return the largest share of flips: what was asked for, else a bound where the weights are the same, else None."""
+    return tolerances.max_flips if tolerances.max_flips is not None else FLIPS_OF_SAME_WEIGHTS if same_weights else None
+
+
+def flips(artifact: Artifact, found: Flips | str, bound: float) -> Check:
+    """Judge the share of pictures whose first class changed; `found` may say in words why nothing was run."""
+    requirement = f"another first class on at most {bound:.2%} of the pictures"
+    if isinstance(found, str):
+        return not_compared("flips", artifact.name, requirement, found)
+    share = found.count / found.pictures
+    return Check(
+        name="flips",
+        artifact=artifact.name,
+        requirement=requirement,
+        outcome="passed" if share <= bound else "failed",
+        reason=None if share <= bound else f"{found.count} of {found.pictures} pictures have another first class ({share:.2%})",
+        measured_on=found.measured_on,
+        pictures=found.pictures,
+        found=Interval(value=share, low=None, high=None),
+    )
+
+
+def unpaired(a: Manifest, b: Manifest, mine: Artifact, theirs: Artifact, tolerances: Tolerances) -> Iterator[Check]:
+    """Yield the losses by the scores in the manifests, each bundle's on its own test part.
+
+    Both were scored apart, so the interval of the difference is put together from the two intervals as if they
+    were independent (square-and-add: Newcombe 1998, "Interval estimation for the difference between independent
+    proportions", method 10; for any two intervals Zou and Donner 2008, "Construction of confidence limits about effect
+    measures"). Scores on the same pictures go up and down together, so it is then wider than it need be: it says
+    less, but nothing wrong. Scores on other pictures are not compared: the pictures could make the difference.
+    """
+    requirement = loss_requirement(tolerances)
+    for name in losses(a.positive_class is not None):
+        key = LOSSES[name]
+        scored = [None if artifact.scores is None else getattr(artifact.scores, key) for artifact in (mine, theirs)]
+        if a.data.sha256 != b.data.sha256:
+            reason = "the manifests' scores are of other pictures (another data hash): give labelled ones with --data"
+            yield not_compared(name, mine.name, requirement, reason)
+        elif None in scored:
+            missing = " and ".join(side for side, one in zip("AB", scored) if one is None)
+            yield not_compared(name, mine.name, requirement, f"the manifest of {missing} has no such score: give labelled pictures with --data")
+        else:
+            found = square_and_add(*scored)
+            where = "each manifest's scores on the same test part, unpaired"
+            yield loss(name, mine, found, tolerances, where, mine.scores.pictures)
+
+
+def square_and_add(a: Interval, b: Interval) -> Interval:
+    """Return A minus B with its interval from the two of independent figures; undefined where one is."""
+    if a.value is None or b.value is None:
+        return Interval(value=None, low=None, high=None)
+    value = a.value - b.value
+    if None in (a.low, a.high, b.low, b.high):
+        return Interval(value=value, low=None, high=None)
+    # A resampled ece, or a figure at its bound, can lie outside of its own interval: no distance is negative.
+    below = math.hypot(max(0.0, a.value - a.low), max(0.0, b.high - b.value))
+    above = math.hypot(max(0.0, a.high - a.value), max(0.0, b.value - b.low))
+    return Interval(value=value, low=value - below, high=value + above)
+
+
+def judged(found: Interval, bound: float, unsure: str) -> tuple[Outcome, str | None]:
+    """Return (outcome, reason) of something that should not be above `bound`."""
+    if found.value is None:
+        return "inconclusive", f"undefined on these pictures; {unsure}"
+    if found.low is None or found.high is None:
+        return "inconclusive", f"without an interval; {unsure}"
+    if found.low > bound:
+        return "failed", f"the whole interval lies beyond {bound:g}"
+    if found.high > bound:
+        return "inconclusive", f"the interval reaches {found.high:.3f}, beyond {bound:g}; {unsure}"
+    return "passed", None
+
+
+def latency(a: Latency | str, b: Latency | str, names: Mapping[str, str], tolerances: Tolerances) -> Iterator[Check]:
+    """Yield the ratio of times of each artifact in each runtime that both measured alike.
+
+    `a` and `b` are the evidence, or in words why there is none; `names` says which artifact of B stands for
+    which of A. The interval goes from B's fastest round by A's slowest to the reverse.
+    """
+    requirement = f"takes at most {tolerances.max_latency:g} times as long"
+    why = "; ".join(f"{side}: {one}" for side, one in (("A", a), ("B", b)) if isinstance(one, str))
+    if not why:
+        why = unlike(a, b)
+    if why:
+        yield not_compared("latency", "all", requirement, why)
+        return
+    for runtime, other in _both(a, b):
+        if reason := _unlike_runtimes(runtime, other):
+            yield not_compared("latency", "all", requirement, reason, runtime.name)
+            continue
+        theirs = {row.name: row for row in other.artifacts}
+        for row in runtime.artifacts:
+            if row.name in names and names[row.name] in theirs:
+                yield _ratio(row, theirs[names[row.name]], runtime.name, requirement, tolerances.max_latency)
+
+
+def unlike(a: Latency, b: Latency) -> str | None:
+    """Return why the times of two measurements cannot be compared, None where they were measured alike."""
+    for side, one in (("A", a), ("B", b)):
+        if one.quick:
+            return f"{side} was measured with --quick: run `melanoma-edge bench` without it"
+        if not one.comparable:
+            return f"{side} was measured on a noisy machine: run `melanoma-edge bench` again on a quiet one"
+    for what, mine, theirs in (
+        ("threads", a.threads, b.threads),
+        ("protocol", a.plan, b.plan),
+        *((name, getattr(a.conditions, name), getattr(b.conditions, name)) for name in CONDITIONS),
+        *((f"CPU {name.replace('_', ' ')}", getattr(a.conditions.cpu, name), getattr(b.conditions.cpu, name)) for name in CPU),
+    ):
+        if mine != theirs:
+            return f"measured under other conditions ({what}: {_said(mine)}, then {_said(theirs)}): run `melanoma-edge bench` for both on one machine"
+    return None
+
+
+def _both(a: Latency, b: Latency) -> list[tuple[RuntimeLatency, RuntimeLatency]]:
+    timed = {runtime.name: runtime for runtime in b.runtimes if runtime.status == "timed"}
+    return [(runtime, timed[runtime.name]) for runtime in a.runtimes if runtime.status == "timed" and runtime.name in timed]
+
+
+def _unlike_runtimes(a: RuntimeLatency, b: RuntimeLatency) -> str | None:
+    for what, mine, theirs in (("version", a.version, b.version), ("settings", a.settings, b.settings)):
+        if mine != theirs:
+            return f"measured with another {what} of it ({_said(mine)}, then {_said(theirs)}): run `melanoma-edge bench` for both"
+    return None
+
+
+def _ratio(a: ArtifactLatency, b: ArtifactLatency, runtime: str, requirement: str, bound: float) -> Check:
+    """Judge one artifact's time in one runtime."""
+    mine, theirs = np.asarray(a.round_medians_ms), np.asarray(b.round_medians_ms)
+    found = Interval(value=b.p50_ms / a.p50_ms, low=float(theirs.min() / mine.max()), high=float(theirs.max() / mine.min()))
+    outcome, reason = judged(found, bound, "the rounds differ too much to tell: measure both again on a quiet machine")
+    if outcome == "failed":
+        reason = f"{found.value:.2f} times as long ({found.low:.2f} to {found.high:.2f} between rounds)"
+    about = {"measured_on": f"{len(mine)} and {len(theirs)} rounds on the same host", "found": found}
+    return Check(name="latency", artifact=a.name, runtime=runtime, requirement=requirement, outcome=outcome, reason=reason, **about)
+
+
+def _words(change: Change) -> str:
+    if change.key == "class":
+        return f"new class {change.b}" if change.a is None else f"no class {change.a}"
+    return f"another {change.key}" + ("" if change.key == "order" else f" ({_said(change.a)}, then {_said(change.b)})")
+
+
+def _said(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)

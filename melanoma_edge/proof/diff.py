@@ -19,7 +19,7 @@ from melanoma_edge import calibration, metrics
 from melanoma_edge.contract import Artifact, Manifest
 from melanoma_edge.convert.bundle import EVIDENCE, MANIFEST, Bundle, open_bundle
 from melanoma_edge.data import image, samples
-from melanoma_edge.data.cache import default_folder
+from melanoma_edge.files import cache_folder
 from melanoma_edge.errors import BadInput, ProofFailed
 from melanoma_edge.files import sha256_file
 from melanoma_edge.proof import diff_checks as checks
@@ -83,7 +83,7 @@ def diff(
     pairs = _chosen(old, facts.pairs(old.manifest, new.manifest), artifacts)
     changes = tuple(facts.changes(old.manifest, new.manifest))
     progress("reading pictures")
-    pictures = _probes(old, new) if data is None else _labelled(old, new, data, metadata, cache or default_folder())
+    pictures = _probes(old, new) if data is None else _labelled(old, new, data, metadata, cache or cache_folder())
     comparison = _Comparison(old, new, pictures, process.available(), tolerances, progress)
     compared = [comparison.of(mine, theirs) for mine, theirs in pairs]
     found = tuple(difference for difference, _ in compared)

@@ -248,7 +248,7 @@ def export(run, tflite, onnx, precision, out, data, licence, force, as_json, qui
 @metadata_option
 @click.option("--run", type=FOLDER, help="The run that the bundle came from [default: the one that it remembers].")
 @click.option("--require", multiple=True, metavar="RUNTIME", help="Fail (exit 3) when this runtime, or `task`, cannot be tried.")
-@click.option("--thumbnails", is_flag=True, help="Keep small pictures of the flips of --data in evidence/, for the report. Photographs of people: mind to whom the bundle goes.")
+@click.option("--thumbnails", is_flag=True, help="Keep small pictures of the flips of --data in evidence/, for the report: photographs of people, so mind who gets it.")
 @junit_option
 @cache_option
 @json_option

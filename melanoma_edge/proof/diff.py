@@ -284,6 +284,8 @@ def _labelled(old: Bundle, new: Bundle, data: Path, metadata: Path | None, cache
     theirs = load_labelled(data, a.classes, a.recipe.model_copy(update=size), seen, metadata=metadata, cache=cache)
     rows = {path: row for row, path in enumerate(theirs.paths)}
     use = [row for row, path in enumerate(mine.paths) if path in rows]
+    if not use:
+        raise BadInput(f"{data} holds no picture that the input sizes of both bundles leave in: give another folder")
     also = [rows[mine.paths[row]] for row in use]
     return _Pictures(
         description,

@@ -492,6 +492,16 @@ def test_times_that_were_not_measured_alike_are_not_compared(pair: tuple[Path, P
     assert timed.outcome == "not compared" and found in timed.reason and "`melanoma-edge bench`" in timed.reason
 
 
+@pytest.mark.parametrize("times", [[], [0.0, 0.0], [-1.0, 1.0]])
+def test_evidence_and_manifests_without_sense_are_not_compared(pair: tuple[Path, Path], times: list[float]) -> None:
+    a, b = pair
+    edit(a, lambda manifest: manifest["artifacts"][0].update(bytes=0))
+    measured(a, lambda held: [row.update(round_medians_ms=times, p50_ms=0.0) for row in held["runtimes"][0]["artifacts"]])
+    measured(b)
+    found = diff(a, b, artifacts=["float32"])
+    assert check(found, "latency", FLOAT, "litert").outcome == "not compared" and check(found, "size", FLOAT).outcome == "not compared"
+
+
 def test_times_that_are_missing_damaged_or_of_another_state_are_not_compared(pair: tuple[Path, Path]) -> None:
     a, b = pair
     measured(a)

@@ -272,7 +272,7 @@ def export(run, tflite, onnx, precision, layout, out, data, licence, own, force,
 @click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="What to run: a runtime, kernels, arm64, browser, or all; may be repeated [default: those of this machine].")
 @click.option("--require", multiple=True, metavar="RUNTIME", help="Fail (exit 3) when this runtime, or `task`, cannot be tried.")
 @click.option("--layers", is_flag=True, help="Instead of the gates: find the layer where two runtimes part, and fail (exit 1) when rounding does not explain its error.")
-@click.option("--thumbnails", is_flag=True, help="Keep small pictures of the flips of --data in evidence/, for the report. Photographs of people: mind to whom the bundle goes.")
+@click.option("--thumbnails", is_flag=True, help="Keep small pictures of the flips of --data in evidence/, for the report: photographs of people, so mind who gets it.")
 @junit_option
 @cache_option
 @json_option

@@ -23,7 +23,7 @@ def show_diff(screen, found, as_json: bool) -> None:
     if as_json:
         return screen.json(found.model_dump(mode="json"))
     out = screen.out
-    out.print(f"A: [bold]{escape(_line(found.a.name))}[/] ({found.a.manifest_sha256[:12]}), B: [bold]{escape(_line(found.b.name))}[/] ({found.b.manifest_sha256[:12]})")
+    out.print(", ".join(f"{name}: [bold]{escape(_line(side.name))}[/] ({side.manifest_sha256[:12]})" for name, side in (("A", found.a), ("B", found.b))))
     _changes(out, found)
     shown = [one for one in found.artifacts if screen.verbose or not _same(one)]
     if len(shown) < len(found.artifacts):
@@ -68,7 +68,7 @@ def _artifacts(out, artifacts) -> None:
         if one.a and one.b and one.a != one.b:
             name = f"{one.a} / {one.b}"
         sizes = ["-" if size is None else f"{size:,}" for size in one.bytes]
-        growth = f"{one.bytes[1] / one.bytes[0] - 1:+.1%}" if None not in one.bytes else "-"
+        growth = f"{one.bytes[1] / one.bytes[0] - 1:+.1%}" if all(one.bytes) else "-"
         census = [f"{name} {a} → {b}" for name, (a, b) in one.operators.items()] + [f"{name} {a:,} → {b:,} B" for name, (a, b) in one.weight_bytes.items()]
         decision = [f"{change.key} {_value(change.a)} → {_value(change.b)}" for change in one.decision]
         table.add_row(escape(_line(name)), one.status, *sizes, growth, escape("\n".join(map(_line, census))) or "-", escape("\n".join(map(_line, decision))) or "-")

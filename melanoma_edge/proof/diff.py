@@ -19,9 +19,8 @@ from melanoma_edge import calibration, metrics
 from melanoma_edge.contract import Artifact, Manifest
 from melanoma_edge.convert.bundle import EVIDENCE, MANIFEST, Bundle, open_bundle
 from melanoma_edge.data import image, samples
-from melanoma_edge.files import cache_folder
 from melanoma_edge.errors import BadInput, ProofFailed
-from melanoma_edge.files import sha256_file
+from melanoma_edge.files import cache_folder, sha256_file
 from melanoma_edge.proof import diff_checks as checks
 from melanoma_edge.proof import diff_facts as facts
 from melanoma_edge.proof.diff_model import ArtifactDifference, Check, CheckName, Difference, Flips, Side, Tolerances
@@ -283,6 +282,8 @@ def _labelled(old: Bundle, new: Bundle, data: Path, metadata: Path | None, cache
     theirs = load_labelled(data, a.classes, a.policy, seen, size=b.input.width, metadata=metadata, cache=cache)
     rows = {path: row for row, path in enumerate(theirs.paths)}
     use = [row for row, path in enumerate(mine.paths) if path in rows]
+    if not use:
+        raise BadInput(f"{data} holds no picture that the input sizes of both bundles leave in: give another folder")
     also = [rows[mine.paths[row]] for row in use]
     return _Pictures(
         description,

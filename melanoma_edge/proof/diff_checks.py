@@ -47,12 +47,15 @@ def artifacts(differences: tuple[ArtifactDifference, ...]) -> Check:
 
 def size(a: Artifact, b: Artifact, tolerances: Tolerances) -> Check:
     """Check how much the file grew."""
+    requirement = f"grows by at most {tolerances.max_size_growth:.0%}"
+    if a.bytes <= 0:
+        return not_compared("size", a.name, requirement, f"the manifest of A says that it has {a.bytes} bytes")
     growth = b.bytes / a.bytes - 1
     holds = growth <= tolerances.max_size_growth
     return Check(
         name="size",
         artifact=a.name,
-        requirement=f"grows by at most {tolerances.max_size_growth:.0%}",
+        requirement=requirement,
         outcome="passed" if holds else "failed",
         reason=None if holds else f"{a.bytes:,} bytes became {b.bytes:,}: {growth:+.1%}",
         found=Interval(value=growth, low=None, high=None),
@@ -219,6 +222,8 @@ def _unlike_runtimes(a: RuntimeLatency, b: RuntimeLatency) -> str | None:
 def _ratio(a: ArtifactLatency, b: ArtifactLatency, runtime: str, requirement: str, bound: float) -> Check:
     """Judge one artifact's time in one runtime."""
     mine, theirs = np.asarray(a.round_medians_ms), np.asarray(b.round_medians_ms)
+    if not (mine.size and theirs.size and min(a.p50_ms, b.p50_ms, mine.min(), theirs.min()) > 0):
+        return not_compared("latency", a.name, requirement, "a time of nothing, or no round, stands in the evidence: run `melanoma-edge bench` for both", runtime)
     found = Interval(value=b.p50_ms / a.p50_ms, low=float(theirs.min() / mine.max()), high=float(theirs.max() / mine.min()))
     outcome, reason = judged(found, bound, "the rounds differ too much to tell: measure both again on a quiet machine")
     if outcome == "failed":

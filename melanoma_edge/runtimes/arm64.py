@@ -23,7 +23,7 @@ from pathlib import Path
 
 import melanoma_edge
 from melanoma_edge.contract import Model
-from melanoma_edge.errors import Missing
+from melanoma_edge.errors import BadInput, Missing
 from melanoma_edge.files import new_folder, read_json, write_json
 from melanoma_edge.host import version
 from melanoma_edge.runtimes import debian, places
@@ -55,8 +55,12 @@ from importlib.metadata import version
 import melanoma_edge.runtimes.worker, melanoma_edge.runtimes.litert, melanoma_edge.runtimes.ort, onnx
 print(json.dumps([platform.machine(), platform.python_version(), {name: version(name) for name in sys.argv[1:]}]))
 """
-_HOOK = 'import os, sys; sys.path.append(os.environ["MELANOMA_EDGE_PACKAGE"])\n'
-"""Makes this very melanoma_edge importable there, behind everything of the place's own: beside it may lie packages for this machine."""
+_HOOK = (
+    'import os, resource, sys; sys.path.append(os.environ["MELANOMA_EDGE_PACKAGE"]); '
+    "resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))\n"
+)
+"""Makes this very melanoma_edge importable there, behind everything of the place's own: beside it may lie packages for this
+machine. And has QEMU write no core file, of gigabytes, where a damaged model crashes a runtime."""
 
 
 class SetUp(Model):
@@ -97,9 +101,13 @@ def install(progress: Callable[[str], None]) -> dict:
     _check_machine()
     target = places.folder("arm64").absolute()
     try:
-        return _facts(_ready()[0], target, "set up already")
+        set_up = _ready()[0]
     except Missing:
         pass
+    else:
+        return _facts(set_up, target, "set up already")
+    if target.exists() and not (target / MANIFEST).exists():
+        raise BadInput(f"{target} holds something else than a set-up: move it away, or name another folder in MELANOMA_EDGE_RUNTIMES")
     debian.require()
     if importlib.util.find_spec("pip") is None:
         raise Missing(f"this Python has no pip to fetch wheels with: {sys.executable} -m ensurepip")
@@ -109,7 +117,8 @@ def install(progress: Callable[[str], None]) -> dict:
         scratch.mkdir()
         emulator = debian.Wanted(EMULATOR_SUITE, debian.architecture(), ("qemu-user",), scratch / "emulator")
         guest = debian.Wanted(GUEST_SUITE, "arm64", GUEST, folder / "system")
-        packages = debian.unpack([emulator, guest], scratch, progress)
+        mirror = debian.mirror()
+        packages = debian.unpack([emulator, guest], mirror, scratch, progress)
         os.replace(scratch / "emulator" / "usr" / "bin" / "qemu-aarch64", folder / "qemu-aarch64")
         qemu = _qemu_version(folder / "qemu-aarch64")
         # A link out of the folder, to this machine's file of that name.
@@ -119,7 +128,7 @@ def install(progress: Callable[[str], None]) -> dict:
         shutil.rmtree(scratch)
         progress("trying the emulated Python")
         python = _check(folder, versions)
-        set_up = SetUp(qemu=qemu, python=python, versions=versions, mirror=debian.mirror(), debian=packages, wheels=wheels)
+        set_up = SetUp(qemu=qemu, python=python, versions=versions, mirror=mirror, debian=packages, wheels=wheels)
         write_json(folder / MANIFEST, set_up.model_dump(mode="json"))
     return _facts(set_up, target, "set up")
 
@@ -137,16 +146,16 @@ def _ready() -> tuple[SetUp, Path]:
     _check_machine()
     folder = places.folder("arm64").absolute()
     if not folder.exists():
-        raise Missing(f"not set up: {_SET_UP}")
+        raise Missing(f"the emulated Arm processor is not set up: {_SET_UP}")
     try:
         set_up = SetUp.model_validate_json((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
         raise Missing(f"{folder} holds no set-up that this version can read: {_SET_UP}") from None
     if not all((folder / part).exists() for part in ("qemu-aarch64", f"system/usr/bin/python{PYTHON}", f"system/{_PACKAGES}/numpy")):
-        raise Missing(f"the set-up in {folder} is not whole: remove that folder and run {_SET_UP}")
+        raise Missing(f"the set-up in {folder} is not whole: {_SET_UP}")
     for name, here in _versions_here().items():
         if set_up.versions.get(name) != here:
-            raise Missing(f"set up for {name} {set_up.versions.get(name)}, this machine has {here}: {_SET_UP}")
+            raise Missing(f"{folder} is set up for {name} {set_up.versions.get(name)}, this machine has {here}: {_SET_UP}")
     return set_up, folder
 
 
@@ -177,7 +186,8 @@ def _cpu() -> str:
 @functools.cache
 def _cpus(emulator: Path) -> tuple[str, ...]:
     """Return the names of the processors that the emulator has."""
-    return tuple(line.strip() for line in _output([str(emulator), "-cpu", "help"]).splitlines() if line.startswith(" "))
+    said = subprocess.run([str(emulator), "-cpu", "help"], stdin=subprocess.DEVNULL, capture_output=True, text=True)  # its exit code is 1
+    return tuple(line.strip() for line in said.stdout.splitlines() if line.startswith(" "))
 
 
 def _qemu_version(emulator: Path) -> str:
@@ -253,5 +263,6 @@ def _output(command: list[str], failed: str = "the emulator does not work", chan
 
 
 def _facts(set_up: SetUp, folder: Path, state: str) -> dict:
-    cpu = os.environ.get(CPU_VARIABLE) or DEFAULT_CPU
-    return {"state": state, "computes": set_up.named(cpu), "python": set_up.python, "folder": str(folder), "next": "melanoma-edge verify BUNDLE --runtime arm64"}
+    """Return what people want to know of the place."""
+    python = f"{set_up.python} (Debian {GUEST_SUITE}, from {set_up.mirror})"
+    return {"state": state, "computes": set_up.named(_cpu()), "python": python, "folder": str(folder), "use": "melanoma-edge verify BUNDLE --runtime arm64"}

@@ -74,13 +74,12 @@ def mirror() -> str:
     return next((base for base in archives if {(base, f"{suite}-updates") for suite in (codename, "stable")} & set(named)), OFFICIAL)
 
 
-def unpack(wanted: Sequence[Wanted], scratch: Path, progress: Callable[[str], None]) -> tuple[Package, ...]:
-    """Fetch the packages, unpack each into its folder and return what they were.
+def unpack(wanted: Sequence[Wanted], address: str, scratch: Path, progress: Callable[[str], None]) -> tuple[Package, ...]:
+    """Fetch the packages from the archive at `address`, unpack each into its folder and return what they were.
 
     `scratch` is an empty folder for apt's files, left filled. Raises Missing without the tools, the network or the packages.
     """
     require()
-    address = mirror()
     environment = _private_apt(wanted, address, scratch)
     failed = f"Debian packages cannot be fetched from {address}"
     progress(f"reading the lists of {address}")
@@ -89,7 +88,8 @@ def unpack(wanted: Sequence[Wanted], scratch: Path, progress: Callable[[str], No
     for group in wanted:
         folder = scratch / "packages" / f"{group.suite}-{group.architecture}"
         folder.mkdir(parents=True)
-        progress(f"fetching {len(group.packages)} packages of {group.suite} for {group.architecture}")
+        first, more = group.packages[0], len(group.packages) - 1
+        progress(f"fetching {first}{f' and {more} packages more' if more else ''} of {group.suite}")
         names = [f"{package}:{group.architecture}/{group.suite}" for package in group.packages]
         _run(["apt-get", "-q", "download", *names], environment, failed, cwd=folder)
         group.into.mkdir(parents=True, exist_ok=True)

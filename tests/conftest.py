@@ -143,7 +143,11 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep prepared pictures away from the user's own; workers inherit the variable."""
+    """Keep prepared pictures and places of runtimes away from the user's own; workers inherit the variables.
+
+    What `setup` fetches stays in this repository's .cache, for the next time.
+    """
+    os.environ.setdefault("MELANOMA_EDGE_RUNTIMES", str(Path(__file__).parents[1] / ".cache" / "runtimes"))
     if not hasattr(config, "workerinput"):
         config.stash[CACHE] = tempfile.TemporaryDirectory(prefix="melanoma-edge-tests-")
         os.environ["MELANOMA_EDGE_CACHE"] = config.stash[CACHE].name

@@ -59,6 +59,8 @@ class Parity(Model):
     pictures: int
     labelled: dict[str, int] = {}
     """Account of the labelled pictures behind the task gate; empty where there were none."""
+    runtimes: dict[str, str] = {}
+    """Of each runtime that computed: its version, and what it ran on where that is not this machine."""
     gates: tuple[Gate, ...]
     thumbnails_sha256: Sha256 | None = None
     """Hash of evidence/thumbnails.json, small pictures of the flips; null where they were not asked for."""

@@ -18,6 +18,7 @@ from melanoma_edge.files import read_json
 from melanoma_edge.model import run as runs
 from melanoma_edge.proof.parity_model import Gate
 from melanoma_edge.proof.report_data import Gap, Material, Network, TestPart, host_latency
+from melanoma_edge.runtimes.protocol import RUNTIMES
 
 FIGURES = {
     "balanced_accuracy": ("Balanced accuracy", "share"),
@@ -321,6 +322,9 @@ def conditions(material: Material, command: str) -> dict[str, Any]:
         if not isinstance(found, Gap):
             columns[name] = found.conditions if isinstance(found.conditions, dict) else found.conditions.model_dump(mode="json")
             commands[name], dates[name] = found.command, found.date
+    if not isinstance(material.parity, Gap):
+        elsewhere = {name: what for name, what in material.parity.runtimes.items() if name not in RUNTIMES or RUNTIMES[name].place != "here"}
+        columns["verification"] = columns["verification"] | {"versions": columns["verification"].get("versions", {}) | elsewhere}
     commands["this report"] = command
     described = {name: _described(held) for name, held in columns.items()}
     labels = dict.fromkeys(label for held in described.values() for label in held)

@@ -6,6 +6,7 @@ logits. Evaluation and prediction need nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,12 +55,14 @@ class Subject:
         return calibration.as_logits(found, self.output)
 
 
-def run_artifact(bundle: Bundle, artifact: Artifact, runtime: str, pictures: np.ndarray) -> np.ndarray:
+def run_artifact(
+    bundle: Bundle, artifact: Artifact, runtime: str, pictures: np.ndarray, *, progress: Callable[[str], None] | None = None
+) -> np.ndarray:
     """Return what `artifact` gives on `runtime`, float32 [n, classes], for `pictures`, uint8 [n, size, size, 3].
 
     Raises as :func:`melanoma_edge.runtimes.process.run_logits` does, and BadInput for a file with another number of classes.
     """
-    logits = process.run_logits(runtime, bundle.file(artifact), pictures, contract=bundle.manifest.input)
+    logits = process.run_logits(runtime, bundle.file(artifact), pictures, contract=bundle.manifest.input, progress=progress)
     if logits.shape[1] != len(bundle.manifest.classes):
         raise BadInput(f"{bundle.file(artifact)} gives {logits.shape[1]} logits for {len(bundle.manifest.classes)} classes: export the bundle again")
     return logits

@@ -89,6 +89,7 @@ def verify(
         data=pictures.description,
         pictures=len(pictures.inputs),
         labelled=pictures.account,
+        runtimes={name: here[name].version for name in RUNTIMES if name in {runtime for _, runtime in logits} and here[name].version},
         gates=tuple(carry_out(opened, measured)),
         seconds=time.perf_counter() - started,
         conditions=host.conditions(),
@@ -122,11 +123,13 @@ def _run(bundle: Bundle, runtimes: Sequence[str], here, inputs: np.ndarray, prog
             if artifact.format not in row.formats:
                 continue
             if not here[runtime].available:
-                missing[key] = f"{here[runtime].reason}; {here[runtime].install or 'use a machine that has it'}"
+                remedy = here[runtime].install or (None if row.place != "here" else "use a machine that has it")
+                missing[key] = "; ".join(filter(None, (here[runtime].reason, remedy)))
                 continue
             progress(f"{artifact.name} on {runtime}")
             try:
-                logits[key] = run_artifact(bundle, artifact, runtime, inputs)
+                step = None if row.place == "here" else lambda line, key=key: progress(f"{key[0]} on {key[1]}: {line}")
+                logits[key] = run_artifact(bundle, artifact, runtime, inputs, progress=step)
                 if (artifact.format, artifact.integer, row.module) == ("onnx", True, RUNTIMES["onnxruntime"].module) and not row.gpu:
                     censuses[key] = process.run_census(runtime, bundle.file(artifact))
             except RuntimeFailed as error:

@@ -57,12 +57,15 @@ def run_logits(
     contract: InputContract | None = None,
     threads: int = 1,
     timeout: float = 600,
+    progress: Callable[[str], None] | None = None,
 ) -> np.ndarray:
     """Return the logits, float32 [N, K], that `runtime` gives for `images`, uint8 [N, H, W, 3].
 
     `model` is a model file, or for `keras` a run directory of which `which` (`float` or `qat`) is
-    used. `contract` says what the model takes; left out, the bytes as they are. Raises Missing when the runtime is not installed, BadInput for a model of another form and
-    RuntimeFailed when the model cannot be run, the child crashes, or `timeout` seconds pass.
+    used. `contract` says what the model takes; left out, the bytes as they are. `progress` gets lines such as `64 of
+    200`, and `timeout` is the longest silence between two of them. Raises Missing when the runtime is not
+    installed, BadInput for a model of another form and RuntimeFailed when the model cannot be run, the child
+    crashes, or `timeout` seconds pass in silence.
     """
     model = _existing(model)
     with tempfile.TemporaryDirectory(prefix="melanoma-edge-") as folder:
@@ -75,7 +78,7 @@ def run_logits(
             "threads": threads,
             "logits": str(Path(folder, "logits.npy")),
         }
-        _work(job, Path(folder), images, timeout, f" on {model.name}")
+        _work(job, Path(folder), images, timeout, f" on {model.name}", progress)
         return np.load(job["logits"])
 
 
@@ -176,7 +179,9 @@ def _availability(name: str, row: Entry) -> Availability:
         if row.gpu:
             probe(name)
     except Error as error:
-        return Availability(False, found, str(error).removesuffix(f": {row.install}"), row.install)
+        reason = str(error).removesuffix(f": {row.install}")
+        # A place's own words name its command where that helps; nothing turns an Arm machine into another one.
+        return Availability(False, found, reason, row.install if row.place == "here" or row.install in str(error) else None)
     return Availability(True, found, None, None)
 
 

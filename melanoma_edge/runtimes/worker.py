@@ -27,8 +27,9 @@ from melanoma_edge.runtimes.timing import Plan, measure
 Progress = Callable[[str], None]
 
 
-AT_ONCE = 512
-"""Pictures between two signs of life: the parent waits for silence only, however many there are."""
+AT_ONCE = 64
+"""Pictures between two signs of life: the parent waits for silence only, however many there are. An emulated processor
+takes a second for a picture where many share the machine."""
 
 
 def logits(job: dict, progress: Progress) -> dict:

@@ -7,13 +7,13 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Cli, Done, read_json, snapshot, validate, wait_until
+from conftest import Cli, read_json, snapshot, validate, wait_until
 from test_export_cli import ONNX, TFLITE
 from tiny_bundle import CLASSES, numpy_logits, onnx, pictures, tflite, write_bundle
 
@@ -263,6 +263,11 @@ def test_an_emulator_that_computes_wrongly_is_refused(cli: Cli, elsewhere: Path,
 
 
 @needs_debian
+def test_an_archive_without_an_emulator_is_refused(cli: Cli, elsewhere: Path, apt: Path) -> None:
+    assert "qemu-user of trixie at http://deb.debian.org/debian holds no qemu-aarch64" in refused(cli, elsewhere)
+
+
+@needs_debian
 def test_without_wheels(cli: Cli, elsewhere: Path, apt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package_of_qemu(apt, "10.0.2")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -273,8 +278,6 @@ def test_without_wheels(cli: Cli, elsewhere: Path, apt: Path, tmp_path: Path, mo
 
 @needs_debian
 def test_an_interrupted_set_up_leaves_nothing_and_the_old_place_as_it_was(cli: Cli, elsewhere: Path, apt: Path) -> None:
-    import signal
-
     pretend(elsewhere, numpy="1.0")
     before = snapshot(elsewhere)
     (apt / "hang").touch()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from melanoma_edge.convert import onnx_rewrites
 from melanoma_edge.convert.onnx import _finish
-from melanoma_edge.runtimes import ort
+from melanoma_edge.errors import Missing
+from melanoma_edge.files import new_folder
+from melanoma_edge.runtimes import debian, ort
 
 SIDE, CHANNELS, CLASSES = 8, 16, 4
 
@@ -219,7 +223,9 @@ def test_the_model_of_a_known_answer_is_what_it_is_said_to_be():
 HASWELL = """
 import sys, numpy as np
 from pathlib import Path
-from melanoma_edge.runtimes import ort
+from melanoma_edge.errors import Missing
+from melanoma_edge.files import new_folder
+from melanoma_edge.runtimes import debian, ort
 runtime = ort.OnnxRuntime()
 if sys.argv[4] == "default":
     runtime.settings = {}
@@ -229,8 +235,25 @@ print(sorted(runtime.settings))
 """
 
 
-@pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="needs an x86 emulator: apt-get install qemu-user")
-def test_processors_without_vnni_compute_the_same(tmp_path):
+@pytest.fixture
+def emulator() -> str:
+    """An x86 emulator: this machine's own, or Debian's, kept in .cache for the next time."""
+    if platform.machine() != "x86_64":
+        pytest.skip("packages for this machine do not run on an emulated x86 processor")
+    kept = Path(__file__).parents[1] / ".cache" / "qemu-x86_64"
+    if found := shutil.which("qemu-x86_64") or shutil.which(kept / "qemu-x86_64"):
+        return found
+    try:
+        with new_folder(kept) as folder, tempfile.TemporaryDirectory() as scratch:
+            wanted = debian.Wanted("trixie", debian.architecture(), ("qemu-user",), Path(scratch, "unpacked"))
+            debian.unpack([wanted], debian.mirror(), Path(scratch), print)
+            shutil.move(wanted.into / "usr" / "bin" / "qemu-x86_64", folder)
+    except Missing as error:
+        pytest.skip(f"needs an x86 emulator (apt-get install qemu-user): {error}")
+    return str(kept / "qemu-x86_64")
+
+
+def test_processors_without_vnni_compute_the_same(tmp_path, emulator):
     model = quantized()
     onnx_rewrites.for_integer_kernels(model.graph)
     (tmp_path / "m.onnx").write_bytes(_finish(model))
@@ -239,7 +262,7 @@ def test_processors_without_vnni_compute_the_same(tmp_path):
     def haswell(mode: str) -> tuple[np.ndarray, str]:
         arguments = [tmp_path / "m.onnx", tmp_path / "images.npy", tmp_path / "logits.npy", mode]
         done = subprocess.run(
-            ["qemu-x86_64", "-cpu", "Haswell", sys.executable, "-c", HASWELL, *map(str, arguments)], capture_output=True, text=True, timeout=300
+            [emulator, "-cpu", "Haswell", sys.executable, "-c", HASWELL, *map(str, arguments)], capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, done.stderr[-2000:]
         return np.load(tmp_path / "logits.npy"), done.stdout.strip()

@@ -200,6 +200,7 @@ def test_every_gate_stands_with_its_outcome_in_words(bundle: Path) -> None:
         assert not gate["reason"] or gate["reason"] in found.text("parity")
         for flip in gate["flips"]:
             assert flip["picture"] in found.text("parity")
+    assert "litert-arm64 LiteRT 2.3.0 on an emulated processor" in " ".join(found.text("conditions").replace("–", "").split())
 
 
 def test_latency_is_called_the_host_s(bundle: Path) -> None:

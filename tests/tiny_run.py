@@ -185,6 +185,7 @@ def _parity(run: runs.Run, folder: Path) -> Parity:
         data="pictures of somewhere",
         pictures=len(labels),
         labelled={"used": len(labels), "seen_in_training": 0, "unseen": len(labels)},
+        runtimes={"litert": "2.3.0", "litert-arm64": "LiteRT 2.3.0 on an emulated processor"},
         gates=made,
         seconds=1.0,
         conditions=host.conditions(),

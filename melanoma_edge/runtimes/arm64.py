@@ -106,7 +106,7 @@ def install(progress: Callable[[str], None]) -> dict:
         pass
     else:
         return _facts(set_up, target, "set up already")
-    if target.exists() and not (target / MANIFEST).exists():
+    if not (target / MANIFEST).exists() and (target.is_file() or (target.is_dir() and any(target.iterdir()))):
         raise BadInput(f"{target} holds something else than a set-up: move it away, or name another folder in MELANOMA_EDGE_RUNTIMES")
     debian.require()
     if importlib.util.find_spec("pip") is None:
@@ -119,7 +119,10 @@ def install(progress: Callable[[str], None]) -> dict:
         guest = debian.Wanted(GUEST_SUITE, "arm64", GUEST, folder / "system")
         mirror = debian.mirror()
         packages = debian.unpack([emulator, guest], mirror, scratch, progress)
-        os.replace(scratch / "emulator" / "usr" / "bin" / "qemu-aarch64", folder / "qemu-aarch64")
+        found = scratch / "emulator" / "usr" / "bin" / "qemu-aarch64"
+        if not found.is_file():
+            raise Missing(f"the package qemu-user of {EMULATOR_SUITE} at {mirror} holds no qemu-aarch64: give apt a mirror that has the current one")
+        os.replace(found, folder / "qemu-aarch64")
         qemu = _qemu_version(folder / "qemu-aarch64")
         # A link out of the folder, to this machine's file of that name.
         (folder / "system" / "usr" / "lib" / f"python{PYTHON}" / "sitecustomize.py").unlink(missing_ok=True)

@@ -22,8 +22,10 @@ from melanoma_edge import NOTICE
 from melanoma_edge.contract import EpochRow, Interval
 from melanoma_edge.convert.bundle import open_bundle
 from melanoma_edge.errors import BadInput
+from melanoma_edge.files import sha256_file
 from melanoma_edge.model import run as runs
 from melanoma_edge.proof import plot_style, plots
+from melanoma_edge.proof.layers_model import Layers
 from melanoma_edge.proof.predict import DOMAIN
 from melanoma_edge.proof.report import report
 
@@ -234,6 +236,48 @@ def test_names_from_data_are_escaped(tmp_path: Path) -> None:
             assert all(name in found.text(section) for name in HOSTILE), section
         assert '"><img onerror=alert(2) src=x>' in found.text("examples")
     assert all(name in " ".join(held["alt"] for held in found.all("img")) for name in HOSTILE)
+
+
+def _layers(bundle: Path) -> Layers:
+    """Return a comparison of layers with a fault in one of them, made up."""
+    none, some = ({"off": off, "largest": 9 * off, "mean_of_off": 2.0 if off else None, "bias": -off / 7, "sqnr_db": 31.25 if off else None} for off in (0.0, 0.125))
+    rows = [
+        {"layer": name, "operator": "CONV_2D", "values": 8, "candidate": {"tensor": HOSTILE[0]}, "reference": {"tensor": "t"}, "end_to_end": whole, "alone": alone}
+        | {"suspect": "off by up to 9 quanta" if alone is some else None}
+        for name, whole, alone in (("image", none, none), ("stem", some, some), (HOSTILE[0], some, none))
+    ]
+    about = {"artifact": "tiny-int8.tflite", "runtime": "litert", "reference": "keras qat", "unit": "quanta", "pictures": 4}
+    pairs = [
+        about | {"outcome": "compared", "first_part": "stem", "rows": rows, "notes": ["gives other logits while it is looked into"]},
+        about | {"outcome": "compared", "runtime": "onnxruntime", "rows": [row | {"end_to_end": none, "alone": none, "suspect": None} for row in rows]},
+        about | {"outcome": "not run", "reason": "the run is not here", "runtime": "litert-builtin"},
+    ]
+    held = {"bundle": "tiny", "manifest_sha256": sha256_file(bundle / "manifest.json"), "command": "c", "date": "d", "data": "drawn probes", "pictures": 4}
+    return Layers.model_validate_json(json.dumps(held | {"pairs": pairs, "seconds": 1.0, "conditions": {}}))
+
+
+@pytest.mark.parametrize("how", ["as they are", "without differences"])
+def test_layers_are_shown_with_their_suspects(bundle: Path, drawn: None, how: str) -> None:
+    layers = _layers(bundle)
+    if how != "as they are":
+        layers = layers.model_copy(update={"pairs": layers.pairs[1:]})
+    (bundle / "evidence" / "layers.json").write_text(layers.model_dump_json(), encoding="utf-8")
+    path = report(bundle)
+    check_self_contained(path)
+    found = page(path)
+    words = found.text("parity")
+    assert HOSTILE[0] in words and "no value of any layer differs" in words and "the run is not here" in words
+    shown = "they part first at stem; suspect: stem: off by up to 9 quanta" in words and "12.5 %" in words and "gives other logits" in words
+    assert shown == (how == "as they are")
+    assert any("over 3 layers" in (held["alt"] or "") and "onnxruntime – litert" not in held["alt"] for held in found.all("img"))
+
+
+def test_layers_of_another_bundle_are_not_shown(bundle: Path) -> None:
+    assert "melanoma-edge verify --layers tiny.bundle" in page(report(bundle)).text("parity")
+    layers = _layers(bundle).model_copy(update={"manifest_sha256": "0" * 64})
+    (bundle / "evidence" / "layers.json").write_text(layers.model_dump_json(), encoding="utf-8")
+    words = page(report(bundle)).text("parity")
+    assert "layers.json was measured on another state of this bundle" in words and "they part first" not in words
 
 
 def test_missing_evidence_is_told_with_the_command(bundle: Path) -> None:

@@ -30,7 +30,7 @@ from melanoma_edge.proof.gate_plan import Pictures
 from melanoma_edge.proof.layers_model import Difference, LayerPair, LayerRow, Layers, Side
 from melanoma_edge.proof.verify import labelled_pictures, probes, reference_run
 from melanoma_edge.runtimes import process
-from melanoma_edge.runtimes.protocol import RUNTIMES, asked
+from melanoma_edge.runtimes.protocol import BESIDE, RUNTIMES, asked
 
 LAYERS_FILE = "layers.json"
 PICTURES = 24
@@ -131,6 +131,8 @@ class _Comparison:
         self.bundle, self.images, self.here, self.progress = bundle, images, here, progress
         self.run = reference_run(bundle, run, here)
         self.held: dict[tuple[str, str], Seen] = {}
+        self.usual: dict[tuple[str, str], dict[str, int]] = {}
+        self.integers = {artifact.name for artifact in bundle.manifest.artifacts if artifact.precision == "int8"}
 
     def pairs(self, wanted: Sequence[str]) -> Iterator[LayerPair]:
         """Yield every pair of the runtimes in `wanted`."""
@@ -186,15 +188,15 @@ class _Comparison:
         if key not in self.held:
             self._require(runtime)
             file = _open(artifact, self.bundle.file(artifact).read_bytes(), rows)
-            values, logits, census = self._run(file.traced(), runtime, artifact, {INPUT_NAME: self.images}, file)
-            notes = []
-            expected = process.run_logits(runtime, self.bundle.file(artifact), self.images)
+            found, facts = self._run(file.traced(), runtime, artifact, {INPUT_NAME: self.images}, beside=self.bundle.file(artifact))
+            notes, logits, expected = [], found[OUTPUT_NAME], found[BESIDE]
             if not np.array_equal(logits, expected):
                 largest = float(np.abs(logits.astype(np.float64) - expected).max() / (artifact.quantum or np.ptp(expected) or 1.0))
                 unit = "quanta" if artifact.quantum else "of the range"
                 notes.append(f"{artifact.name} in {runtime} gives other logits while it is looked into (by up to {largest:.2g} {unit})")
-            notes += self._changed(artifact, runtime, census)
-            self.held[key] = Seen(values, file.tensors, file.grids, tuple(notes))
+            self.usual[key] = facts.get("usual_operators", {})
+            notes += self._changed(key, facts)
+            self.held[key] = Seen(file.values(found, self.images), file.tensors, file.grids, tuple(notes))
         return self.held[key]
 
     def _alone(self, artifact: Artifact, runtime: str, rows: Sequence[Layer], reference: Seen) -> Seen:
@@ -210,28 +212,22 @@ class _Comparison:
             elif not reference.grids[position]:
                 values = np.clip(np.rint(values / np.float32(grid.scale)) + grid.zero_point, -128, 127).astype(np.int8)
             given[f"given_{position}"] = file.arranged(position, values)
-        values, _, census = self._run(file.cut(grids), runtime, artifact, {INPUT_NAME: self.images, **given}, file)
-        return Seen(values, file.tensors, file.grids, tuple(self._changed(artifact, runtime, census)))
+        found, facts = self._run(file.cut(grids), runtime, artifact, {INPUT_NAME: self.images, **given})
+        return Seen(file.values(found, self.images), file.tensors, file.grids, tuple(self._changed((artifact.name, runtime), facts)))
 
-    def _run(self, content: bytes, runtime: str, artifact: Artifact, inputs: dict, file) -> tuple[list[np.ndarray], np.ndarray | None, dict | None]:
-        """Return the layers' tensors, the logits and the census of an edited copy of an artifact."""
+    def _run(self, content: bytes, runtime: str, artifact: Artifact, inputs: dict, beside: Path | None = None) -> tuple[dict[str, np.ndarray], dict]:
+        """Return what :func:`process.run_tensors` gives for an edited copy of an artifact."""
         with tempfile.TemporaryDirectory(prefix="melanoma-edge-") as folder:
-            path = Path(folder) / artifact.path
+            path = Path(folder) / f"copy.{artifact.format}"
             path.write_bytes(content)
-            found, _ = process.run_tensors(runtime, path, inputs)
-            census = process.run_census(runtime, path) if self._counted(artifact, runtime) else None
-        return file.values(found, self.images), found.get(OUTPUT_NAME), census
+            return process.run_tensors(runtime, path, inputs, beside=beside)
 
-    def _counted(self, artifact: Artifact, runtime: str) -> bool:
-        return (artifact.format, artifact.precision) == ("onnx", "int8") and not RUNTIMES[runtime].gpu
-
-    def _changed(self, artifact: Artifact, runtime: str, census: dict | None) -> Iterator[str]:
+    def _changed(self, key: tuple[str, str], facts: dict) -> Iterator[str]:
         """Yield a note where an edited copy is no longer computed in integers as the file itself is."""
-        if census is not None:
-            usual = process.run_census(runtime, self.bundle.file(artifact))
-            for name in (*gates.ONNX_INTEGER, *gates.ONNX_FLOATING):
-                if usual.get(name, 0) != census.get(name, 0):
-                    yield f"{artifact.name} in {runtime} runs {census.get(name, 0)} {name} while it is looked into, {usual.get(name, 0)} otherwise"
+        found, usual = facts.get("operators", {}), self.usual[key]
+        for name in (*gates.ONNX_INTEGER, *gates.ONNX_FLOATING) if key[0] in self.integers else ():
+            if usual.get(name, 0) != found.get(name, 0):
+                yield f"{key[0]} in {key[1]} runs {found.get(name, 0)} {name} while it is looked into, {usual.get(name, 0)} otherwise"
 
     def _require(self, runtime: str) -> None:
         if not self.here[runtime].available:

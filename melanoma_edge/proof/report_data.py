@@ -205,7 +205,7 @@ def _of_bundle(bundle: Bundle) -> Material:
         parity=_evidence(bundle, PARITY_FILE, Parity, "verify"),
         latency=latency,
         samples=latency if isinstance(latency, Gap) else _samples(bundle, latency),
-        layers=_evidence(bundle, LAYERS_FILE, Layers, "verify --layers"),
+        layers=_evidence(bundle, LAYERS_FILE, Layers, "verify --layers", "not looked into yet"),
     )
 
 
@@ -231,12 +231,12 @@ def _origin(bundle: Bundle) -> runs.Run | Gap:
     return run
 
 
-def _evidence(bundle: Bundle, file: str, model: type, command: str):
+def _evidence(bundle: Bundle, file: str, model: type, command: str, missing: str = "not measured yet"):
     """Return the evidence `file`, or the gap where it is missing, damaged or of another state of the bundle."""
     again = f"melanoma-edge {command} {_word(bundle.path)}"
     path = bundle.path / EVIDENCE / file
     if not path.is_file():
-        return Gap("not measured yet", again)
+        return Gap(missing, again)
     try:
         found = model.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):

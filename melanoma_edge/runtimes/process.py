@@ -96,13 +96,16 @@ def run_tensors(
     *,
     wanted: dict[str, list[str]] | None = None,
     which: str | None = None,
+    beside: Path | None = None,
     timeout: float = 600,
 ) -> tuple[dict[str, np.ndarray], dict]:
     """Return the outputs {name: [N, ...]} that `runtime` gives for `inputs` {name: [N, ...]}, and facts about them.
 
-    `model` is a model file that gives several outputs (:mod:`melanoma_edge.convert.layers`), or for `keras` a run
-    directory, of which `wanted` names the layers: {name to give it: candidates, of which the last in the network
-    counts}; the facts then say {name: {"tensor", "grid"}}. Raises as :func:`run_logits` does.
+    `model` is a model file that gives several outputs (:mod:`melanoma_edge.convert.layers`), and `beside` the file
+    that it is an edited copy of: its logits of the pictures are then the output `beside`, and where the runtime
+    rewrites graphs, the facts hold the `operators` of the copy and the `usual_operators`. For `keras` the model is
+    a run directory, of which `wanted` names the layers: {name to give it: candidates, of which the last in the
+    network counts}; the facts then say {name: {"tensor", "grid"}}. Raises as :func:`run_logits` does.
     """
     model = _existing(model)
     with tempfile.TemporaryDirectory(prefix="melanoma-edge-") as folder:
@@ -113,6 +116,7 @@ def run_tensors(
             "options": {} if which is None else {"which": which},
             "given": str(Path(folder, "given.npz")),
             "wanted": wanted or {},
+            "beside": None if beside is None else str(_existing(beside)),
             "tensors": str(Path(folder, "tensors.npz")),
         }
         with explained(Path(folder)):

@@ -163,6 +163,9 @@ def _elsewhere(place: Place, module: str, class_name: str, taken: str) -> Entry:
     )
 
 
+BESIDE = "beside"
+"""What the untouched model's logits are called among the tensors of a copy of it."""
+
 LITERT, ONNXRUNTIME = "ai-edge-litert>=2.3,<2.4", "onnxruntime==1.26.*"
 
 RUNTIMES: dict[str, Entry] = {

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from melanoma_edge.contract import InputContract
+from melanoma_edge.contract import INPUT_NAME, InputContract
 from melanoma_edge.errors import Error
 from melanoma_edge.files import explained, write_json
-from melanoma_edge.runtimes.protocol import RuntimeFailed, create, load, one_line
+from melanoma_edge.runtimes.protocol import BESIDE, RuntimeFailed, create, load, one_line
 from melanoma_edge.runtimes.timing import Plan, measure
 
 Progress = Callable[[str], None]
@@ -77,10 +77,22 @@ def contract(job: dict) -> InputContract | None:
 
 
 def layers(job: dict, _: Progress) -> dict:
-    """Write the tensors that a model which gives several makes of several inputs to the file that the job names."""
+    """Write the tensors that a model which gives several makes of several inputs to the file that the job names.
+
+    Beside them, where the job names the untouched model: its logits of the pictures. The facts say which operators
+    run in either, where the runtime rewrites graphs.
+    """
+    runtime, model = create(job["runtime"], job["options"]), Path(job["model"])
     with np.load(job["given"]) as given:
         inputs = {name: given[name] for name in given.files}
-    found, facts = create(job["runtime"], job["options"]).tensors(Path(job["model"]), inputs, job["wanted"])
+    found, facts = runtime.tensors(model, inputs, job["wanted"])
+    if job["beside"] is not None:
+        load(runtime, Path(job["beside"]), 1)
+        found[BESIDE] = runtime.logits(inputs[INPUT_NAME])
+    if hasattr(runtime, "census"):
+        folder = Path(job["tensors"]).parent
+        facts["operators"] = runtime.census(model, folder)
+        facts["usual_operators"] = {} if job["beside"] is None else runtime.census(Path(job["beside"]), folder)
     with explained(Path(job["tensors"])):
         np.savez(job["tensors"], **found)
     return facts

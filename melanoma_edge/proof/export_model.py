@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from melanoma_edge import NOTICE, calibration, host, metrics
-from melanoma_edge.contract import PRECISIONS, Artifact, Decision, Format, InputContract, Manifest, Precision, Priors, Scores, Source, Tensor
+from melanoma_edge.contract import PRECISIONS, Artifact, Decision, Format, InputContract, Manifest, Precision, Priors, Recipe, Scores, Source, Tensor
 from melanoma_edge.convert.bundle import EVIDENCE, GOLDEN, MANIFEST, SEEN, Golden
 from melanoma_edge.convert.card import model_card
 from melanoma_edge.convert.golden import write_golden
@@ -42,6 +42,8 @@ LICENCE = "Not stated. The model was made by somebody else; its terms, and those
 COVERAGE = 0.9
 OPERATING_SPECIFICITY = 0.8
 """The recipe's defaults, for decisions that are fitted."""
+LOOK_SECONDS = 600
+"""A file that takes longer to be looked through is taken for one that was made to."""
 FOREIGN = "melanoma_edge.convert.foreign"
 KERAS_RUNTIME = "keras-file"
 
@@ -103,8 +105,8 @@ def export_model(
         halves = None
         if data is not None:
             progress("reading labelled pictures")
-            policy = _policy(declared)
-            halves = load_halves(data, declared.classes, policy, opened.size, drawn.keys if drawn else frozenset(), metadata=metadata, cache=cache or cache_folder())
+            rules = Recipe(name="defaults", positive_class=declared.positive or "")
+            halves = load_halves(data, declared.classes, rules, opened.size, drawn.keys if drawn else frozenset(), metadata=metadata, cache=cache or cache_folder())
         files = _artifacts(opened, wanted, folder, Path(made), contract, drawn, declared, progress)
         _refuse_unfit(files, contract)
         kind = output_kind(declared, {name: facts["ends_in"] for name, facts in files.items()})
@@ -178,7 +180,7 @@ def look(model: Path, fmt: str, size: int | None, made: Path) -> Opened:
     if fmt == "onnx":
         arguments["target"] = str(made / "model.onnx")
     runtime, function = {"keras": (KERAS_RUNTIME, "look"), "onnx": ("onnxruntime", "fix_onnx"), "tflite": ("litert", "look_tflite")}[fmt]
-    found = process.run_call(runtime, f"{FOREIGN}:{function}", arguments, what=model.name)
+    found = process.run_call(runtime, f"{FOREIGN}:{function}", arguments, what=model.name, timeout=LOOK_SECONDS)
     return Opened(model, fmt, sha256, found["size"], found["classes"], found["written_by"], tuple(found.get("changes", ())), found.get("facts"))
 
 
@@ -200,13 +202,6 @@ def source_runtime(fmt: str, sha256: str, artifacts: Sequence[str]) -> str | Non
     return None if sha256 in artifacts else f"{fmt}-file"
 
 
-def _policy(declared: Declared):
-    """Return the rules for contradicting labels and copies: a recipe's defaults."""
-    from melanoma_edge.contract import Recipe
-
-    return Recipe(name="defaults", positive_class=declared.positive or "")
-
-
 def _artifacts(
     opened: Opened, wanted, folder: Path, made: Path, contract: InputContract, drawn: Drawn | None, declared: Declared, progress: Progress
 ) -> dict[str, dict[str, Any]]:
@@ -217,10 +212,10 @@ def _artifacts(
         written = made / "model.onnx" if opened.format == "onnx" else opened.file
         (folder / name).write_bytes(written.read_bytes())
         return {name: {**opened.facts, "format": opened.format}}
-    calibration = None
+    pictures = None
     if drawn is not None:
-        calibration = str(made / "calibration.npy")
-        np.save(calibration, drawn.inputs)
+        pictures = str(made / "calibration.npy")
+        np.save(pictures, drawn.inputs)
     names = [(fmt, precision, f"{stem}-{precision}.{fmt}") for fmt, precision in wanted]
     progress(f"converting {opened.file.name} to {', '.join(name for _, _, name in names)}")
     arguments = {
@@ -229,7 +224,7 @@ def _artifacts(
         "wanted": names,
         "folder": str(folder.absolute()),
         "contract": contract.model_dump(mode="json"),
-        "calibration": calibration,
+        "calibration": pictures,
         "properties": _properties(contract, declared),
     }
     found = process.run_call(KERAS_RUNTIME, f"{FOREIGN}:convert_keras", arguments, what=opened.file.name)

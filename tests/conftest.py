@@ -143,7 +143,11 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep prepared pictures away from the user's own; workers inherit the variable."""
+    """Keep prepared pictures and places of runtimes away from the user's own; workers inherit the variables.
+
+    What `setup` fetches stays in this repository's .cache, for the next time.
+    """
+    os.environ.setdefault("MELANOMA_EDGE_RUNTIMES", str(Path(__file__).parents[1] / ".cache" / "runtimes"))
     if not hasattr(config, "workerinput"):
         config.stash[CACHE] = tempfile.TemporaryDirectory(prefix="melanoma-edge-tests-")
         os.environ["MELANOMA_EDGE_CACHE"] = config.stash[CACHE].name
@@ -171,6 +175,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
     return Cli(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="session")
+def browser(cli: Cli) -> str:
+    """The place `browser`, set up by the first worker that needs it; its version. Skips where it cannot be set up."""
+    from melanoma_edge.errors import Missing
+    from melanoma_edge.runtimes.browser import require
+    from melanoma_edge.runtimes.places import folder
+
+    folder("browser").parent.mkdir(parents=True, exist_ok=True)
+    with open(folder("browser").parent / "browser.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            return require()
+        except Missing:
+            with cli.start("setup", "browser", "-q") as process:
+                said = process.communicate(timeout=1800)[1].decode()
+            if process.returncode == 3:
+                pytest.skip(f"a browser cannot be set up here: {said.strip()}")
+            assert process.returncode == 0, said
+            return require()
 
 
 @pytest.fixture(scope="session")

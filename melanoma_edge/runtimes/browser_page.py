@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import tempfile
-import time
 import weakref
 from pathlib import Path
 from typing import Literal
@@ -18,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from melanoma_edge.errors import BadInput
+from melanoma_edge.files import remove_folder
 from melanoma_edge.runtimes import browser
 from melanoma_edge.runtimes.chromium import Chromium
 from melanoma_edge.runtimes.page_server import PageServer
@@ -43,7 +42,7 @@ class BrowserRuntime(Runtime):
             raise BadInput(f"{self.name} computes on one thread, {threads} were asked for: ask for one")
         folder = Path(tempfile.mkdtemp(prefix="browser-"))
         with contextlib.ExitStack() as stack:
-            stack.callback(_remove, folder)
+            stack.callback(remove_folder, folder)
             self._page = PageServer({**browser.files(self.engine), "model": model}, trouble=lambda: opened and opened[0].trouble())
             stack.callback(self._page.close)
             opened: list[Chromium] = []
@@ -106,12 +105,3 @@ class OnnxRuntimeBrowser(BrowserRuntime):
     name = "onnxruntime-browser"
     engine = "onnxruntime"
 
-
-def _remove(folder: Path, seconds: float = 5.0) -> None:
-    """Remove the browser's folder; a helper process of it may still be writing there for a moment."""
-    deadline = time.monotonic() + seconds
-    while folder.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        if time.monotonic() > deadline:
-            return
-        time.sleep(0.02)

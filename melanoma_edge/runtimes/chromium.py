@@ -52,7 +52,7 @@ FLAGS = (
 _STOP_SECONDS = 5.0
 _PIPE_IN, _PIPE_OUT = 3, 4
 """The descriptors on which Chromium reads and writes (chrome/browser/devtools/remote_debugging_server.cc)."""
-_NOISE = ("dbus", "fontconfig", "DevTools")
+_NOISE = ("dbus", "fontconfig", "devtools")
 """What lines hold that Chromium prints when all is well."""
 _PLACE = re.compile(r"^\[[^]]*\] ")
 """What its lines begin with: process, time and a place in its own source."""
@@ -85,6 +85,10 @@ def version(path: str) -> str:
     return f"{found[1]} {found[2]}"
 
 
+_LONGEST_TEMPORARY = 50
+"""Characters of the folder for temporary files: Chromium makes a socket below it, and a socket's path has 107 at most (unix(7))."""
+
+
 class Chromium:
     """A running browser on the page `url`; its files are kept in `folder`, which is the caller's to remove."""
 
@@ -95,6 +99,8 @@ class Chromium:
         self._log = folder / "chromium.log"
         sandbox = ("--no-sandbox",) if os.geteuid() == 0 else ()  # Chromium refuses to start as root with it
         arguments = [path, *FLAGS, *sandbox, f"--user-data-dir={folder / 'profile'}", url]
+        self._folder = os.open(folder, os.O_RDONLY)
+        environment = os.environ | {"TMPDIR": _short(folder, self._folder)}
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(self._log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
@@ -104,8 +110,9 @@ class Chromium:
         ]
         # Not subprocess.Popen: it gives a child the descriptors 3 and 4 only by code between fork and exec, which is unsafe beside threads.
         try:
-            self._pid = os.posix_spawn(path, arguments, os.environ, file_actions=actions)
+            self._pid = os.posix_spawn(path, arguments, environment, file_actions=actions)
         except OSError as error:
+            os.close(self._folder)
             raise Missing(f"{path} cannot be started ({error.strerror}): {HOW}") from None
         finally:
             os.close(read)
@@ -137,6 +144,7 @@ class Chromium:
             os.kill(self._pid, signal.SIGKILL)
             self._code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
         self._listener.join(_STOP_SECONDS)
+        os.close(self._folder)
 
     def _ended(self) -> bool:
         if self._code is None:
@@ -164,9 +172,16 @@ class Chromium:
     def _last_line(self) -> str:
         """Return the last telling line of what Chromium printed, as an addition to a message."""
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines() if self._log.exists() else []
-        telling = [line for line in lines if line.strip() and not any(word in line for word in _NOISE)]
+        telling = [line for line in lines if line.strip() and not any(word in line.lower() for word in _NOISE)]
         chosen = next((line for line in reversed(telling) if ":FATAL:" in line), telling[-1] if telling else None)
         return f"; {one_line(Exception(_PLACE.sub('', chosen)))}" if chosen else ""
+
+
+def _short(folder: Path, descriptor: int) -> str:
+    """Return a path of `folder`, which this process has opened as `descriptor`, that is short where it can be."""
+    if len(str(folder)) <= _LONGEST_TEMPORARY or not os.path.isdir("/proc/self/fd"):
+        return str(folder)
+    return f"/proc/{os.getpid()}/fd/{descriptor}"
 
 
 def _high_pipe() -> tuple[int, int]:

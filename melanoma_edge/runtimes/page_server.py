@@ -76,6 +76,7 @@ class PageServer:
         self._answers: queue.Queue[tuple[str, bytes]] = queue.Queue()
         self._last_sign = time.monotonic()
         self._asked = 0
+        self._failed: str | None = None
         self.opened = threading.Event()
         """Set once a page has asked for work."""
         self._gone = threading.Event()
@@ -106,12 +107,11 @@ class PageServer:
         while True:
             with contextlib.suppress(queue.Empty):
                 what, body = self._answers.get(timeout=_LOOK)
-                if what == "failed":
-                    raise PageFailed(one_line(Exception(body.decode("utf-8", "replace"))))
                 if what == wanted:
                     return body
-                continue
-            if reason := self._trouble():
+                if what == "failed":
+                    self._failed = one_line(Exception(body.decode("utf-8", "replace")))
+            if reason := self._failed or self._trouble():
                 raise PageFailed(reason)
             if self._gone.is_set():
                 raise PageFailed("the page was closed, or its tab crashed, before it gave an answer")

@@ -5,18 +5,25 @@
 
 const ENGINES = { 'litert': './litert.js', 'onnxruntime': './onnxruntime.js' };
 const PRINTED_LINES = 4;
+const COLOURS = /\x1b\[[0-9;]*m/g;
+const NOISE = /^\s*(INFO|WARNING|VERBOSE):/;
+// LiteRT.js 2.5.3 prints that it could not prepare a model, and then answers with whatever stood in its memory.
+const FAULT = /^\s*ERROR:/;
 const SIGN_OF_LIFE_MS = 1000;
 
 const element = (id) => document.getElementById(id);
 const printed = [];
+let fault = null;
 let engine = null;
 let lastSign = 0;
 
 for (const level of ['warn', 'error']) {
   const original = console[level];
   console[level] = (...words) => {
-    printed.push(words.join(' '));
-    printed.splice(0, printed.length - PRINTED_LINES);
+    const line = words.join(' ').replace(COLOURS, '');
+    if (FAULT.test(line)) fault ??= line;
+    if (!NOISE.test(line)) printed.push(line);
+    printed.splice(0, Math.max(0, printed.length - PRINTED_LINES));
     original.apply(console, words);
   };
 }
@@ -26,13 +33,13 @@ addEventListener('unhandledrejection', (event) => fail(event.reason));
 /** Returns the file `path` as bytes. */
 async function fetched(path) {
   const response = await fetch(path);
-  if (!response.ok) throw new Error(`${path} was not sent (${response.status})`);
+  if (!response.ok) throw new Error(`no "${path}" was sent (${response.status})`);
   return new Uint8Array(await response.arrayBuffer());
 }
 
 /** Sends `body`; a computer that has gone away is no error of this page's. */
 async function send(path, body) {
-  await fetch(path, { method: 'POST', body }).catch(() => say('The computer that opened this page has gone.', 0));
+  await fetch(path, { method: 'POST', body }).catch(() => say('The computer that this page came from has gone.', 0));
 }
 
 /** Shows a line, and a bar that is filled to `share`; undefined for a bar that only moves. */
@@ -52,7 +59,7 @@ async function progress(line, share) {
 }
 
 async function fail(error) {
-  const reason = [String(error?.message ?? error), ...printed].join('; ').slice(0, 2000);
+  const reason = [...new Set([String(error?.message ?? error), ...printed])].join('; ').slice(0, 2000);
   element('state').className = 'failed';
   say(`It did not work: ${reason}`, 0);
   await send('failed', reason);
@@ -64,6 +71,8 @@ async function load(command) {
   say('Fetching the runtime…');
   const module = await import(ENGINES[command.engine]);
   await module.start(command);
+  printed.length = 0; // what it found out about the device, such as that there is no GPU, is no reason for a failure later
+  fault = null;
   element('runtime').textContent = `${module.NAME}, one thread`;
   say('Loading the model…');
   engine = await module.load(await fetched(command.model));
@@ -112,7 +121,9 @@ async function main() {
     if (!response.ok) throw new Error(`no work was sent (${response.status})`);
     const command = await response.json();
     if (command.kind === 'end') return say('Done. You can close this page.', 1);
-    await send(`answer/${command.id}`, await COMMANDS[command.kind](command));
+    const answer = await COMMANDS[command.kind](command);
+    if (fault) throw new Error(fault);
+    await send(`answer/${command.id}`, answer);
   }
 }
 

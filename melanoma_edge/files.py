@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,19 @@ def explained(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EBUSY, errno.EINVAL):
             raise BadInput(f"{_named(error, path)} cannot be written ({error.strerror}): choose another path") from None
         raise
+
+
+def remove_folder(folder: Path, seconds: float = 5.0) -> None:
+    """Remove `folder` and all in it, where a process that was just killed may still write for a moment.
+
+    Gives up silently after `seconds`: a temporary folder that stays is no reason to fail.
+    """
+    deadline = time.monotonic() + seconds
+    while os.path.lexists(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.01)
 
 
 def _named(error: OSError, path: Path) -> str | Path:

@@ -178,6 +178,27 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
 
 
 @pytest.fixture(scope="session")
+def browser(cli: Cli) -> str:
+    """The place `browser`, set up by the first worker that needs it; its version. Skips where it cannot be set up."""
+    from melanoma_edge.errors import Missing
+    from melanoma_edge.runtimes.browser import require
+    from melanoma_edge.runtimes.places import folder
+
+    folder("browser").parent.mkdir(parents=True, exist_ok=True)
+    with open(folder("browser").parent / "browser.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            return require()
+        except Missing:
+            with cli.start("setup", "browser", "-q") as process:
+                said = process.communicate(timeout=1800)[1].decode()
+            if process.returncode == 3:
+                pytest.skip(f"a browser cannot be set up here: {said.strip()}")
+            assert process.returncode == 0, said
+            return require()
+
+
+@pytest.fixture(scope="session")
 def drawn(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 400 drawn samples of four classes, 56 pixels square."""
 

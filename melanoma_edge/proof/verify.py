@@ -211,6 +211,8 @@ def _check_carried_out(require: Sequence[str], carried_out: Sequence[Gate], refe
             if isinstance(references, str) or not references:
                 raise Missing(f"the runtime {name} was required but not compared with: {references or 'the bundle names no network'}")
         elif not any(gate.runtime == name for gate in used):
+            if reason := next((gate.reason for gate in carried_out if gate.runtime == name), None):
+                raise Missing(f"the runtime {name} was required but ran nothing: {reason}")
             raise Missing(f"the runtime {name} was required but no gate used it: the bundle has no artifact for it; export one")
 
 

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ import numpy as np
 import melanoma_edge
 from melanoma_edge.contract import InputContract
 from melanoma_edge.errors import BadInput, Error, Missing
-from melanoma_edge.files import explained, read_json, write_json
+from melanoma_edge.files import explained, read_json, remove_folder, write_json
 from melanoma_edge.host import nvidia_driver, version
 from melanoma_edge.runtimes import places
 from melanoma_edge.runtimes.protocol import RUNTIMES, Entry, RuntimeFailed, entry, one_line
@@ -68,7 +68,7 @@ def run_logits(
     crashes, or `timeout` seconds pass in silence.
     """
     model = _existing(model)
-    with tempfile.TemporaryDirectory(prefix="melanoma-edge-") as folder:
+    with _job_folder() as folder:
         job = {
             "kind": "logits",
             "runtime": runtime,
@@ -85,7 +85,7 @@ def run_logits(
 def run_census(runtime: str, model: Path, *, timeout: float = 600) -> dict[str, int]:
     """Return how often each operator stands in the graph that `runtime` makes of `model`; raises as :func:`run_logits` does."""
     model = _existing(model)
-    with tempfile.TemporaryDirectory(prefix="melanoma-edge-") as folder:
+    with _job_folder() as folder:
         return _work({"kind": "census", "runtime": runtime, "model": str(model), "folder": folder}, Path(folder), None, timeout, f" on {model.name}")
 
 
@@ -108,7 +108,7 @@ def run_tensors(
     network counts}; the facts then say {name: {"tensor", "grid"}}. Raises as :func:`run_logits` does.
     """
     model = _existing(model)
-    with tempfile.TemporaryDirectory(prefix="melanoma-edge-") as folder:
+    with _job_folder() as folder:
         job = {
             "kind": "layers",
             "runtime": runtime,
@@ -142,14 +142,14 @@ def run_times(
     `timeout` is the longest silence between two progress lines. Raises as :func:`run_logits` does.
     """
     paths = {name: str(_existing(path)) for name, path in models.items()}
-    with tempfile.TemporaryDirectory(prefix="melanoma-edge-") as folder:
+    with _job_folder() as folder:
         job = {"kind": "times", "runtime": runtime, "models": paths, "contract": _dumped(contract), "threads": threads, "plan": plan.model_dump()}
         return _work(job, Path(folder), images, timeout, "", progress)
 
 
 def probe(runtime: str, *, timeout: float = 120) -> dict:
     """Return what `runtime` finds out about its hardware; raises as :func:`run_logits` does."""
-    with tempfile.TemporaryDirectory(prefix="melanoma-edge-") as folder:
+    with _job_folder() as folder:
         return _work({"kind": "probe", "runtime": runtime}, Path(folder), None, timeout, "")
 
 
@@ -159,7 +159,7 @@ def run_call(runtime: str, function: str, arguments: dict, *, what: str, timeout
     For what may crash on the files of strangers. Arguments and result are JSON; `what` names the file in messages. Raises as
     :func:`run_logits` does.
     """
-    with tempfile.TemporaryDirectory(prefix="melanoma-edge-") as folder:
+    with _job_folder() as folder:
         return _work({"kind": "call", "runtime": runtime, "function": function, "arguments": arguments}, Path(folder), None, timeout, f" on {what}")
 
 
@@ -210,6 +210,16 @@ def _existing(model: Path) -> Path:
     return Path(model).absolute()
 
 
+@contextlib.contextmanager
+def _job_folder() -> Iterator[str]:
+    """Yield a temporary folder for one job and whatever its child keeps in temporary files; it is removed with both."""
+    folder = tempfile.mkdtemp(prefix="melanoma-edge-")
+    try:
+        yield folder
+    finally:
+        remove_folder(Path(folder))
+
+
 def _work(
     job: dict, folder: Path, images: np.ndarray | None, timeout: float, what: str, progress: Callable[[str], None] | None = None
 ) -> dict:
@@ -228,7 +238,7 @@ def _work(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=noise,
-            env=_environment(gpu=row.gpu or job["kind"] == "probe") | changes,
+            env=_environment(gpu=row.gpu or job["kind"] == "probe") | {"TMPDIR": str(folder)} | changes,
             start_new_session=True,
         )
         try:
@@ -279,11 +289,10 @@ def _follow(child: subprocess.Popen, timeout: float, progress: Callable[[str], N
 
 
 def _kill(child: subprocess.Popen) -> None:
-    """Kill the child's process group unless it has ended, and close its pipes."""
-    if child.poll() is None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+    """Kill the child's process group, what a child that has ended left of it too, and close its pipes."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
     child.stdin.close()
     child.stdout.close()
 

@@ -1,0 +1,199 @@
+"""The server of one page, talked to as a page would, without a browser."""
+
+from __future__ import annotations
+
+import configparser
+import fnmatch
+import http.client
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from melanoma_edge import NOTICE
+from melanoma_edge.runtimes.page_server import LARGEST_ANSWER, PAGE, WEB, PageFailed, PageServer
+
+
+class FakePage:
+    """Asks for work and answers as web/page.js does."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self.address, self.root = (parts.hostname, parts.port), parts.path
+
+    def request(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] = {}) -> tuple[int, bytes, dict[str, str]]:
+        """Return status, body and headers of the answer to a request for exactly this path."""
+        connection = http.client.HTTPConnection(*self.address, timeout=30)
+        try:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read(), {name.lower(): value for name, value in answer.getheaders()}
+        finally:
+            connection.close()
+
+    def next(self) -> dict:
+        return json.loads(self.request("GET", f"{self.root}next")[1])
+
+    def post(self, what: str, body: bytes) -> int:
+        return self.request("POST", self.root + what, body)[0]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    (tmp_path / "m.tflite").write_bytes(b"the model")
+    (tmp_path / "secret.txt").write_bytes(b"somebody's photograph")
+    (tmp_path / "runtime.wasm").write_bytes(b"\0asm")
+    return {"model": tmp_path / "m.tflite", "node_modules/runtime.wasm": tmp_path / "runtime.wasm"}
+
+
+@pytest.fixture
+def server(files: dict[str, Path]) -> Iterator[PageServer]:
+    server = PageServer(files)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def page(server: PageServer) -> FakePage:
+    return FakePage(server.url)
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+def test_the_page_and_the_files_of_the_job_are_served_as_what_they_are(page: FakePage) -> None:
+    for path, kind, content in (
+        ("", "text/html; charset=utf-8", (WEB / "index.html").read_bytes()),
+        ("page.js", "text/javascript", (WEB / "page.js").read_bytes()),
+        ("model", "application/octet-stream", b"the model"),
+        ("node_modules/runtime.wasm", "application/wasm", b"\0asm"),
+    ):
+        status, body, headers = page.request("GET", page.root + path)
+        assert (status, body, headers["content-type"], headers["cache-control"]) == (200, content, kind, "no-store")
+        assert "connect-src 'self'" in headers["content-security-policy"] and "default-src 'none'" in headers["content-security-policy"]
+
+
+def test_nothing_else_is_served_and_nobody_without_the_token_is_heard(page: FakePage, tmp_path: Path) -> None:
+    for path in ("secret.txt", "../secret.txt", "%2e%2e/secret.txt", "m.tflite", "package.json", str(tmp_path / "secret.txt"), "model/", "model?x"):
+        assert page.request("GET", page.root + path)[:2] == (404, b""), path
+    for path in ("/", "/model", "/index.html", "//model", f"/{'x' * 32}/model", page.root[:-2] + "/model", page.root.swapcase() + "model"):
+        assert page.request("GET", path)[:2] == (404, b""), path
+    assert page.request("POST", "/answer/1", b"x")[0] == 404
+    assert page.post("anything", b"x") == 404
+    assert page.request("POST", f"{page.root}answer/1", headers={"Content-Length": str(LARGEST_ANSWER + 1)})[0] == 413
+    assert page.request("POST", f"{page.root}answer/1", headers={"Content-Length": "-1"})[0] == 413
+
+
+def test_every_job_has_a_token_of_its_own(files: dict[str, Path]) -> None:
+    servers = [PageServer(files) for _ in range(3)]
+    try:
+        assert len({urlsplit(server.url).path for server in servers}) == 3
+        assert all(len(urlsplit(server.url).path) >= 32 and server.url.startswith("http://127.0.0.1:") for server in servers)
+    finally:
+        for server in servers:
+            server.close()
+
+
+def test_a_command_is_carried_out_and_its_answer_returned(server: PageServer, page: FakePage, pool: ThreadPoolExecutor) -> None:
+    asked = pool.submit(server.ask, "logits", silence=30, count=3)
+    command = page.next()
+    assert command == {"kind": "logits", "id": 1, "count": 3} and server.opened.is_set()
+    assert page.post("answer/99", b"of another command") == 204
+    assert page.post("answer/1", bytes(range(12))) == 204
+    assert asked.result(30) == bytes(range(12))
+    again = pool.submit(server.ask, "times", silence=30)
+    assert page.next()["id"] == 2
+    page.post("answer/2", b"")
+    assert again.result(30) == b""
+
+
+def test_what_the_page_reports_is_passed_on_and_keeps_it_alive(files: dict[str, Path], pool: ThreadPoolExecutor) -> None:
+    lines: list[str] = []
+    heard = threading.Event()
+    server = PageServer(files, progress=lambda line: (lines.append(line), heard.set()))
+    page = FakePage(server.url)
+    asked = pool.submit(server.ask, "times", silence=4)
+    page.next()
+    for _ in range(10):
+        time.sleep(0.5)
+        assert page.post("progress", b"Measuring: 1\nof 2") == 204
+    page.post("answer/1", b"done")
+    assert asked.result(30) == b"done" and heard.is_set() and set(lines) == {"Measuring: 1 of 2"}
+    server.close()
+
+
+def test_a_failure_of_the_page_comes_in_its_own_words_and_stays(server: PageServer, page: FakePage, pool: ThreadPoolExecutor) -> None:
+    asked = pool.submit(server.ask, "load", silence=30)
+    page.next()
+    page.post("failed", "RuntimeError: no such\noperator ü".encode())
+    with pytest.raises(PageFailed, match="^RuntimeError: no such operator ü$"):
+        asked.result(30)
+    with pytest.raises(PageFailed, match="no such operator"):
+        server.ask("logits", silence=30)
+
+
+def test_a_page_that_goes_away_is_noticed_at_once(server: PageServer, page: FakePage, pool: ThreadPoolExecutor) -> None:
+    alive = http.client.HTTPConnection(*page.address, timeout=30)
+    alive.request("GET", f"{page.root}alive")
+    opened = alive.getresponse()
+    assert opened.status == 200
+    asked = pool.submit(server.ask, "logits", silence=600)
+    page.next()
+    opened.close()
+    alive.close()
+    with pytest.raises(PageFailed, match="the page was closed, or its tab crashed"):
+        asked.result(30)
+
+
+def test_a_page_that_never_comes_or_falls_silent_is_given_up(server: PageServer, page: FakePage, pool: ThreadPoolExecutor) -> None:
+    with pytest.raises(PageFailed, match=r"the page did not come up for 0\.2 s"):
+        server.ask("load", silence=0.2)
+    page.next()
+    asked = pool.submit(server.ask, "load", silence=0.5)
+    page.next()
+    with pytest.raises(PageFailed, match=r"the page gave no sign of life for 0\.5 s"):
+        asked.result(30)
+
+
+def test_trouble_of_whoever_runs_the_page_ends_the_wait(files: dict[str, Path]) -> None:
+    server = PageServer(files, trouble=lambda: "the telephone rang")
+    with pytest.raises(PageFailed, match="the telephone rang"):
+        server.ask("load", silence=600)
+    server.close()
+
+
+def test_the_page_is_told_when_it_is_done(files: dict[str, Path], pool: ThreadPoolExecutor) -> None:
+    server = PageServer(files)
+    waiting = pool.submit(FakePage(server.url).next)
+    assert server.opened.wait(30)
+    server.close()
+    assert waiting.result(30) == {"kind": "end"}
+
+
+def test_whoever_opens_the_page_reads_what_it_does_and_that_it_is_no_medical_device() -> None:
+    text = " ".join((WEB / "index.html").read_text(encoding="utf-8").split())
+    assert NOTICE in text and "<title>melanoma-edge" in text
+    assert "runs a model on this device" in text and "<progress" in text and 'name="viewport"' in text
+
+
+def test_the_page_asks_for_nothing_from_elsewhere() -> None:
+    for name in PAGE:
+        text = (WEB / name).read_text(encoding="utf-8")
+        assert "http://" not in text and "https://" not in text, name
+
+
+def test_the_wheel_carries_every_file_of_the_page_and_of_the_set_up() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parents[1] / "setup.cfg", encoding="utf-8")
+    patterns = setup["options.package_data"]["melanoma_edge.runtimes"].split()
+    found = {path.relative_to(WEB.parent).as_posix() for path in WEB.rglob("*") if path.is_file()}
+    assert {f"web/{name}" for name in (*PAGE, "package.json", "package-lock.json")} == found
+    assert all(any(fnmatch.fnmatch(name, pattern) for pattern in patterns) for name in found)

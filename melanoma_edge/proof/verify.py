@@ -27,7 +27,7 @@ from melanoma_edge.proof.parity_model import Gate, Parity
 from melanoma_edge.proof.source import ORIGIN_FILE, SOURCE, source_logits
 from melanoma_edge.proof.subject import run_artifact
 from melanoma_edge.runtimes import process
-from melanoma_edge.runtimes.protocol import RUNTIMES, RuntimeFailed, asked
+from melanoma_edge.runtimes.protocol import RUNTIMES, asked
 
 PARITY_FILE = "parity.json"
 PROBES = 200
@@ -132,7 +132,7 @@ def _run(bundle: Bundle, runtimes: Sequence[str], here, inputs: np.ndarray, prog
                 logits[key] = run_artifact(bundle, artifact, runtime, inputs, progress=step)
                 if (artifact.format, artifact.integer, row.module) == ("onnx", True, RUNTIMES["onnxruntime"].module) and not row.gpu:
                     censuses[key] = process.run_census(runtime, bundle.file(artifact))
-            except RuntimeFailed as error:
+            except Error as error:
                 if row.peer is None:
                     raise
                 missing[key] = str(error)

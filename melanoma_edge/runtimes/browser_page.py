@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from melanoma_edge.contract import Quantization
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import remove_folder
 from melanoma_edge.runtimes import browser
@@ -50,7 +51,7 @@ class BrowserRuntime(Runtime):
             stack.callback(opened[0].close)
             found = self._ask("load", engine=self.engine, model="model", name=model.name, build=self.build)
             described = json.loads(found)
-            self.signature = read_signature(model, described["inputs"], described["outputs"])
+            self.signature = read_signature(model, described["inputs"], described["outputs"], self.quantization(model))
             self.close = weakref.finalize(self, stack.pop_all().close)
 
     def prepare(self, image: np.ndarray) -> None:
@@ -78,8 +79,16 @@ class BrowserRuntime(Runtime):
         answer = self._ask("times", pictures=self._publish(images), count=len(images), warmup=warmup, runs=runs)
         return np.frombuffer(answer, "<f8")
 
+    def quantization(self, model: Path) -> Quantization | None:
+        """Return that of the model's input, which the page does not tell."""
+        return None
+
     def _publish(self, images: np.ndarray) -> str:
-        self._page.publish("pictures", images.tobytes())
+        """Give the page the bytes of pictures where the model takes them as they are, else the tensors made of them."""
+        taken = self.signature
+        plain = taken.layout == "NHWC" and taken.quantization is None and (self.contract is None or self.contract.raw)
+        content = images if plain else np.concatenate([self.tensor(image) for image in images])
+        self._page.publish("pictures", content.tobytes())
         return "pictures"
 
     def _ask(self, kind: str, **details: object) -> bytes:
@@ -97,6 +106,12 @@ class LiteRTBrowser(BrowserRuntime):
 
     def __init__(self, build: Build | None = None) -> None:
         self.build = build
+
+    def quantization(self, model: Path) -> Quantization | None:
+        from melanoma_edge.runtimes.litert import input_quantization
+
+        found = input_quantization(model)
+        return None if found == Quantization(scale=1.0, zero_point=0) else found
 
 
 class OnnxRuntimeBrowser(BrowserRuntime):

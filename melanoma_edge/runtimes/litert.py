@@ -74,6 +74,11 @@ class LiteRTReference(LiteRT):
     kernels = OpResolverType.BUILTIN_REF
 
 
+def input_quantization(model: Path) -> Quantization | None:
+    """Return that of the model's first input, None where it has none."""
+    return _quantization(Interpreter(model_path=str(model)).get_input_details()[0])
+
+
 def _described(details: list[dict], *, real: bool = False) -> list[tuple[list[int], str]]:
     """Return (shape, data type) of each tensor in the interpreter's own description; `real` calls quantized ones float32, as :meth:`LiteRT.output` gives them."""
     return [

@@ -26,7 +26,7 @@ from melanoma_edge.runtimes.protocol import one_line
 
 INDEX = "index.html"
 WEB = Path(__file__).parent / "web"
-PAGE = (INDEX, "style.css", "page.js", "litert.js", "onnxruntime.js")
+PAGE = (INDEX, "style.css", "page.js", "numbers.js", "litert.js", "onnxruntime.js")
 """The page's own files, in :data:`WEB`."""
 
 LARGEST_ANSWER = 64 * 2**20

@@ -1,5 +1,6 @@
 // LiteRT.js with its WebAssembly kernels (XNNPACK), one thread.
 import { loadAndCompile, loadLiteRt, Tensor } from '@litertjs/core';
+import { numbers } from './numbers.js';
 
 export const NAME = 'LiteRT.js';
 
@@ -24,7 +25,7 @@ class Model {
 
   prepare(picture) {
     const [shape, dtype] = this.inputs[0];
-    this.bound = new Tensor(dtype === 'uint8' ? picture : Float32Array.from(picture), shape);
+    this.bound = new Tensor(numbers(picture, shape, dtype), shape);
   }
 
   async invoke() {

@@ -1,5 +1,6 @@
 // onnxruntime-web with its WebAssembly kernels (MLAS), one thread.
 import * as ort from 'onnxruntime-web';
+import { numbers } from './numbers.js';
 
 export const NAME = 'onnxruntime-web';
 
@@ -22,7 +23,7 @@ class Model {
 
   prepare(picture) {
     const [shape, type] = this.inputs[0];
-    this.bound = new ort.Tensor(type, type === 'uint8' ? picture : Float32Array.from(picture), shape);
+    this.bound = new ort.Tensor(type, numbers(picture, shape, type), shape);
   }
 
   async invoke() {

@@ -166,6 +166,22 @@ def test_the_page_times_its_inferences_itself(browser: str, model, temporary: Pa
     runtime.close()
 
 
+def test_the_browser_talks_to_this_process_and_to_nobody_else(browser: str, model, tmp_path: Path, monkeypatch) -> None:
+    log = tmp_path / "net.json"
+    monkeypatch.setattr(chromium, "FLAGS", (*chromium.FLAGS, f"--log-net-log={log}"))
+    runtime = LiteRTBrowser()
+    runtime.load(model("m.tflite", tflite("uint8")), 1)
+    runtime.logits(pictures(2))
+    time.sleep(3)  # Chromium's own requests, for updates and the like, come a moment after its start
+    runtime.close()
+    written = read_json(log)
+    names = {number: name for name, number in written["constants"]["logEventTypes"].items()}
+    events = [(names[event["type"]], event.get("params", {})) for event in written["events"]]
+    reached = {details["address"] for name, details in events if name == "TCP_CONNECT_ATTEMPT" and "address" in details}
+    assert len(reached) == 1 and reached.pop().startswith("127.0.0.1:")
+    assert {name for name, _ in events} & {"DNS_TRANSACTION", "HOST_RESOLVER_MANAGER_JOB", "HOST_RESOLVER_SYSTEM_TASK"} == set()
+
+
 def test_a_whole_bundle_computes_in_the_browser_what_it_computes_here(browser: str, cli: Cli, bundle: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.bundle"
     shutil.copytree(bundle, copy)

@@ -31,7 +31,7 @@ class Verdict:
     top: str
     """The most probable class, the first of them on a tie."""
     positive: bool | None
-    """Whether the positive class reaches its threshold; None where there is no positive class, or no threshold was fitted."""
+    """Whether the positive class reaches its threshold; None where there is no positive class."""
     abstains: bool
     """Whether the model says that it does not know; the other fields hold what it would have said."""
 
@@ -225,17 +225,17 @@ def decide(
 ) -> list[Verdict]:
     """Return the verdict on each row of `logits` [N, K].
 
-    Raises BadInput for NaN, wrong shapes, and a positive class for which `decision` has thresholds but none in force.
+    Raises BadInput for NaN, wrong shapes, and a positive class for which `decision` has no threshold.
     """
     _check_classes(logits, classes, positive_class)
     threshold = decision.operating()
-    if positive_class is not None and threshold is None and decision.thresholds:
+    if positive_class is not None and threshold is None:
         raise BadInput(f"the decision has no threshold for specificity {decision.operating_specificity}: expected one; fit the decision again")
     verdicts = []
     for row in probabilities(logits, decision.temperature, training, deployment):
         named = dict(zip(classes, row.tolist(), strict=True))
         top = max(named, key=named.__getitem__)
-        positive = None if threshold is None or positive_class is None else named[positive_class] >= threshold.probability
+        positive = None if positive_class is None else named[positive_class] >= threshold.probability
         verdicts.append(Verdict(named, top, positive, named[top] < decision.abstention.probability))
     return verdicts
 

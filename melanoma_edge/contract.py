@@ -505,9 +505,9 @@ class Manifest(Model):
 
     def _check_origin(self) -> None:
         """Raise ValueError unless what has to be known of a run, or of a model file, is."""
-        if self.input.width != self.input.height:
-            raise ValueError(f"the input is {self.input.width} x {self.input.height}: expected a square")
         if self.origin == "model":
+            if self.input.width != self.input.height:
+                raise ValueError(f"the input is {self.input.width} x {self.input.height}: expected a square")
             if self.source is None or self.recipe is not None or self.data is not None or self.weights:
                 raise ValueError("a bundle of origin model names its source and has no recipe, data or weights of a run")
             return
@@ -515,7 +515,7 @@ class Manifest(Model):
             raise ValueError("a bundle of origin run has the run's recipe and data and no other source")
         if not self.input.raw or self.output != "logits":
             raise ValueError("the models of a run take raw bytes and give logits")
-        if self.input.width != self.recipe.image_size:
+        if (self.input.width, self.input.height) != (self.recipe.image_size, self.recipe.image_size):
             raise ValueError(f"the input is {self.input.width} x {self.input.height}, the recipe's image_size {self.recipe.image_size}")
 
     @property

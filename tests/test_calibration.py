@@ -273,3 +273,15 @@ def test_decide_refuses_bad_input():
         calibration.decide(logits, decision, CLASSES, "mole", UNIFORM, SKEWED)
     with pytest.raises(BadInput, match="no threshold"):
         calibration.decide(logits, fitted(logits, labels, positive_class=None), CLASSES, "melanoma", UNIFORM, SKEWED)
+
+
+def test_probabilities_of_a_model_come_back_from_their_logarithms():
+    logits, _ = calibrated_logits(200)
+    given = calibration.softmax(logits).astype(np.float32)
+    back = calibration.softmax(calibration.as_logits(given, "probabilities"))
+    np.testing.assert_allclose(back, given, atol=1e-6)
+    assert calibration.as_logits(logits, "logits") is logits
+    sure = calibration.as_logits(np.array([[1.0, 0.0, 0.0]]), "probabilities")
+    assert np.isfinite(sure).all() and sure[0].tolist() == pytest.approx([0.0, -24 * np.log(2), -24 * np.log(2)])
+    with pytest.raises(BadInput, match="--output logits"):
+        calibration.as_logits(np.array([[0.5, -0.5]]), "probabilities")

@@ -314,7 +314,8 @@ def tiny_onnx(shape: list, *, dtype: int = onnx.TensorProto.FLOAT, outputs: int 
 def test_files_of_another_form_are_one_line(cli: Cli, tmp_path: Path, name: str, content: bytes, reason: str) -> None:
     (tmp_path / name).write_bytes(content)
     (tmp_path / "labels.txt").write_text("\n".join(SPELT))
-    assert reason in refused(cli, tmp_path / name, "--classes", tmp_path / "labels.txt", "--out", tmp_path / "x.bundle")
+    line = refused(cli, tmp_path / name, "--classes", tmp_path / "labels.txt", "--out", tmp_path / "x.bundle")
+    assert reason in line and line.startswith(f"melanoma-edge: {name}")
     assert not (tmp_path / "x.bundle").exists()
 
 

@@ -88,22 +88,22 @@ def quantized(network, pictures: np.ndarray, contract: InputContract) -> bytes:
         return tflite_files.named(converter.convert())
 
 
-def facts(file: str) -> dict[str, Any]:
+def facts(file: str, shown: str | None = None) -> dict[str, Any]:
     """Return what an artifact holds, as JSON: `input`, `output`, `quantum`, `operators`, `weight_bytes`, `layout`, `precision`, `ends_in`.
 
-    Raises BadInput unless it maps one picture [1, side, side, 3] or [1, 3, side, side] to one row of numbers.
+    `shown` is what messages call it. Raises BadInput unless it maps one picture [1, side, side, 3] or [1, 3, side, side] to one row of numbers.
     """
     path = Path(file)
-    content = path.read_bytes()
+    shown, content = shown or path.name, path.read_bytes()
     if path.suffix.lower() == ".tflite":
         try:
             taken, given, quantum = tflite_files.tensors(content)
             operators, weights = tflite_files.census(content)
             last = tflite_files.last_operators(content)
-        except BadInput:
-            raise
+        except BadInput as error:
+            raise BadInput(f"{shown}: {error}") from None
         except Exception as error:
-            raise BadInput(f"{path.name} is damaged or no TFLite model ({type(error).__name__}): export it again") from None
+            raise BadInput(f"{shown} is damaged or no TFLite model ({type(error).__name__}): export it again") from None
     else:
         (taken, given), quantum = onnx_files.tensors(content), onnx_files.quantum(content)
         operators, weights = onnx_files.census(content)
@@ -112,7 +112,7 @@ def facts(file: str) -> dict[str, Any]:
     return {
         "input": taken.model_dump(mode="json"),
         "output": given.model_dump(mode="json"),
-        "layout": layout_of(taken, given, path.name),
+        "layout": layout_of(taken, given, shown),
         "quantum": given.quantization.scale if given.quantization else quantum,
         "operators": operators,
         "weight_bytes": weights,
@@ -188,7 +188,7 @@ def fix_onnx(file: str, size: int | None, target: str) -> dict[str, Any]:
             axis.dim_value = number
         content = _with_shapes(proto, path.name)
     Path(target).write_bytes(content)
-    found = facts(target)
+    found = facts(target, path.name)
     taken = found["input"]["shape"]
     sides = taken[1:3] if found["layout"] == "NHWC" else taken[2:4]
     return {

@@ -213,8 +213,10 @@ def task_gate(
         return Gate(**about, **broken)
     classes = manifest.classes
     training, deployment = (np.array([priors[name] for name in classes]) for priors in (manifest.priors.training, manifest.priors.deployment))
-    reference = calibration.probabilities(expected, baseline.decision.temperature, training, deployment)
-    candidate = calibration.probabilities(found, artifact.decision.temperature, training, deployment)
+    reference, candidate = (
+        calibration.probabilities(calibration.as_logits(outputs, manifest.output), model.decision.temperature, training, deployment)
+        for outputs, model in ((expected, baseline), (found, artifact))
+    )
     thresholds = [model.decision.operating() for model in (baseline, artifact)]
     losses = metrics.paired_losses(
         reference,

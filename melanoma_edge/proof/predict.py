@@ -25,7 +25,7 @@ def predict(bundle: Path, pictures: Sequence[Path], *, artifact: str | None = No
 
     Returns `model`, `notice`, `domain` and `results`: for each picture its path and either `error`, or
     `class`, `probabilities` (calibrated, largest first), `positive` (whether the positive class
-    reaches its threshold; null without one) and `abstains`. Raises BadInput when no picture can be
+    reaches its threshold; null without one or the other) and `abstains`. Raises BadInput when no picture can be
     read.
     """
     model = open_subject(bundle, artifact)
@@ -38,9 +38,11 @@ def predict(bundle: Path, pictures: Sequence[Path], *, artifact: str | None = No
             results.append({"picture": str(path), "error": str(error)})
     if not inputs:
         raise BadInput(f"none of {len(results)} pictures can be read (first: {results[0]['error']})" if results else "no picture was given: name at least one")
+    # Of a model of somebody else's without labelled pictures, no threshold could be fitted.
+    positive = model.positive_class if model.training_known or model.decision.thresholds else None
     verdicts = iter(
         calibration.decide(
-            model.logits(np.stack(inputs)), model.decision, model.classes, model.positive_class, model.training_priors, model.deployment_priors
+            model.logits(np.stack(inputs)), model.decision, model.classes, positive, model.training_priors, model.deployment_priors
         )
     )
     for result in results:

@@ -19,7 +19,9 @@ from melanoma_edge.convert.bundle import GOLDEN, MANIFEST, SEEN, open_bundle
 from melanoma_edge.data.image import load
 from melanoma_edge.errors import BadInput
 
-INT8 = "tiny-int8.tflite"
+INT8, PTQ = "tiny-int8.tflite", "tiny-int8-ptq.tflite"
+CALIBRATION = {"pictures": 2, "per_class": {"nevus": 2}, "sha256": "0" * 64}
+COMPARISON = {"reference": "gone.tflite", "candidate": INT8, "pictures": 3, "lesions": 3, "losses": {}, "flips": 0}
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +93,18 @@ def test_an_artifact_is_found_by_name_or_the_names_are_listed(whole: Path) -> No
         (["tiny-float32.tflite", "tiny-float32.onnx", INT8], INT8),
         (["tiny-float32.onnx", "tiny-float32.tflite"], "tiny-float32.tflite"),
         (["tiny-float32.onnx"], "tiny-float32.onnx"),
+        ([PTQ, "tiny-float32.onnx", INT8], INT8),
+        ([PTQ, "tiny-float32.tflite", "tiny-int8.onnx"], "tiny-int8.onnx"),
+        (["tiny-float32.tflite", "tiny-float32.onnx", PTQ], PTQ),
     ],
 )
 def test_the_default_is_what_a_phone_would_run(bundle: Path, names: list[str], default: str) -> None:
+    edit_golden(bundle, lambda golden: golden["logits"].update({name: golden["logits"][INT8] for name in (PTQ, "tiny-int8.onnx")}))
+
     def keep(manifest: dict) -> None:
         by_name = {artifact["name"]: artifact for artifact in manifest["artifacts"]}
+        by_name[PTQ] = by_name[INT8] | {"name": PTQ, "precision": "int8-ptq", "calibration": CALIBRATION}
+        by_name["tiny-int8.onnx"] = by_name["tiny-float32.onnx"] | {"name": "tiny-int8.onnx", "precision": "int8", "quantum": 0.1}
         manifest["artifacts"] = [by_name[name] for name in names]
 
     assert open_bundle(edit(bundle, keep)).default_artifact().name == default
@@ -229,6 +238,12 @@ def test_a_newer_schema_asks_for_an_upgrade(bundle: Path, also: dict) -> None:
         (lambda m: next(a for a in m["artifacts"] if a["precision"] == "int8").update(quantum=None), "has no quantum above 0"),
         (lambda m: m["input"].update(width=31), "the recipe's image_size"),
         (lambda m: m["input"].update(layout="NCHW"), "input.layout: "),
+        (lambda m: m["artifacts"][2].update(layout="CHWN"), "artifacts.2.layout: "),
+        (lambda m: m["artifacts"][2].update(layout="NCHW"), "tiny-float32.onnx takes [1, 32, 32, 3]: expected [1, 3, 32, 32] for NCHW"),
+        (lambda m: m["artifacts"][0].update(layout="NCHW"), "tiny-float32.tflite says that it takes NCHW: expected NHWC of tflite"),
+        (lambda m: m["artifacts"][1].update(precision="int8-ptq"), "does not say on which pictures it was calibrated"),
+        (lambda m: m["artifacts"][1].update(precision="int8-ptq", calibration=CALIBRATION, quantum=None), "has no quantum above 0"),
+        (lambda m: m.update(comparisons=[COMPARISON]), "tiny-int8.tflite is compared with gone.tflite, and not both are artifacts"),
         (lambda m: m["files"].pop(SEEN), "does not seal golden/golden.json and seen.txt"),
         (lambda m: m["files"].pop(GOLDEN), "does not seal golden/golden.json and seen.txt"),
         (lambda m: m["files"].update({"lost.txt": "0" * 64}), "lost.txt is missing"),

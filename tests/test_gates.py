@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_bundle import write_bundle
 
-from melanoma_edge.contract import Abstention, Artifact, Decision, Interval, Manifest, Tensor, Threshold
+from melanoma_edge.contract import INTEGER, Abstention, Artifact, Decision, Interval, Manifest, Tensor, Threshold
 from melanoma_edge.convert.bundle import open_bundle
 from melanoma_edge.proof import gates
 from melanoma_edge.proof.parity_model import Gate, Parity
@@ -20,7 +20,7 @@ QUANTUM = 0.1
 
 
 def artifact(precision: str = "float32", form: str = "tflite", *, threshold: float | None = 0.5) -> Artifact:
-    dtype = "uint8" if precision == "int8" else "float32"
+    dtype = "uint8" if precision in INTEGER else "float32"
     thresholds = () if threshold is None else (
         Threshold(target_specificity=0.8, probability=threshold, validation_sensitivity=None, validation_specificity=None),
     )
@@ -33,7 +33,7 @@ def artifact(precision: str = "float32", form: str = "tflite", *, threshold: flo
         bytes=1,
         input=Tensor(name="image", dtype=dtype, shape=(1, 32, 32, 3)),
         output=Tensor(name="logits", dtype="float32", shape=(1, 3)),
-        quantum=QUANTUM if precision == "int8" else None,
+        quantum=QUANTUM if precision in INTEGER else None,
         operators={},
         weight_bytes={},
         decision=Decision(temperature=1.0, thresholds=thresholds, operating_specificity=0.8, abstention=Abstention(coverage=0.9, probability=0.4)),
@@ -44,6 +44,7 @@ def artifact(precision: str = "float32", form: str = "tflite", *, threshold: flo
 FLOAT, HALF, DYNAMIC, INT8, INT8_ONNX = (
     artifact("float32"), artifact("float16"), artifact("dynamic"), artifact("int8"), artifact("int8", "onnx")
 )
+PTQ, PTQ_ONNX = artifact("int8-ptq"), artifact("int8-ptq", "onnx")
 
 
 def logits(count: int, seed: int = 0) -> np.ndarray:
@@ -121,6 +122,45 @@ def test_float16_and_dynamic_agree_on_99_of_100(subject: Artifact, flips: int, o
     assert gate.outcome == outcome and gate.flip_count == flips and gate.name == subject.precision
     assert gate.figures["top1_agreement"] == 1 - flips / 200
     assert flips == 0 or gate.figures["share_of_range"] > 0.5, "the size of the difference is no part of this gate"
+
+
+@pytest.mark.parametrize(("flips", "outcome"), [(10, "passed"), (11, "failed")])
+def test_int8_quantized_after_training_is_compared_with_the_float_network_only(flips: int, outcome: str) -> None:
+    expected = logits(100)
+    found = expected.copy()
+    found[:flips] = np.roll(expected[:flips], 1, axis=1)
+    gate = float_gate(PTQ, found, expected)
+    assert (gate.name, gate.outcome, gate.reference) == ("int8-ptq", outcome, "keras-float")
+    assert "compared with float32 only" in gate.requirement and gate.flip_count == flips
+    assert gate.figures["top1_agreement"] == pytest.approx(1 - flips / 100)
+
+
+@pytest.mark.parametrize(("steps", "outcome"), [(0, "passed"), (1, "failed")])
+def test_the_same_int8_file_elsewhere_is_judged_in_quanta_however_it_came_about(steps: int, outcome: str) -> None:
+    expected = logits(100)
+    for subject in (INT8, PTQ):
+        peer = gates.peer_gate("arm64", subject, "litert-arm64", "litert", moved(expected, steps * QUANTUM), expected, names(100), CLASSES)
+        assert (peer.outcome, peer.figures["max_quanta"], peer.requirement) == (outcome, steps, "0 quanta")
+        golden = golden_gate(subject, moved(expected, steps * QUANTUM), expected)
+        assert (golden.outcome, golden.requirement) == (outcome, "0 quanta")
+
+
+def test_onnx_is_compared_with_its_own_twin() -> None:
+    expected = logits(10)
+    for subject, reference in ((INT8_ONNX, "int8 TFLite"), (PTQ_ONNX, "int8-ptq TFLite")):
+        gate = gates.onnx_gate(subject, "onnxruntime", expected, expected, QUANTUM, names(10), CLASSES)
+        assert (gate.name, gate.reference, gate.outcome) == ("int8-onnx", reference, "passed")
+
+
+@pytest.mark.parametrize(
+    ("layout", "in_file", "in_graph", "outcome"),
+    [("NHWC", 1, 1, "passed"), ("NHWC", 1, 2, "failed"), ("NCHW", 0, 2, "passed"), ("NCHW", 0, 3, "failed"), ("NCHW", 1, 1, "failed"), ("NCHW", 0, 0, "passed")],
+)
+def test_the_census_counts_transposes_by_layout(layout: str, in_file: int, in_graph: int, outcome: str) -> None:
+    subject = INT8_ONNX.model_copy(update={"layout": layout, "operators": {"Transpose": in_file} if in_file else {}})
+    gate = gates.census_gate(subject, "onnxruntime", {"QLinearConv": 19, "QGemm": 1, "Transpose": in_graph})
+    assert gate.outcome == outcome and gate.figures["transposes"] == in_graph and gate.figures["transposes_in_file"] == in_file
+    assert (gate.reason is None) == (outcome == "passed")
 
 
 def test_logits_that_are_all_equal_have_no_range_to_differ_by() -> None:

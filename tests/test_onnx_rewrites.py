@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from melanoma_edge.convert import onnx_rewrites
 from melanoma_edge.convert.onnx import _finish
+from melanoma_edge.errors import BadInput
 from melanoma_edge.runtimes import ort
 
 SIDE, CHANNELS, CLASSES = 8, 16, 4
@@ -206,6 +207,59 @@ def test_every_operator_becomes_integer(tmp_path):
         "QGemm": 1,
         "DequantizeLinear": 1,
     }
+
+
+def _turned(model: onnx.ModelProto) -> np.ndarray:
+    """Return the logits of the same pictures, given to `model` as [1, 3, H, W]."""
+    session = _session(model, "ORT_DISABLE_ALL")
+    return np.concatenate([session.run(None, {"image": np.ascontiguousarray(image.transpose(0, 3, 1, 2))})[0] for image in _images()])
+
+
+def test_channels_first_input_takes_the_transpose_away_and_changes_no_logit(tmp_path):
+    model = quantized()
+    onnx_rewrites.for_integer_kernels(model.graph)
+    expected = _logits(model)
+    plain, turned = (onnx.load_from_string(_finish(_copied(model), layout)) for layout in ("NHWC", "NCHW"))
+    operators = [Counter(node.op_type for node in found.graph.node) for found in (plain, turned)]
+    assert operators[0] - operators[1] == Counter(Transpose=1) and not operators[1] - operators[0]
+    assert [size.dim_value for size in turned.graph.input[0].type.tensor_type.shape.dim] == [1, 3, SIDE, SIDE]
+    onnx.checker.check_model(turned, full_check=True)
+    np.testing.assert_array_equal(_turned(turned), expected)
+    # What ONNX Runtime makes of it before it arranges memory for a processor: the same integers, and nothing to turn.
+    found = _optimized(turned, tmp_path)
+    assert found == _optimized(plain, tmp_path) - Counter(Transpose=1) and found["QLinearConv"] == 2
+
+
+def test_channels_first_input_keeps_sides_apart():
+    """Height and width that differ show that the right axes moved."""
+    nodes = [("Transpose", ["image"], ["turned"], {"perm": [0, 3, 1, 2]}), ("ReduceMean", ["turned"], ["logits"], {"axes": [1, 2], "keepdims": 0})]
+    model = _model(nodes, {}, (TensorProto.FLOAT, (1, 5, 7, 3)), (1, 7))
+    onnx_rewrites.channels_first_input(model.graph)
+    onnx.checker.check_model(model, full_check=True)
+    assert [size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 5, 7]
+    image = np.random.default_rng(0).normal(size=(1, 3, 5, 7)).astype(np.float32)
+    [found] = _session(model, "ORT_DISABLE_ALL").run(None, {"image": image})
+    np.testing.assert_allclose(found, image.mean(axis=(1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "nodes, found",
+    [
+        ([("Neg", ["image"], ["logits"])], "Neg"),
+        ([("Transpose", ["image"], ["t"], {"perm": [0, 2, 1, 3]}), ("Transpose", ["t"], ["logits"], {"perm": [0, 2, 1, 3]})], "Transpose"),
+        ([("Transpose", ["image"], ["t"], {"perm": [0, 3, 1, 2]}), ("Transpose", ["t"], ["b"], {"perm": [0, 2, 3, 1]}), ("Add", ["b", "image"], ["logits"])], "Add"),
+    ],
+)
+def test_channels_first_input_refuses_what_would_need_another_transpose(nodes, found):
+    model = _model(nodes, {}, (TensorProto.FLOAT, (1, 4, 4, 3)), (1, 4, 4, 3))
+    before = model.SerializeToString()
+    with pytest.raises(BadInput, match=f"goes into {found} before its axes are turned.*--layout nhwc"):
+        onnx_rewrites.channels_first_input(model.graph)
+    assert model.SerializeToString() == before
+
+
+def _copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    return onnx.load_from_string(model.SerializeToString())
 
 
 def test_the_model_of_a_known_answer_is_what_it_is_said_to_be():

@@ -203,6 +203,42 @@ def test_integers_of_onnx_runtime_equal_those_of_litert(networks, tmp_path):
     assert not operators & {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "GlobalAveragePool", "AveragePool", "QuantizeLinear"}, operators
 
 
+def test_quantization_after_training_gives_whole_integer_files_of_either_layout(networks, tmp_path):
+    """As close to the float network as 8 bits are, no float operator, and ONNX as exact as TFLite, however its input is ordered."""
+    from melanoma_edge.convert import onnx as onnx_convert
+    from melanoma_edge.convert import tflite
+    from melanoma_edge.errors import ProofFailed
+    from melanoma_edge.model import network
+    from melanoma_edge.runtimes import process
+
+    recipe, plain, _, _, _ = networks
+    fixed = network.build(recipe, CLASSES, batch=1)
+    fixed.set_weights(plain.get_weights())
+    calibration, pictures = blotches(40, 5), blotches(100, 6)
+    assert (calibration.min(), calibration.max()) == (0, 255)
+    content = tflite.convert(fixed, "int8-ptq", calibration)
+    tensor_in, tensor_out, quantum = tflite.tensors(content)
+    assert (tensor_in.name, tensor_in.dtype, tensor_in.quantization.scale, tensor_in.quantization.zero_point) == ("image", "uint8", 1.0, 0)
+    assert (tensor_out.name, tensor_out.dtype) == ("logits", "float32") and quantum > 0
+    assert set(tflite.census(content)[1]) <= {"int8", "int32"}
+
+    files = {"m.tflite": content, "m.onnx": onnx_convert.from_tflite(content), "turned.onnx": onnx_convert.from_tflite(content, "NCHW")}
+    found = {}
+    for name, model in files.items():
+        (tmp_path / name).write_bytes(model)
+        found[name] = process.run_logits("litert" if name.endswith("tflite") else "onnxruntime", tmp_path / name, pictures)
+    assert [onnx_convert.tensors(files[name])[0].shape for name in ("m.onnx", "turned.onnx")] == [(1, 32, 32, 3), (1, 3, 32, 32)]
+    assert onnx_convert.census(files["turned.onnx"])[0].get("Transpose", 0) == onnx_convert.census(files["m.onnx"])[0]["Transpose"] - 1
+    np.testing.assert_array_equal(found["turned.onnx"], found["m.onnx"])
+    np.testing.assert_allclose(found["m.onnx"], found["m.tflite"], rtol=0, atol=0.01 * quantum)
+    expected = plain(pictures.astype(np.float32), training=False).numpy()
+    noise, signal = np.mean((found["m.tflite"] - expected) ** 2), np.var(expected)
+    assert 10 * np.log10(signal / noise) > 15
+
+    with pytest.raises(ProofFailed, match="expected uint8, scale 1 and zero point 0; give calibration pictures with black and white"):
+        tflite.convert(fixed, "int8-ptq", np.clip(calibration, 0, 200))
+
+
 def test_hybrid_operators_have_the_versions_that_tensorflow_gives_them(keras, monkeypatch):
     import tensorflow as tf
     from ai_edge_litert import schema_py_generated as schema

@@ -22,6 +22,7 @@ from melanoma_edge import NOTICE
 from melanoma_edge.contract import EpochRow, Interval
 from melanoma_edge.convert.bundle import open_bundle
 from melanoma_edge.errors import BadInput
+from melanoma_edge.files import sha256_file
 from melanoma_edge.model import run as runs
 from melanoma_edge.proof import plot_style, plots
 from melanoma_edge.proof.predict import DOMAIN
@@ -177,6 +178,57 @@ def test_figures_are_those_of_the_manifest(bundle: Path) -> None:
     assert f"{value.value * 100:.1f} %" in found.text().replace("\xa0", " ")
     assert f"({value.low * 100:.1f}–{value.high * 100:.1f})" in found.text()
     assert f"{manifest.artifacts[1].bytes / 1000:,.0f} kB" in found.text()
+
+
+def with_ptq(bundle: Path) -> dict:
+    """Add an artifact quantized after training, with comparisons, to a bundle and return its manifest."""
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    int8 = manifest["artifacts"][1]
+    calibration = {"pictures": 5, "per_class": {"melanoma": 3, "nevus": 2}, "sha256": "c" * 64}
+    manifest["artifacts"].append(int8 | {"name": "tiny-int8-ptq.tflite", "precision": "int8-ptq", "calibration": calibration})
+    losses = {"balanced_accuracy": (0.0, -0.02, 0.03), "positive_sensitivity": (-0.125, -0.25, 0.0), "positive_auc": (None, None, None)}
+    found = {name: dict(zip(("value", "low", "high"), values)) for name, values in losses.items()}
+    if manifest["positive_class"] is None:
+        found |= dict.fromkeys(("positive_sensitivity", "positive_auc"), {"value": None, "low": None, "high": None})
+    pairs = (("tiny-float32.tflite", int8["name"]), ("tiny-float32.tflite", "tiny-int8-ptq.tflite"), (int8["name"], "tiny-int8-ptq.tflite"))
+    manifest["comparisons"] = [
+        {"reference": reference, "candidate": candidate, "pictures": 27, "lesions": 14, "losses": found, "flips": 3 + place}
+        for place, (reference, candidate) in enumerate(pairs)
+    ]
+    golden = json.loads((bundle / "golden" / "golden.json").read_text(encoding="utf-8"))
+    golden["logits"]["tiny-int8-ptq.tflite"] = golden["logits"][int8["name"]]
+    (bundle / "golden" / "golden.json").write_text(json.dumps(golden), encoding="utf-8")
+    manifest["files"]["golden/golden.json"] = sha256_file(bundle / "golden" / "golden.json")
+    (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return manifest
+
+
+def test_float32_and_both_kinds_of_int8_stand_side_by_side(bundle: Path, drawn: None) -> None:
+    manifest = with_ptq(bundle)
+    path = report(bundle)
+    check_self_contained(path)
+    found = page(path)
+    by_precision = {artifact["precision"]: artifact for artifact in manifest["artifacts"] if artifact["format"] == "tflite"}
+    values = [by_precision[precision]["scores"]["balanced_accuracy"]["value"] for precision in ("float32", "int8-ptq", "int8")]
+    assert found.figures["quantized/balanced_accuracy"] == [*values, 0.0, 0.0, 0.0]
+    assert found.figures["quantized/positive_sensitivity"][-3:] == [-0.125] * 3
+    assert found.figures["quantized/flips"] == [3, 4, 5]
+    words = found.text("scores")
+    assert "27 pictures" in words and "their 14 lesions" in words and "+0.0 -3.0 to +2.0" in words and "+12.5 +0.0 to +25.0" in words
+    assert "5 pictures of the training part" in words and "c" * 64 in words and words.count("undefined") >= 3
+    assert found.text("scores").index("int8-ptq − float32") and any("int8-ptq − int8: balanced accuracy +0.0" in held["alt"] for held in found.all("img"))
+    assert open_bundle(bundle).default_artifact().precision == "int8"
+
+
+def test_without_a_positive_class_only_the_balanced_accuracy_is_compared(tmp_path: Path) -> None:
+    bundle = write_bundle_of(write_run(tmp_path / "run", positive=""), tmp_path / "tiny.bundle")
+    with_ptq(bundle)
+    found = page(report(bundle))
+    assert [key for key in found.figures if key.startswith("quantized/")] == ["quantized/balanced_accuracy", "quantized/flips"]
+
+
+def test_a_bundle_without_comparisons_says_nothing_of_them(bundle: Path) -> None:
+    assert "Quantized after training" not in page(report(bundle)).text()
 
 
 def test_the_confusion_matrix_counts_every_test_picture(run: Path) -> None:

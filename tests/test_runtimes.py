@@ -17,10 +17,11 @@ import psutil
 import pytest
 from tiny_bundle import CLASSES, SIZE, numpy_logits, onnx, pictures, tflite
 
+from melanoma_edge.contract import input_shape
 from melanoma_edge.errors import BadInput, Missing
 from melanoma_edge.runtimes import process
 from melanoma_edge.runtimes.process import available, run_logits
-from melanoma_edge.runtimes.protocol import RUNTIMES, RuntimeFailed, one_line
+from melanoma_edge.runtimes.protocol import RUNTIMES, RuntimeFailed, Signature, one_line
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -77,6 +78,25 @@ def test_logits_are_what_numpy_computes(model, runtime: str, build: Callable[[st
     np.testing.assert_allclose(found, numpy_logits(images), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("runtime", ["litert", "onnxruntime"])
+def test_a_model_of_the_other_layout_gets_the_same_picture_turned(model, runtime: str, dtype: str) -> None:
+    shape = (1, 3, SIZE, SIZE)
+    path = model("m.tflite", tflite(dtype, shape)) if runtime == "litert" else model("m.onnx", onnx(dtype, shape))
+    images = pictures(5)
+    turned = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    np.testing.assert_allclose(run_logits(runtime, path, images), numpy_logits(turned), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_the_tensor_of_a_picture_holds_its_numbers_in_the_models_order(dtype: str) -> None:
+    image = pictures(1)[0][:, :20]
+    for layout, found in (("NHWC", lambda t: t[0]), ("NCHW", lambda t: np.moveaxis(t[0], 0, -1))):
+        tensor = Signature(height=SIZE, width=20, dtype=dtype, classes=3, layout=layout).tensor(image)
+        assert tensor.dtype == dtype and tensor.flags["C_CONTIGUOUS"] and tensor.shape == input_shape(layout, SIZE, 20)
+        np.testing.assert_array_equal(found(tensor), image)
+
+
 def test_keras_runs_a_run_in_batches(tmp_path: Path) -> None:
     images = pictures(70)
     np.save(tmp_path / "images.npy", images)
@@ -104,7 +124,7 @@ def test_works_from_another_folder_that_shadows_packages(model, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("runtime", "name", "content", "found"),
     [
-        ("onnxruntime", "m.onnx", onnx("float32", (1, 3, SIZE, SIZE)), "[1, 3, 32, 32] float32"),
+        ("onnxruntime", "m.onnx", onnx("float32", (1, SIZE, 3, SIZE)), "[1, 32, 3, 32] float32"),
         ("onnxruntime", "m.onnx", onnx("uint8", ("N", SIZE, SIZE, 3)), "['N', 32, 32, 3] uint8"),
         ("litert", "m.tflite", tflite("float32", (1, SIZE * SIZE * 3)), "[1, 3072] float32"),
     ],

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from melanoma_edge import calibration, metrics
-from melanoma_edge.contract import Artifact, Manifest
+from melanoma_edge.contract import INTEGER, Artifact, Manifest
 from melanoma_edge.proof.parity_model import Flip, Gate
 
 FLOAT_TOLERANCE = 1e-3
@@ -31,7 +31,7 @@ ONNX_QUANTA = 1
 PEER_TOLERANCE = 1e-4
 """Largest difference of a float32 logit between two runtimes, as a share of the range of the logits."""
 PEER_REQUIREMENT = {
-    group: {"int8": exact, "float32": f"max difference <= {PEER_TOLERANCE:g} of the logit range", "float16": f"top-1 agreement >= {AGREEMENT:.0%}"}
+    group: dict.fromkeys(sorted(INTEGER), exact) | {"float32": f"max difference <= {PEER_TOLERANCE:g} of the logit range", "float16": f"top-1 agreement >= {AGREEMENT:.0%}"}
     for group, exact in {
         "arm64": "0 quanta",
         "browser": "0 quanta",
@@ -125,7 +125,7 @@ def twin_of(artifact: Artifact) -> str:
 def peer_gate(group: str, artifact: Artifact, runtime: str, peer: str, found: Logits, expected: Logits, pictures: Sequence[str], classes) -> Gate:
     """Compare one file on two runtimes: other kernels, another processor or a browser with this machine's."""
     in_quanta = artifact.integer and artifact.quantum is not None
-    precision = "int8" if in_quanta else "float32" if artifact.precision == "float32" else "float16"
+    precision = "float16" if artifact.precision == "dynamic" or (artifact.integer and not in_quanta) else artifact.precision
     about = {"name": group, "artifact": artifact.name, "runtime": runtime, "reference": peer, "requirement": PEER_REQUIREMENT[group][precision]}
     if broken := _broken(found, expected, pictures):
         return Gate(**about, **broken)

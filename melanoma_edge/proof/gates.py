@@ -125,7 +125,7 @@ def twin_of(artifact: Artifact) -> str:
 def peer_gate(group: str, artifact: Artifact, runtime: str, peer: str, found: Logits, expected: Logits, pictures: Sequence[str], classes) -> Gate:
     """Compare one file on two runtimes: other kernels, another processor or a browser with this machine's."""
     in_quanta = artifact.integer and artifact.quantum is not None
-    precision = "int8" if in_quanta else "float32" if artifact.precision == "float32" else "float16"
+    precision = "float16" if artifact.precision == "dynamic" or (artifact.integer and not in_quanta) else artifact.precision
     about = {"name": group, "artifact": artifact.name, "runtime": runtime, "reference": peer, "requirement": PEER_REQUIREMENT[group][precision]}
     if broken := _broken(found, expected, pictures):
         return Gate(**about, **broken)

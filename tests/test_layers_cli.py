@@ -19,10 +19,10 @@ from test_verify_cli import reseal
 
 from melanoma_edge.convert import layers as opened
 from melanoma_edge.convert import layers_onnx
+from melanoma_edge.convert.bundle import open_bundle
 from melanoma_edge.proof.gate_plan import Pictures
 from melanoma_edge.proof.layers import look
 from melanoma_edge.proof.verify import probes
-from melanoma_edge.convert.bundle import open_bundle
 
 INT8 = {"tflite": TFLITE[3], "onnx": ONNX[1]}
 BLOCKS = [f"block{block}_{kind}" for block in range(1, 10) for kind in ("depthwise", "pointwise")]
@@ -69,12 +69,12 @@ def test_an_untouched_bundle_parts_by_roundings_only(cli: Cli, copy: Path, run: 
     assert {name for name, found in snapshot(copy).items() if before.get(name) != found} == {"evidence/layers.json"}
     pairs = pairs_of(done.json)
     assert {(key, pair["reference"]) for key, pair in pairs.items()} == {
-        ((TFLITE[3], "litert"), "keras qat"),
+        ((TFLITE[3], "litert"), "keras-qat"),
         ((TFLITE[3], "litert-builtin"), "litert"),
-        ((ONNX[1], "onnxruntime"), "litert int8 TFLite"),
-        ((TFLITE[0], "litert"), "keras float"),
+        ((ONNX[1], "onnxruntime"), "int8 TFLite"),
+        ((TFLITE[0], "litert"), "keras-float"),
         ((TFLITE[0], "litert-builtin"), "litert"),
-        ((ONNX[0], "onnxruntime"), "litert float32 TFLite"),
+        ((ONNX[0], "onnxruntime"), "float32 TFLite"),
     }
     for (artifact, _), pair in pairs.items():
         assert pair["outcome"] == "compared" and pair["notes"] == [] and suspects(pair) == []
@@ -95,7 +95,7 @@ def test_an_untouched_bundle_parts_by_roundings_only(cli: Cli, copy: Path, run: 
 
 def test_without_the_run_what_can_be_compared_is_and_the_rest_says_why(cli: Cli, int8: Path) -> None:
     done = cli("verify", int8, "--layers", "--runtime", "litert", "--runtime", "onnxruntime", "-q")
-    assert f"not run: {INT8['tflite']} on litert against keras qat: the run is not known; name it with --run RUN" in done.out
+    assert f"not run: {INT8['tflite']} on litert against keras-qat: the run is not known; name it with --run RUN" in done.out
     assert "no value of any layer differs" in done.out and "block9_pointwise" in done.out
     pairs = pairs_of(read_json(int8 / "evidence" / "layers.json"))
     assert [pair["outcome"] for pair in pairs.values()] == ["not run", "compared"]
@@ -120,6 +120,15 @@ def test_an_onnx_file_of_another_structure_is_not_run(int8: Path) -> None:
     reseal(int8)
     pair = pairs_of(looked(int8))[INT8["onnx"], "onnxruntime"]
     assert pair["outcome"] == "not run" and "the ONNX file has something else where the TFLite file has" in pair["reason"]
+
+
+@pytest.mark.parametrize("kind", ["tflite", "onnx"])
+@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: content[:12] + bytes(255 for _ in content[12:])])
+def test_a_damaged_file_is_not_run_and_says_why(int8: Path, kind: str, damage: Callable[[bytes], bytes]) -> None:
+    (int8 / INT8[kind]).write_bytes(damage((int8 / INT8[kind]).read_bytes()))
+    reseal(int8)
+    pair = pairs_of(looked(int8))[INT8["onnx"], "onnxruntime"]
+    assert pair["outcome"] == "not run" and INT8[kind] in pair["reason"] and "\n" not in pair["reason"]
 
 
 # Faults planted in one layer, behind hashes that are right.
@@ -230,7 +239,7 @@ def test_one_wrong_scale_is_named(cli: Cli, int8: Path, name: str) -> None:
     edit_onnx(int8 / INT8["onnx"], name, "weight scale", int8 / INT8["tflite"])
     _held_against(int8, (name,))
     done = cli("verify", int8, "--layers", "--runtime", "onnxruntime", "-q", code=1)
-    assert done.err == f"melanoma-edge: 1 suspect layer: {name} ({INT8['onnx']} on onnxruntime against litert int8 TFLite)\n"
+    assert done.err == f"melanoma-edge: 1 suspect layer: {name} ({INT8['onnx']} on onnxruntime against int8 TFLite)\n"
     assert f"they part first at {name}; suspect: {name}: off by up to" in " ".join(done.out.split())
 
 
@@ -241,10 +250,10 @@ def test_faults_in_several_layers_are_told_apart_against_the_network(cli: Cli, i
     reseal(int8)
     done = cli("verify", int8, "--layers", "--run", run, "--runtime", "litert", "-q", code=1)
     [pair] = pairs_of(read_json(int8 / "evidence" / "layers.json")).values()
-    assert pair["reference"] == "keras qat" and suspects(pair) == list(planted)
+    assert pair["reference"] == "keras-qat" and suspects(pair) == list(planted)
     assert pair["first_part"] in NAMES[: NAMES.index("block2_depthwise") + 1]
     [line] = done.err.splitlines()
-    assert line.startswith(f"melanoma-edge: 5 suspect layers: block2_depthwise ({INT8['tflite']} on litert against keras qat), block4_pointwise")
+    assert line.startswith(f"melanoma-edge: 5 suspect layers: block2_depthwise ({INT8['tflite']} on litert against keras-qat), block4_pointwise")
     assert all(f"suspect: {name}:" in " ".join(done.out.split()) for name in planted)
     assert all(row["end_to_end"]["off"] > 0.01 for row in pair["rows"][NAMES.index("block2_depthwise") :])
 

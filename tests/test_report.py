@@ -297,7 +297,7 @@ def _layers(bundle: Path) -> Layers:
         | {"suspect": "off by up to 9 quanta" if alone is some else None}
         for name, whole, alone in (("image", none, none), ("stem", some, some), (HOSTILE[0], some, none))
     ]
-    about = {"artifact": "tiny-int8.tflite", "runtime": "litert", "reference": "keras qat", "unit": "quanta", "pictures": 4}
+    about = {"artifact": "tiny-int8.tflite", "runtime": "litert", "reference": "keras-qat", "unit": "quanta", "pictures": 4}
     pairs = [
         about | {"outcome": "compared", "first_part": "stem", "rows": rows, "notes": ["gives other logits while it is looked into"]},
         about | {"outcome": "compared", "runtime": "onnxruntime", "rows": [row | {"end_to_end": none, "alone": none, "suspect": None} for row in rows]},

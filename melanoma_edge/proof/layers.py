@@ -30,7 +30,7 @@ from melanoma_edge.proof.gate_plan import Pictures
 from melanoma_edge.proof.layers_model import Difference, LayerPair, LayerRow, Layers, Side
 from melanoma_edge.proof.verify import labelled_pictures, probes, reference_run
 from melanoma_edge.runtimes import process
-from melanoma_edge.runtimes.protocol import BESIDE, RUNTIMES, asked
+from melanoma_edge.runtimes.protocol import BESIDE, RUNTIMES, asked, one_line
 
 LAYERS_FILE = "layers.json"
 PICTURES = 24
@@ -104,8 +104,9 @@ def look(
     comparison = _Comparison(opened, np.concatenate([np.stack(golden), pictures.inputs[spread]]), run, here, progress)
     pairs = tuple(comparison.pairs(wanted))
     for name in require:
-        if not any(name in (pair.runtime, pair.reference.split(" ")[0]) and pair.outcome == "compared" for pair in pairs):
-            why = next((pair.reason for pair in pairs if name in (pair.runtime, pair.reference.split(" ")[0])), "the bundle has no artifact for it")
+        mine = [pair for pair in pairs if name in (pair.runtime, *pair.reference.replace("-", " ").split())]
+        if not any(pair.outcome == "compared" for pair in mine):
+            why = next((pair.reason for pair in mine), "the bundle has no artifact for it")
             raise Missing(f"the runtime {name} was required but no layer was compared in it: {why}")
     found = Layers(
         bundle=opened.manifest.name,
@@ -142,7 +143,7 @@ class _Comparison:
                 artifact = self._artifact(kind, precision)
                 for runtime in (name for name in wanted if artifact is not None and kind in RUNTIMES[name].formats):
                     peer = RUNTIMES[runtime].peer
-                    reference = f"{peer}" if peer else f"keras {network}" if kind == "tflite" else f"litert {precision} TFLite"
+                    reference = f"{peer}" if peer else f"keras-{network}" if kind == "tflite" else f"{precision} TFLite"
                     self.progress(f"{artifact.name} on {runtime} beside {reference}")
                     unit = "quanta" if precision == "int8" else "share of range"
                     about = {"artifact": artifact.name, "runtime": runtime, "reference": reference, "unit": unit}
@@ -155,7 +156,7 @@ class _Comparison:
 
     def _compare(self, artifact: Artifact, twin: Artifact, runtime: str, peer: str | None, network: str) -> dict:
         """Return the figures of one pair."""
-        rows = opened_tflite.layers(self.bundle.file(twin).read_bytes())
+        rows = _edited(twin, lambda: opened_tflite.layers(self.bundle.file(twin).read_bytes()))
         if peer:
             reference = self._seen(artifact, peer, rows)
         elif artifact is twin:
@@ -187,8 +188,8 @@ class _Comparison:
         key = (artifact.name, runtime)
         if key not in self.held:
             self._require(runtime)
-            file = _open(artifact, self.bundle.file(artifact).read_bytes(), rows)
-            found, facts = self._run(file.traced(), runtime, artifact, {INPUT_NAME: self.images}, beside=self.bundle.file(artifact))
+            file = self._open(artifact, rows)
+            found, facts = self._run(_edited(artifact, file.traced), runtime, artifact, {INPUT_NAME: self.images}, beside=self.bundle.file(artifact))
             notes, logits, expected = [], found[OUTPUT_NAME], found[BESIDE]
             if not np.array_equal(logits, expected):
                 largest = float(np.abs(logits.astype(np.float64) - expected).max() / (artifact.quantum or np.ptp(expected) or 1.0))
@@ -201,7 +202,7 @@ class _Comparison:
 
     def _alone(self, artifact: Artifact, runtime: str, rows: Sequence[Layer], reference: Seen) -> Seen:
         """Return the tensors of an artifact whose every layer reads the reference's tensors."""
-        file = _open(artifact, self.bundle.file(artifact).read_bytes(), rows)
+        file = self._open(artifact, rows)
         grids = [(theirs or ours)[0] if (theirs or ours) else None for theirs, ours in zip(reference.grids, file.grids, strict=True)]
         grids = [grid if ours else None for grid, ours in zip(grids, file.grids, strict=True)]
         given = {}
@@ -212,8 +213,12 @@ class _Comparison:
             elif not reference.grids[position]:
                 values = np.clip(np.rint(values / np.float32(grid.scale)) + grid.zero_point, -128, 127).astype(np.int8)
             given[f"given_{position}"] = file.arranged(position, values)
-        found, facts = self._run(file.cut(grids), runtime, artifact, {INPUT_NAME: self.images, **given})
+        found, facts = self._run(_edited(artifact, lambda: file.cut(grids)), runtime, artifact, {INPUT_NAME: self.images, **given})
         return Seen(file.values(found, self.images), file.tensors, file.grids, tuple(self._changed((artifact.name, runtime), facts)))
+
+    def _open(self, artifact: Artifact, rows: Sequence[Layer]) -> _Tflite | _Onnx:
+        kind = _Tflite if artifact.format == "tflite" else _Onnx
+        return _edited(artifact, lambda: kind(self.bundle.file(artifact).read_bytes(), rows))
 
     def _run(self, content: bytes, runtime: str, artifact: Artifact, inputs: dict, beside: Path | None = None) -> tuple[dict[str, np.ndarray], dict]:
         """Return what :func:`process.run_tensors` gives for an edited copy of an artifact."""
@@ -306,8 +311,14 @@ class _Onnx:
         return len(shape) == 4 and (len(theirs) != 4 or (shape[0], *shape[2:], shape[1]) == tuple(theirs))
 
 
-def _open(artifact: Artifact, content: bytes, rows: Sequence[Layer]) -> _Tflite | _Onnx:
-    return _Tflite(content, rows) if artifact.format == "tflite" else _Onnx(content, rows)
+def _edited(artifact: Artifact, edit: Callable):
+    """Return what `edit` makes of an artifact's bytes; what its libraries say of a damaged file becomes a BadInput of one line."""
+    try:
+        return edit()
+    except Error:
+        raise
+    except Exception as error:
+        raise BadInput(f"{artifact.name} cannot be looked into ({type(error).__name__}: {one_line(error)}): export it again") from None
 
 
 def _candidates(layer: Layer) -> list[str]:

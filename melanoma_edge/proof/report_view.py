@@ -273,7 +273,7 @@ def layer_lines(material: Material) -> tuple[list[str], list[tuple[str, list[tup
         rows = {row.layer: row for row in pair.rows}
         known = [rows[name] for name in names if name in rows]
         if len(known) == len(names):
-            label = f"{pair.runtime} – {pair.reference.split(' ')[0]}"
+            label = f"{pair.runtime} – {'litert' if pair.reference.endswith('TFLite') else pair.reference}"
             lines.append((label, [(row.end_to_end.off, row.end_to_end.sqnr_db) for row in known], [row.alone.off for row in known]))
     return names, lines
 

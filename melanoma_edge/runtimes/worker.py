@@ -8,7 +8,7 @@ is a lifeline: when the parent closes it, or dies, this process ends at once.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import os
 import sys
@@ -89,7 +89,7 @@ def layers(job: dict, _: Progress) -> dict:
     if job["beside"] is not None:
         load(runtime, Path(job["beside"]), 1)
         found[BESIDE] = runtime.logits(inputs[INPUT_NAME])
-    if hasattr(runtime, "census"):
+    if hasattr(runtime, "census") and importlib.util.find_spec("onnx") is not None:  # other places may lack it
         folder = Path(job["tensors"]).parent
         facts["operators"] = runtime.census(model, folder)
         facts["usual_operators"] = {} if job["beside"] is None else runtime.census(Path(job["beside"]), folder)

@@ -298,8 +298,22 @@ class Scores(Model):
     """Replicates, seed and the unit that was resampled."""
 
 
+class ProbabilitiesFile(Model):
+    """An artifact's second file: the same network, with its decision's temperature and the class priors in the graph."""
+
+    name: str
+    """The artifact's name with `-probabilities` before the extension, which is also its path in the bundle."""
+    path: str
+    sha256: Sha256
+    bytes: int
+    output: Tensor
+    """`probabilities`; the input is the artifact's own."""
+    operators: dict[str, int]
+    """Census: how often each operator stands in the graph."""
+
+
 class Artifact(Model):
-    """One model file of a bundle."""
+    """One model file of a bundle; its head is logits."""
 
     name: str
     """`<recipe>-<precision>.<format>`, which is also its path in the bundle."""
@@ -319,6 +333,8 @@ class Artifact(Model):
     decision: Decision
     scores: Scores | None
     """On the run's test part."""
+    probabilities: ProbabilitiesFile | None = None
+    """For consumers that show scores as they come, where it was asked for."""
 
 
 class Priors(Model):
@@ -366,12 +382,13 @@ class Manifest(Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Manifest":
-        for path in [*self.files, *(artifact.path for artifact in self.artifacts)]:
+        models = [*self.artifacts, *(artifact.probabilities for artifact in self.artifacts if artifact.probabilities is not None)]
+        for path in [*self.files, *(model.path for model in models)]:
             if not is_plain_relative(path):
                 raise ValueError(f"path {path!r} leaves the bundle: expected a plain relative path")
-        for artifact in self.artifacts:
-            if self.files.get(artifact.path) != artifact.sha256:
-                raise ValueError(f"artifact {artifact.name} and the list of files disagree about its sha256")
+        for model in models:
+            if self.files.get(model.path) != model.sha256:
+                raise ValueError(f"artifact {model.name} and the list of files disagree about its sha256")
         if self.positive_class is not None and self.positive_class not in self.classes:
             raise ValueError(f"positive_class {self.positive_class!r} is not among the classes")
         if len(set(self.classes)) != len(self.classes):
@@ -379,7 +396,7 @@ class Manifest(Model):
         for name, priors in (("training", self.priors.training), ("deployment", self.priors.deployment)):
             if set(priors) != set(self.classes) or min(priors.values()) <= 0:
                 raise ValueError(f"the {name} priors do not give every class a share above 0")
-        if len({artifact.name for artifact in self.artifacts}) != len(self.artifacts):
+        if len({model.name for model in models}) != len(models):
             raise ValueError("an artifact stands twice")
         for artifact in self.artifacts:
             if artifact.precision == "int8" and not (artifact.quantum and artifact.quantum > 0):

@@ -214,12 +214,19 @@ def evaluate(subject, data, artifact, metadata, include_seen, cache, as_json, qu
 @click.option("--tflite", is_flag=True, help="TFLite artifacts (no format named: all).")
 @click.option("--onnx", is_flag=True, help="ONNX artifacts.")
 @click.option("--precision", default="", metavar="LIST", help="Comma-separated: float32, float16, dynamic, int8 [default: all].")
+@click.option(
+    "--head",
+    type=click.Choice(["logits", "probabilities"]),
+    default="logits",
+    show_default=True,
+    help="probabilities: a second file beside each TFLite artifact that ends in calibrated probabilities.",
+)
 @click.option("--out", type=FOLDER, help="Bundle folder [default: bundles/RUN.bundle].")
 @click.option("--data", type=FOLDER, help="Where the run's pictures are now, if they moved.")
 @click.option("--licence", help="Terms of the weights, for the manifest and the model card.")
 @force_option
 @json_option
-def export(run, tflite, onnx, precision, out, data, licence, force, as_json, quiet, verbose):
+def export(run, tflite, onnx, precision, head, out, data, licence, force, as_json, quiet, verbose):
     """Export a run (the newest one without RUN) as a verified bundle.
 
     \b
@@ -235,7 +242,7 @@ def export(run, tflite, onnx, precision, out, data, licence, force, as_json, qui
     formats = [name for name, wanted in (("tflite", tflite), ("onnx", onnx)) if wanted]
     with screen.steps("exporting") as progress:
         parity = library(
-            run, out, formats=formats, precisions=precisions, data=data, licence=licence, force=force, command=_line(), progress=progress
+            run, out, formats=formats, precisions=precisions, head=head, data=data, licence=licence, force=force, command=_line(), progress=progress
         )
     screen.bundle(out, as_json)
     screen.parity(parity, as_json)

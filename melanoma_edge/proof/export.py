@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from melanoma_edge import NOTICE, calibration, host, metrics
-from melanoma_edge.contract import PRECISIONS, Artifact, DataFacts, Format, InputContract, Manifest, Precision, Priors
+from melanoma_edge.contract import PRECISIONS, Artifact, DataFacts, Format, InputContract, Manifest, Precision, Priors, ProbabilitiesFile
+from melanoma_edge.convert import census
 from melanoma_edge.convert.bundle import EVIDENCE, GOLDEN, MANIFEST, SEEN, Golden
 from melanoma_edge.convert.card import model_card
+from melanoma_edge.convert.facts import LABELS_FILE, Facts, Head
 from melanoma_edge.convert.golden import write_golden
 from melanoma_edge.data import image
 from melanoma_edge.data.split import PARTS, TEST, VALIDATION
@@ -41,6 +43,7 @@ def export(
     *,
     formats: Sequence[Format] = (),
     precisions: Sequence[Precision] = (),
+    head: Head = "logits",
     data: Path | None = None,
     licence: str | None = None,
     force: bool = False,
@@ -49,18 +52,22 @@ def export(
 ) -> Parity:
     """Export `run` as the bundle `out` and return the outcome of its gates.
 
-    Without `formats` and `precisions`, everything that the run can give. `data` is where the run's pictures
+    Without `formats` and `precisions`, everything that the run can give. With the `head` probabilities, every TFLite artifact
+    gets a second file beside it that ends in calibrated probabilities (:mod:`melanoma_edge.convert.head`). `data` is where the run's pictures
     are now, if they moved. Without `licence`, the terms of the pictures are named where they are known. Raises BadInput for an existing `out` (unless `force`), an int8 asked of a run
-    without QAT, pictures that changed; nothing is left behind then.
+    without QAT, pictures that changed, ProofFailed for an artifact that is not what its name says; nothing is left behind then.
     """
     refuse_existing(out, force=force, mark=MANIFEST)
     opened = runs.open_run(run)
     wanted = plan(opened, formats, precisions)
+    if head == "probabilities" and not any(fmt == "tflite" for fmt, _ in wanted):
+        raise BadInput("probabilities in the graph are for TFLite files, and none was asked for: export with --tflite too, or without --head")
+    licence = licence if licence is not None else _licence(opened)
     progress("reading the validation and test pictures")
     pictures = _held_out(opened, Path(data) if data else Path(opened.facts.root))
     with new_folder(out, force=force, mark=MANIFEST) as folder:
         golden, golden_inputs = write_golden(folder, opened.recipe.image_size)
-        contents, keras_logits = _convert(opened, wanted, golden_inputs, progress)
+        contents, keras_logits = _convert(opened, wanted, golden_inputs, licence, progress)
         for name, content in contents.items():
             (folder / name).write_bytes(content)
         artifacts, logits = [], {}
@@ -70,10 +77,12 @@ def export(
             found = process.run_logits(RUNTIME_OF[fmt], folder / name, np.concatenate([golden_inputs, pictures.inputs]))
             logits[name] = found[: len(golden_inputs)]
             artifacts.append(_artifact(opened, folder / name, fmt, precision, contents, found[len(golden_inputs) :], pictures))
+            if head == "probabilities" and fmt == "tflite":
+                artifacts[-1] = _with_probabilities(opened, folder, artifacts[-1], contents[name], licence)
         rows = {name: tuple(map(tuple, values.astype(float).tolist())) for name, values in (keras_logits | logits).items()}
         (folder / GOLDEN).write_text(to_json(Golden(schema_version=1, pictures=tuple(golden), logits=rows).model_dump(mode="json")), encoding="utf-8")
         (folder / SEEN).write_text("\n".join(sorted(seen_of(opened))) + "\n", encoding="utf-8")
-        (folder / "labels.txt").write_text("\n".join(opened.facts.classes) + "\n", encoding="utf-8")
+        (folder / LABELS_FILE).write_text("\n".join(opened.facts.classes) + "\n", encoding="utf-8")
         _seal(opened, folder, Path(out), artifacts, licence)
     origin = Path(out) / EVIDENCE
     origin.mkdir(exist_ok=True)
@@ -107,7 +116,7 @@ def artifact_name(run: runs.Run, fmt: Format, precision: Precision) -> str:
     return f"{run.recipe.name}-{precision}.{fmt}"
 
 
-def _convert(run: runs.Run, wanted, golden_inputs: np.ndarray, progress: Progress) -> tuple[dict[str, bytes], dict[str, np.ndarray]]:
+def _convert(run: runs.Run, wanted, golden_inputs: np.ndarray, licence: str, progress: Progress) -> tuple[dict[str, bytes], dict[str, np.ndarray]]:
     """Return ({file name: bytes}, {Keras network: logits of the golden pictures})."""
     from melanoma_edge.model.tensorflow import require
 
@@ -115,13 +124,13 @@ def _convert(run: runs.Run, wanted, golden_inputs: np.ndarray, progress: Progres
     import tf_keras as keras
 
     from melanoma_edge.convert import onnx, tflite
+    from melanoma_edge.convert.tflite_metadata import with_metadata
     from melanoma_edge.model.fit import predict
 
     contents: dict[str, bytes] = {}
     keras_logits = {}
     size = run.recipe.image_size
     keras.backend.clear_session()  # names in the files must not depend on what the process did before
-    properties = _properties(run)
     int8 = None
     for which in run.facts.weights:
         precisions = [(fmt, precision) for fmt, precision in wanted if (precision == "int8") == (which == "qat")]
@@ -132,14 +141,17 @@ def _convert(run: runs.Run, wanted, golden_inputs: np.ndarray, progress: Progres
         for fmt, precision in precisions:
             name = artifact_name(run, fmt, precision)
             progress(f"converting {name}")
+            facts = _facts(run, name, precision, licence)
             if fmt == "tflite":
-                contents[name] = tflite.convert(model, precision)
-                int8 = contents[name] if precision == "int8" else int8
+                plain = tflite.convert(model, precision)
+                int8 = plain if precision == "int8" else int8
+                contents[name] = with_metadata(plain, facts)
             elif precision == "int8":
                 int8 = int8 or tflite.convert(model, "int8")
-                contents[name] = onnx.with_properties(onnx.from_tflite(int8), properties)
+                contents[name] = onnx.with_properties(onnx.from_tflite(int8), facts.properties())
             else:
-                contents[name] = onnx.with_properties(onnx.from_keras(model, size), properties)
+                contents[name] = onnx.with_properties(onnx.from_keras(model, size), facts.properties())
+            census.require(name, contents[name], fmt, precision)
     return contents, keras_logits
 
 
@@ -187,13 +199,32 @@ def _artifact(run: runs.Run, file: Path, fmt: Format, precision: Precision, cont
     )
 
 
-def _seal(run: runs.Run, folder: Path, out: Path, artifacts: list[Artifact], licence: str | None) -> None:
+def _with_probabilities(run: runs.Run, folder: Path, artifact: Artifact, content: bytes, licence: str) -> Artifact:
+    """Write the second file of a TFLite artifact and return the artifact's entry with it."""
+    from melanoma_edge.convert import head, tflite
+    from melanoma_edge.convert.tflite_metadata import with_metadata
+
+    name = head.file_name(artifact.name)
+    facts = _facts(run, name, artifact.precision, licence, head="probabilities")
+    made = with_metadata(head.with_probabilities(content, artifact.decision.temperature, *run.priors()), facts)
+    (folder / name).write_bytes(made)
+    _, output, _ = tflite.tensors(made)
+    operators, _ = tflite.census(made)
+    sha256 = hashlib.sha256(made).hexdigest()
+    file = ProbabilitiesFile(name=name, path=name, sha256=sha256, bytes=len(made), output=output, operators=operators)
+    return artifact.model_copy(update={"probabilities": file})
+
+
+def _licence(run: runs.Run) -> str:
+    """Return what is known of the terms of the weights where nobody named any."""
+    licences = read_json(run.path / runs.DATA_FILE, "a run's data report")["counts"].get("licences", {})
+    return LICENCE_OF_DATA.format(licences=", ".join(f"{name} ({count})" for name, count in licences.items())) if licences else LICENCE
+
+
+def _seal(run: runs.Run, folder: Path, out: Path, artifacts: list[Artifact], licence: str) -> None:
     """Write the model card and, last, the manifest with the hash of every file."""
     training, deployment = run.priors()
     counts = read_json(run.path / runs.DATA_FILE, "a run's data report")["counts"]
-    licences = counts.get("licences", {})
-    if licence is None:
-        licence = LICENCE_OF_DATA.format(licences=", ".join(f"{name} ({count})" for name, count in licences.items())) if licences else LICENCE
     used = {"qat" if artifact.precision == "int8" else "float" for artifact in artifacts}
     size = run.recipe.image_size
     manifest = Manifest(
@@ -212,13 +243,13 @@ def _seal(run: runs.Run, folder: Path, out: Path, artifacts: list[Artifact], lic
             pictures={part: len(run.part(part)) for part in PARTS},
             lesions={part: len({row.group for row in run.part(part)}) for part in PARTS},
             with_lesion_id={part: sum(bool(row.lesion) for row in run.part(part)) for part in PARTS},
-            licences=licences,
+            licences=counts.get("licences", {}),
             attributions=counts.get("attributions", {}),
             left_out_classes=tuple(counts["left_out_classes"]),
             calibration_sha256=hashlib.sha256("\n".join(sorted(row.sha256 for row in run.part(VALIDATION))).encode()).hexdigest(),
         ),
         licence=licence,
-        files={artifact.path: artifact.sha256 for artifact in artifacts},
+        files={model.path: model.sha256 for artifact in artifacts for model in (artifact, artifact.probabilities) if model is not None},
     )
     (folder / "MODEL_CARD.md").write_text(model_card(manifest), encoding="utf-8")
     files = {file.relative_to(folder).as_posix(): sha256_file(file) for file in sorted(folder.rglob("*")) if file.is_file()}
@@ -250,12 +281,17 @@ def _held_out(run: runs.Run, data: Path) -> Pictures:
     )
 
 
-def _properties(run: runs.Run) -> dict[str, str]:
-    """Return what ONNX files carry in metadata_props."""
-    return {
-        "notice": NOTICE,
-        "classes": "\n".join(run.facts.classes),
-        "recipe": run.recipe.name,
-        "input": f"{run.recipe.image_size} x {run.recipe.image_size} RGB, 0..255, NHWC",
-        "output": "logits",
-    }
+def _facts(run: runs.Run, file: str, precision: Precision, licence: str, head: Head = "logits") -> Facts:
+    """Return what the model file called `file` says about itself."""
+    weights = run.facts.weights["qat" if precision == "int8" else "float"]
+    return Facts(
+        name=Path(file).stem,
+        recipe=run.recipe.name,
+        precision=precision,
+        classes=run.facts.classes,
+        positive_class=run.recipe.positive_class or None,
+        size=run.recipe.image_size,
+        licence=licence,
+        version=weights[:12],
+        head=head,
+    )

@@ -104,6 +104,9 @@ def _run(bundle: Bundle, runtimes: Sequence[str], here, inputs: np.ndarray, prog
             progress(f"{artifact.name} on {runtime}")
             try:
                 logits[key] = process.run_logits(runtime, bundle.file(artifact), inputs)
+                if artifact.probabilities is not None:
+                    second = artifact.probabilities
+                    logits[second.name, runtime] = process.run_logits(runtime, bundle.path / second.path, inputs)
                 if (artifact.format, artifact.precision, row.module) == ("onnx", "int8", RUNTIMES["onnxruntime"].module) and not row.gpu:
                     censuses[key] = process.run_census(runtime, bundle.file(artifact))
             except RuntimeFailed as error:

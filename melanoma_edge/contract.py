@@ -337,6 +337,27 @@ class Artifact(Model):
     """For consumers that show scores as they come, where it was asked for."""
 
 
+class CoreML(Model):
+    """A Core ML package: the float network as an ML program that classifies images, in a folder of the bundle."""
+
+    name: str
+    """`<recipe>-<precision>.mlpackage`, which is also its path in the bundle."""
+    path: str
+    precision: Literal["float16", "int8-weights"]
+    """How weights are stored; it computes in float16 either way. Small layers stay float16 in both."""
+    artifact: str
+    """The artifact whose weights and temperature it has; it gives logits and the calibrated probabilities of each class."""
+    bytes: int
+    specification: int
+    """Version of the Core ML specification: 7 is iOS 16 and macOS 13."""
+    operators: dict[str, int]
+    """Census: how often each operator stands in the program, read back from the package."""
+    layers: dict[str, int]
+    """Census: layers by the type that their weights are stored in."""
+    weight_error: Annotated[float, Field(ge=0.0, le=1.0)]
+    """Largest difference of a weight to the artifact's, as a share of what rounding to its type explains."""
+
+
 class Priors(Model):
     training: dict[str, float]
     deployment: dict[str, float]
@@ -373,6 +394,8 @@ class Manifest(Model):
     input: InputContract
     priors: Priors
     artifacts: Annotated[tuple[Artifact, ...], Field(min_length=1)]
+    coreml: tuple[CoreML, ...] = ()
+    """Core ML packages, where they were asked for; they run on Apple's systems only, so no runtime here has tried them."""
     weights: dict[str, Sha256]
     """SHA-256 of the run's weight files (`float`, `qat`) that the artifacts were made from."""
     data: DataFacts
@@ -383,12 +406,15 @@ class Manifest(Model):
     @model_validator(mode="after")
     def _consistent(self) -> "Manifest":
         models = [*self.artifacts, *(artifact.probabilities for artifact in self.artifacts if artifact.probabilities is not None)]
-        for path in [*self.files, *(model.path for model in models)]:
+        for path in [*self.files, *(model.path for model in (*models, *self.coreml))]:
             if not is_plain_relative(path):
                 raise ValueError(f"path {path!r} leaves the bundle: expected a plain relative path")
         for model in models:
             if self.files.get(model.path) != model.sha256:
                 raise ValueError(f"artifact {model.name} and the list of files disagree about its sha256")
+        for package in self.coreml:
+            if not any(path.startswith(f"{package.path}/") for path in self.files):
+                raise ValueError(f"the Core ML package {package.name} holds no file")
         if self.positive_class is not None and self.positive_class not in self.classes:
             raise ValueError(f"positive_class {self.positive_class!r} is not among the classes")
         if len(set(self.classes)) != len(self.classes):
@@ -396,7 +422,7 @@ class Manifest(Model):
         for name, priors in (("training", self.priors.training), ("deployment", self.priors.deployment)):
             if set(priors) != set(self.classes) or min(priors.values()) <= 0:
                 raise ValueError(f"the {name} priors do not give every class a share above 0")
-        if len({model.name for model in models}) != len(models):
+        if len({model.name for model in (*models, *self.coreml)}) != len(models) + len(self.coreml):
             raise ValueError("an artifact stands twice")
         for artifact in self.artifacts:
             if artifact.precision == "int8" and not (artifact.quantum and artifact.quantum > 0):

@@ -221,12 +221,13 @@ def evaluate(subject, data, artifact, metadata, include_seen, cache, as_json, qu
     show_default=True,
     help="probabilities: a second file beside each TFLite artifact that ends in calibrated probabilities.",
 )
+@click.option("--coreml", is_flag=True, help="Core ML packages too, for Apple's systems (first: melanoma-edge setup coreml).")
 @click.option("--out", type=FOLDER, help="Bundle folder [default: bundles/RUN.bundle].")
 @click.option("--data", type=FOLDER, help="Where the run's pictures are now, if they moved.")
 @click.option("--licence", help="Terms of the weights, for the manifest and the model card.")
 @force_option
 @json_option
-def export(run, tflite, onnx, precision, head, out, data, licence, force, as_json, quiet, verbose):
+def export(run, tflite, onnx, precision, head, coreml, out, data, licence, force, as_json, quiet, verbose):
     """Export a run (the newest one without RUN) as a verified bundle.
 
     \b
@@ -242,7 +243,17 @@ def export(run, tflite, onnx, precision, head, out, data, licence, force, as_jso
     formats = [name for name, wanted in (("tflite", tflite), ("onnx", onnx)) if wanted]
     with screen.steps("exporting") as progress:
         parity = library(
-            run, out, formats=formats, precisions=precisions, head=head, data=data, licence=licence, force=force, command=_line(), progress=progress
+            run,
+            out,
+            formats=formats,
+            precisions=precisions,
+            head=head,
+            coreml=coreml,
+            data=data,
+            licence=licence,
+            force=force,
+            command=_line(),
+            progress=progress,
         )
     screen.bundle(out, as_json)
     screen.parity(parity, as_json)
@@ -403,16 +414,16 @@ def doctor(as_json, tensorflow, quiet, verbose):
 @click.argument("place")
 @json_option
 def setup(place, as_json, quiet, verbose):
-    """Set up a place that runtimes compute in: arm64 (an emulated Arm processor) or browser (a real one, headless).
+    """Set up a place that runtimes compute in, arm64 (an emulated Arm processor) or browser (a real one, headless); or coreml, for export --coreml.
 
     \b
     Example: melanoma-edge setup arm64
     """
-    from melanoma_edge.runtimes.places import install
+    from melanoma_edge.proof.setup import set_up
 
     screen = _show(quiet, verbose)
     with screen.steps("setting up") as progress:
-        facts = install(place, progress)
+        facts = set_up(place, progress)
     screen.facts(facts, as_json)
 
 

@@ -39,6 +39,8 @@ class Facts:
     version: str
     """What tells two trainings apart: the beginning of the SHA-256 of the weights."""
     head: Head = "logits"
+    layout: str = "NHWC"
+    """Order of the input's axes."""
     mean: tuple[float, ...] = (0.0,)
     """What the network's input wants taken off each byte, one number or one a channel."""
     std: tuple[float, ...] = (1.0,)
@@ -54,14 +56,14 @@ class Facts:
         """What the model does, with the notice: the text that model viewers show first."""
         return (
             f"{NOTICE} Sorts dermoscopic pictures of skin lesions into {len(self.classes)} classes "
-            f"(recipe {self.recipe}, {self.precision} weights). It has seen dermoscopic pictures only."
+            f"(recipe {self.recipe}, precision {self.precision}). It has seen dermoscopic pictures only."
         )
 
     @property
     def input(self) -> str:
         """What goes in."""
         taken = "0..255" if (set(self.mean), set(self.std)) == ({0.0}, {1.0}) else f"(0..255 - {_list(self.mean)}) / {_list(self.std)}"
-        return f"{self.size} x {self.size} RGB, {taken}, NHWC"
+        return f"{self.size} x {self.size} RGB, {taken}, {self.layout}"
 
     @property
     def output(self) -> str:

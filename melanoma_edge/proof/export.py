@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from melanoma_edge import NOTICE, calibration, host, metrics
-from melanoma_edge.contract import PRECISIONS, Artifact, DataFacts, Format, InputContract, Manifest, Precision, Priors, ProbabilitiesFile
+from melanoma_edge.contract import PRECISIONS, Artifact, CoreML, DataFacts, Format, InputContract, Manifest, Precision, Priors, ProbabilitiesFile
 from melanoma_edge.convert import census
+from melanoma_edge.convert import coreml as packages
 from melanoma_edge.convert.bundle import EVIDENCE, GOLDEN, MANIFEST, SEEN, Golden
 from melanoma_edge.convert.card import model_card
 from melanoma_edge.convert.facts import LABELS_FILE, Facts, Head
@@ -44,6 +45,7 @@ def export(
     formats: Sequence[Format] = (),
     precisions: Sequence[Precision] = (),
     head: Head = "logits",
+    coreml: bool = False,
     data: Path | None = None,
     licence: str | None = None,
     force: bool = False,
@@ -53,7 +55,8 @@ def export(
     """Export `run` as the bundle `out` and return the outcome of its gates.
 
     Without `formats` and `precisions`, everything that the run can give. With the `head` probabilities, every TFLite artifact
-    gets a second file beside it that ends in calibrated probabilities (:mod:`melanoma_edge.convert.head`). `data` is where the run's pictures
+    gets a second file beside it that ends in calibrated probabilities (:mod:`melanoma_edge.convert.head`). With `coreml`, the float32
+    ONNX artifact also becomes Core ML packages (:mod:`melanoma_edge.convert.coreml`). `data` is where the run's pictures
     are now, if they moved. Without `licence`, the terms of the pictures are named where they are known. Raises BadInput for an existing `out` (unless `force`), an int8 asked of a run
     without QAT, pictures that changed, ProofFailed for an artifact that is not what its name says; nothing is left behind then.
     """
@@ -62,6 +65,10 @@ def export(
     wanted = plan(opened, formats, precisions)
     if head == "probabilities" and not any(fmt == "tflite" for fmt, _ in wanted):
         raise BadInput("probabilities in the graph are for TFLite files, and none was asked for: export with --tflite too, or without --head")
+    if coreml and ("onnx", "float32") not in wanted:
+        raise BadInput("Core ML packages are made from the float32 ONNX artifact: export with --onnx and float32 too, or without --coreml")
+    if coreml:
+        packages.require()
     licence = licence if licence is not None else _licence(opened)
     progress("reading the validation and test pictures")
     pictures = _held_out(opened, Path(data) if data else Path(opened.facts.root))
@@ -79,11 +86,12 @@ def export(
             artifacts.append(_artifact(opened, folder / name, fmt, precision, contents, found[len(golden_inputs) :], pictures))
             if head == "probabilities" and fmt == "tflite":
                 artifacts[-1] = _with_probabilities(opened, folder, artifacts[-1], contents[name], licence)
+        made = _coreml(opened, folder, artifacts, contents, licence, progress) if coreml else ()
         rows = {name: tuple(map(tuple, values.astype(float).tolist())) for name, values in (keras_logits | logits).items()}
         (folder / GOLDEN).write_text(to_json(Golden(schema_version=1, pictures=tuple(golden), logits=rows).model_dump(mode="json")), encoding="utf-8")
         (folder / SEEN).write_text("\n".join(sorted(seen_of(opened))) + "\n", encoding="utf-8")
         (folder / LABELS_FILE).write_text("\n".join(opened.facts.classes) + "\n", encoding="utf-8")
-        _seal(opened, folder, Path(out), artifacts, licence)
+        _seal(opened, folder, Path(out), artifacts, made, licence)
     origin = Path(out) / EVIDENCE
     origin.mkdir(exist_ok=True)
     (origin / ORIGIN_FILE).write_text(to_json({"run": str(opened.path.resolve())}), encoding="utf-8")
@@ -215,13 +223,21 @@ def _with_probabilities(run: runs.Run, folder: Path, artifact: Artifact, content
     return artifact.model_copy(update={"probabilities": file})
 
 
+def _coreml(run: runs.Run, folder: Path, artifacts: list[Artifact], contents: dict[str, bytes], licence: str, progress: Progress) -> tuple[CoreML, ...]:
+    """Write the Core ML packages and return the manifest's entries."""
+    artifact = next(artifact for artifact in artifacts if (artifact.format, artifact.precision) == ("onnx", "float32"))
+    progress("making Core ML packages")
+    facts = _facts(run, artifact.name, artifact.precision, licence)
+    return packages.convert(contents[artifact.name], folder, artifact.name, facts, artifact.decision.temperature, *run.priors())
+
+
 def _licence(run: runs.Run) -> str:
     """Return what is known of the terms of the weights where nobody named any."""
     licences = read_json(run.path / runs.DATA_FILE, "a run's data report")["counts"].get("licences", {})
     return LICENCE_OF_DATA.format(licences=", ".join(f"{name} ({count})" for name, count in licences.items())) if licences else LICENCE
 
 
-def _seal(run: runs.Run, folder: Path, out: Path, artifacts: list[Artifact], licence: str) -> None:
+def _seal(run: runs.Run, folder: Path, out: Path, artifacts: list[Artifact], coreml: tuple[CoreML, ...], licence: str) -> None:
     """Write the model card and, last, the manifest with the hash of every file."""
     training, deployment = run.priors()
     counts = read_json(run.path / runs.DATA_FILE, "a run's data report")["counts"]
@@ -237,6 +253,7 @@ def _seal(run: runs.Run, folder: Path, out: Path, artifacts: list[Artifact], lic
         input=InputContract(width=size, height=size),
         priors=Priors(training=dict(zip(run.facts.classes, training.tolist())), deployment=dict(zip(run.facts.classes, deployment.tolist()))),
         artifacts=tuple(artifacts),
+        coreml=coreml,
         weights={which: sha256 for which, sha256 in run.facts.weights.items() if which in used},
         data=DataFacts(
             sha256=run.facts.data_sha256,
@@ -249,11 +266,15 @@ def _seal(run: runs.Run, folder: Path, out: Path, artifacts: list[Artifact], lic
             calibration_sha256=hashlib.sha256("\n".join(sorted(row.sha256 for row in run.part(VALIDATION))).encode()).hexdigest(),
         ),
         licence=licence,
-        files={model.path: model.sha256 for artifact in artifacts for model in (artifact, artifact.probabilities) if model is not None},
+        files=_hashes(folder),
     )
     (folder / "MODEL_CARD.md").write_text(model_card(manifest), encoding="utf-8")
-    files = {file.relative_to(folder).as_posix(): sha256_file(file) for file in sorted(folder.rglob("*")) if file.is_file()}
-    (folder / MANIFEST).write_text(to_json(manifest.model_copy(update={"files": files}).model_dump(mode="json")), encoding="utf-8")
+    (folder / MANIFEST).write_text(to_json(manifest.model_copy(update={"files": _hashes(folder)}).model_dump(mode="json")), encoding="utf-8")
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return {path: SHA-256} of every file below `folder`."""
+    return {file.relative_to(folder).as_posix(): sha256_file(file) for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
 def _held_out(run: runs.Run, data: Path) -> Pictures:

@@ -73,6 +73,8 @@ def carry_out(bundle: Bundle, measured: Measured) -> Iterator[Gate]:
                 yield from _on_peer(bundle, artifact, runtime, logits, measured) if row.peer else _here(bundle, artifact, runtime, logits, measured)
                 if artifact.probabilities is not None:
                     yield _probabilities(bundle, artifact, runtime, logits, measured)
+    for package in bundle.manifest.coreml:
+        yield gates.not_run("coreml", package.name, "coreml", package.artifact, "", "Core ML runs on Apple's systems only: open the package in Xcode on a Mac")
     for group in sorted({row.group for row in RUNTIMES.values() if row.peer} - {RUNTIMES[name].group for name in measured.asked}):
         yield gates.not_run(group, "all", group, "", gates.PEER_REQUIREMENT[group]["int8"], f"not asked for: verify --runtime {group}")
 

@@ -25,7 +25,7 @@ class Flip(Model):
 class Gate(Model):
     """One comparison and its outcome."""
 
-    name: Literal["float32", "float16", "dynamic", "int8", "int8-onnx", "golden", "probabilities", "task", "census", "kernels", "arm64", "browser"]
+    name: Literal["float32", "float16", "dynamic", "int8", "int8-onnx", "golden", "probabilities", "task", "census", "kernels", "arm64", "browser", "coreml"]
     artifact: str
     runtime: str
     reference: str

@@ -332,8 +332,22 @@ class Calibration(Model):
     """Over the sorted hashes of their files."""
 
 
+class ProbabilitiesFile(Model):
+    """An artifact's second file: the same network, with its decision's temperature and the class priors in the graph."""
+
+    name: str
+    """The artifact's name with `-probabilities` before the extension, which is also its path in the bundle."""
+    path: str
+    sha256: Sha256
+    bytes: int
+    output: Tensor
+    """`probabilities`; the input is the artifact's own."""
+    operators: dict[str, int]
+    """Census: how often each operator stands in the graph."""
+
+
 class Artifact(Model):
-    """One model file of a bundle."""
+    """One model file of a bundle; its head is logits."""
 
     name: str
     """`<recipe>-<precision>.<format>`, which is also its path in the bundle."""
@@ -358,6 +372,8 @@ class Artifact(Model):
     decision: Decision
     scores: Scores | None
     """On the run's test part; for a model of somebody else's, on the half of the labelled pictures that decisions were not fitted on."""
+    probabilities: ProbabilitiesFile | None = None
+    """For consumers that show scores as they come, where it was asked for."""
 
     @property
     def integer(self) -> bool:
@@ -383,6 +399,27 @@ class Comparison(Model):
     """See :func:`melanoma_edge.metrics.paired_losses`: reference minus candidate, so above zero is a loss."""
     flips: int
     """Pictures on which they name different classes first."""
+
+
+class CoreML(Model):
+    """A Core ML package: the float network as an ML program that classifies images, in a folder of the bundle."""
+
+    name: str
+    """`<recipe>-<precision>.mlpackage`, which is also its path in the bundle."""
+    path: str
+    precision: Literal["float16", "int8-weights"]
+    """How weights are stored; it computes in float16 either way. Small layers stay float16 in both."""
+    artifact: str
+    """The artifact whose weights and temperature it has; it gives logits and the calibrated probabilities of each class."""
+    bytes: int
+    specification: int
+    """Version of the Core ML specification: 7 is iOS 16 and macOS 13."""
+    operators: dict[str, int]
+    """Census: how often each operator stands in the program, read back from the package."""
+    layers: dict[str, int]
+    """Census: layers by the type that their weights are stored in."""
+    weight_error: Annotated[float, Field(ge=0.0, le=1.0)]
+    """Largest difference of a weight to the artifact's, as a share of what rounding to its type explains."""
 
 
 class Priors(Model):
@@ -456,6 +493,8 @@ class Manifest(Model):
     artifacts: Annotated[tuple[Artifact, ...], Field(min_length=1)]
     comparisons: tuple[Comparison, ...] = ()
     """Float, post-training and quantization-aware int8 against each other, where there is a post-training artifact."""
+    coreml: tuple[CoreML, ...] = ()
+    """Core ML packages, where they were asked for; they run on Apple's systems only, so no runtime here has tried them."""
     weights: dict[str, Sha256]
     """SHA-256 of the run's weight files (`float`, `qat`) that the artifacts were made from."""
     data: DataFacts | None = None
@@ -468,12 +507,16 @@ class Manifest(Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Manifest":
-        for path in [*self.files, *(artifact.path for artifact in self.artifacts)]:
+        models = [*self.artifacts, *(artifact.probabilities for artifact in self.artifacts if artifact.probabilities is not None)]
+        for path in [*self.files, *(model.path for model in (*models, *self.coreml))]:
             if not is_plain_relative(path):
                 raise ValueError(f"path {path!r} leaves the bundle: expected a plain relative path")
-        for artifact in self.artifacts:
-            if self.files.get(artifact.path) != artifact.sha256:
-                raise ValueError(f"artifact {artifact.name} and the list of files disagree about its sha256")
+        for model in models:
+            if self.files.get(model.path) != model.sha256:
+                raise ValueError(f"artifact {model.name} and the list of files disagree about its sha256")
+        for package in self.coreml:
+            if not any(path.startswith(f"{package.path}/") for path in self.files):
+                raise ValueError(f"the Core ML package {package.name} holds no file")
         if self.positive_class is not None and self.positive_class not in self.classes:
             raise ValueError(f"positive_class {self.positive_class!r} is not among the classes")
         if len(set(self.classes)) != len(self.classes):
@@ -481,7 +524,7 @@ class Manifest(Model):
         for name, priors in (("training", self.priors.training), ("deployment", self.priors.deployment)):
             if set(priors) != set(self.classes) or min(priors.values()) <= 0:
                 raise ValueError(f"the {name} priors do not give every class a share above 0")
-        if len({artifact.name for artifact in self.artifacts}) != len(self.artifacts):
+        if len({model.name for model in (*models, *self.coreml)}) != len(models) + len(self.coreml):
             raise ValueError("an artifact stands twice")
         for artifact in self.artifacts:
             if artifact.integer and self._made_here(artifact) and not (artifact.quantum and artifact.quantum > 0):

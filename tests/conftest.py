@@ -229,10 +229,10 @@ def run(trained: tuple[Path, Done]) -> Path:
 
 @pytest.fixture(scope="session")
 def exported(cli: Cli, run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
-    """The bundle with every artifact, and what exporting printed."""
+    """The bundle with every artifact, each TFLite one with its probabilities beside it, and what exporting printed."""
 
     def make(folder: Path) -> dict:
-        options = ["--out", folder / "lesions.bundle", "--licence", "CC0 1.0", "--json"]
+        options = ["--head", "probabilities", "--out", folder / "lesions.bundle", "--licence", "CC0 1.0", "--json"]
         return asdict(cli("export", run, *options, env={"PYTHONHASHSEED": "1"}))
 
     folder, done = once(tmp_path_factory, "exported", make)

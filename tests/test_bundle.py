@@ -35,6 +35,27 @@ def bundle(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "tiny.bundle"))
 
 
+PROBABILITIES = {
+    "name": "tiny-float32-probabilities.tflite",
+    "path": "tiny-float32-probabilities.tflite",
+    "sha256": "0" * 64,
+    "bytes": 1,
+    "output": {"name": "probabilities", "dtype": "float32", "shape": [1, 3]},
+    "operators": {},
+}
+PACKAGE = {
+    "name": "tiny-float16.mlpackage",
+    "path": "tiny-float16.mlpackage",
+    "precision": "float16",
+    "artifact": "tiny-float32.onnx",
+    "bytes": 1,
+    "specification": 7,
+    "operators": {},
+    "layers": {"float16": 1},
+    "weight_error": 0.5,
+}
+
+
 def refused(path: Path) -> str:
     """Return the message of the BadInput, after checking that it is one line that names the path and a next step."""
     with pytest.raises(BadInput) as caught:
@@ -244,6 +265,12 @@ def test_a_newer_schema_asks_for_an_upgrade(bundle: Path, also: dict) -> None:
         (lambda m: m["artifacts"][1].update(precision="int8-ptq"), "does not say on which pictures it was calibrated"),
         (lambda m: m["artifacts"][1].update(precision="int8-ptq", calibration=CALIBRATION, quantum=None), "has no quantum above 0"),
         (lambda m: m.update(comparisons=[COMPARISON]), "tiny-int8.tflite is compared with gone.tflite, and not both are artifacts"),
+        (lambda m: m["artifacts"][0].update(probabilities=PROBABILITIES), "artifact tiny-float32-probabilities.tflite and the list of files disagree"),
+        (lambda m: m["artifacts"][0].update(probabilities=PROBABILITIES | {"path": "../x"}), "path '../x' leaves the bundle"),
+        (lambda m: m["artifacts"][0].update(probabilities=PROBABILITIES | {"output": None}), "artifacts.0.probabilities.output: "),
+        (lambda m: m.update(coreml=[PACKAGE]), "the Core ML package tiny-float16.mlpackage holds no file"),
+        (lambda m: m.update(coreml=[PACKAGE | {"path": "/tmp"}]), "path '/tmp' leaves the bundle"),
+        (lambda m: m.update(coreml=[PACKAGE | {"weight_error": 1.5}]), "coreml.0.weight_error: "),
         (lambda m: m["files"].pop(SEEN), "does not seal golden/golden.json and seen.txt"),
         (lambda m: m["files"].pop(GOLDEN), "does not seal golden/golden.json and seen.txt"),
         (lambda m: m["files"].update({"lost.txt": "0" * 64}), "lost.txt is missing"),

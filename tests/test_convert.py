@@ -67,11 +67,10 @@ def test_onnx_quantum_is_the_scale_of_the_last_dequantization():
     assert onnx_convert.quantum(_graph((0, 1, 2), "x").SerializeToString()) is None
 
 
-def test_dynamic_range_quantizes_large_layers_only(tmp_path, monkeypatch):
+@pytest.mark.parametrize("least", [1, 1 << 20])
+def test_dynamic_range_quantizes_the_largest_layer_however_small(tmp_path, monkeypatch, least):
     content = tiny_bundle.tflite("float32")
-    monkeypatch.setattr(tflite, "LEAST_WEIGHTS", 1 << 20)
-    assert tflite.census(tflite.quantize_weights(content)) == tflite.census(content)  # too small to be worth it
-    monkeypatch.setattr(tflite, "LEAST_WEIGHTS", 1)
+    monkeypatch.setattr(tflite, "LEAST_WEIGHTS", least)
     quantized = tflite.quantize_weights(content)
     assert "int8" in tflite.census(quantized)[1] and "int8" not in tflite.census(content)[1]
     (tmp_path / "a.tflite").write_bytes(content)

@@ -83,6 +83,7 @@ def test_every_gate_held_at_export(exported: tuple[Path, Done]) -> None:
         *(("golden", name) for name in ("input", *TFLITE, *ONNX)),
         *((re.split("[-.]", name)[1], name) for name in (*TFLITE, ONNX[0])),
         ("int8-onnx", "demo-int8.onnx"),
+        *(("probabilities", name.replace(".tflite", "-probabilities.tflite")) for name in TFLITE),
     }
 
 
@@ -104,7 +105,7 @@ def test_the_manifest_is_valid_and_seals_every_file(bundle: Path, run: Path) -> 
 def test_the_golden_set_is_valid(bundle: Path) -> None:
     golden = read_json(bundle / "golden" / "golden.json")
     validate(golden, "golden")
-    assert set(golden["logits"]) == {*TFLITE, *ONNX, "keras-float", "keras-qat"}
+    assert set(golden["logits"]) == {*TFLITE, *ONNX, "keras-float", "keras-qat"}  # and none of the probabilities
     assert [picture["file"] for picture in golden["pictures"]] == sorted(f"golden/{file.name}" for file in (bundle / "golden").glob("*.png"))
 
 
@@ -278,7 +279,7 @@ def test_exporting_twice_gives_the_same_bytes(cli: Cli, run: Path, bundle: Path,
     threads = {"OMP_NUM_THREADS": "2", "TF_NUM_INTRAOP_THREADS": "2", "PYTHONHASHSEED": "2"}
     umask = os.umask(0o077)
     try:
-        cli("export", moved, "--out", again, "--licence", "CC0 1.0", "-q", cwd=tmp_path, env={**strange, **threads, **a_later_day(tmp_path / "clock")})
+        cli("export", moved, "--head", "probabilities", "--out", again, "--licence", "CC0 1.0", "-q", cwd=tmp_path, env={**strange, **threads, **a_later_day(tmp_path / "clock")})
     finally:
         os.umask(umask)
     first, second = ({name: digest for name, digest in snapshot(folder).items() if not name.startswith("evidence/")} for folder in (bundle, again))
@@ -309,6 +310,7 @@ def test_one_tflite_precision_replaces_what_was_there_when_forced(cli: Cli, run:
     assert "exists already" in cli.refused("export", run, "--tflite", "--precision", "float16", "--out", out)
     assert snapshot(tmp_path).keys() == {"b.bundle/mine.txt", "b.bundle/manifest.json"}
     done = cli("export", run, "--tflite", "--precision", "float16", "--out", out, "--force", "-q")
+    assert artifacts(out)["demo-float16.tflite"]["probabilities"] is None and not list(out.glob("*probabilities*"))
     assert tuple(artifacts(out)) == ("demo-float16.tflite",) and read_json(out / "manifest.json")["weights"].keys() == {"float"}
     assert not (out / "mine.txt").exists() and list(tmp_path.iterdir()) == [out] and done.err == ""
     gates = read_json(out / "evidence" / "parity.json")["gates"]
@@ -353,6 +355,7 @@ def test_without_a_run_the_newest_finished_one_is_exported(cli: Cli, run: Path, 
     [
         (["--onnx", "--precision", "float16"], "there is no onnx artifact of precision float16: expected one of tflite: float32"),
         (["--onnx", "--precision", "float16,dynamic"], "there is no onnx artifact of precision float16, dynamic"),
+        (["--onnx", "--head", "probabilities"], "probabilities in the graph are for TFLite files, and none was asked for"),
         (["--precision", "int4"], "there is no precision 'int4': expected some of float32, float16, dynamic, int8"),
     ],
 )

@@ -217,13 +217,21 @@ def evaluate(subject, data, artifact, metadata, include_seen, cache, as_json, qu
 @click.option("--onnx", is_flag=True, help="ONNX artifacts.")
 @click.option("--precision", default="", metavar="LIST", help="Comma-separated: float32, float16, dynamic, int8 [default: these]; int8-ptq, quantized after training, to compare with.")
 @click.option("--layout", type=click.Choice(["nhwc", "nchw"], case_sensitive=False), default="nhwc", show_default=True, help="Order of the input's axes in ONNX files; TFLite takes NHWC.")
+@click.option(
+    "--head",
+    type=click.Choice(["logits", "probabilities"]),
+    default="logits",
+    show_default=True,
+    help="probabilities: a second file beside each TFLite artifact that ends in calibrated probabilities.",
+)
+@click.option("--coreml", is_flag=True, help="Core ML packages too, for Apple's systems (first: melanoma-edge setup coreml).")
 @click.option("--out", type=FOLDER, help="Bundle folder [default: bundles/RUN.bundle].")
 @click.option("--data", type=FOLDER, help="Where the run's pictures are now, if they moved; with --model, labelled pictures to fit decisions on and to score.")
 @click.option("--licence", help="Terms of the weights, for the manifest and the model card.")
 @model_options
 @force_option
 @json_option
-def export(run, tflite, onnx, precision, layout, out, data, licence, own, force, as_json, quiet, verbose):
+def export(run, tflite, onnx, precision, layout, head, coreml, out, data, licence, own, force, as_json, quiet, verbose):
     """Export a run (the newest one without RUN), or a model file of your own, as a verified bundle.
 
     \b
@@ -244,6 +252,8 @@ def export(run, tflite, onnx, precision, layout, out, data, licence, own, force,
     if own is not None:
         if layout != "nhwc":
             raise wrong("--layout is for the ONNX files of a run: a model of your own keeps the order of axes that its file has; leave it out")
+        if head != "logits" or coreml:
+            raise wrong("--head and --coreml are for runs: a model of your own gives what its file gives; leave them out")
         from melanoma_edge.proof.export_model import export_model
 
         with screen.steps("exporting") as progress:
@@ -256,8 +266,9 @@ def export(run, tflite, onnx, precision, layout, out, data, licence, own, force,
         return _fail_if(parity)
     with screen.steps("exporting") as progress:
         parity = library(
-            run, out, formats=formats, precisions=precisions, layout=layout.upper(), data=data, licence=licence, force=force, command=_line(), progress=progress
-        )
+            run, out, formats=formats, precisions=precisions, layout=layout.upper(), head=head, coreml=coreml, data=data, licence=licence, force=force,
+            command=_line(), progress=progress,
+        )  # fmt: skip
     screen.bundle(out, as_json)
     screen.parity(parity, as_json)
     _fail_if(parity)
@@ -488,16 +499,16 @@ def doctor(as_json, tensorflow, quiet, verbose):
 @click.argument("place")
 @json_option
 def setup(place, as_json, quiet, verbose):
-    """Set up a place that runtimes compute in: arm64 (an emulated Arm processor) or browser (a real one, headless).
+    """Set up a place that runtimes compute in, arm64 (an emulated Arm processor) or browser (a real one, headless); or coreml, for export --coreml.
 
     \b
     Example: melanoma-edge setup arm64
     """
-    from melanoma_edge.runtimes.places import install
+    from melanoma_edge.proof.setup import set_up
 
     screen = _show(quiet, verbose)
     with screen.steps("setting up") as progress:
-        facts = install(place, progress)
+        facts = set_up(place, progress)
     screen.facts(facts, as_json)
 
 

@@ -175,6 +175,10 @@ class Screen:
         for artifact in bundle.manifest.artifacts:
             figure = _interval(artifact.scores.balanced_accuracy.model_dump()) if artifact.scores else "-"
             table.add_row(escape(artifact.name), f"{artifact.bytes / 1000:.0f}", figure, f"{artifact.decision.temperature:.2f}")
+            if artifact.probabilities is not None:
+                table.add_row(escape(artifact.probabilities.name), f"{artifact.probabilities.bytes / 1000:.0f}", "the same", "in the graph")
+        for package in bundle.manifest.coreml:
+            table.add_row(escape(package.name), f"{package.bytes / 1000:.0f}", "not run here", "in the graph")
         self.out.print(table)
         self.out.print(NOTICE)
 

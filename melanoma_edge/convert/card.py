@@ -151,16 +151,28 @@ def _plain(text: str) -> str:
 
 def _running(manifest: Manifest) -> list[str]:
     """Return what an application has to know to get the same numbers."""
-    if not any(artifact.format == "onnx" and artifact.integer for artifact in manifest.artifacts):
-        return []
-    settings = " and ".join(f"`{key}` = `{value}`" for key, value in EXACT_INTEGERS.items())
-    return [
-        "## Running it",
-        "",
-        f"On x86 processors without VNNI, give ONNX Runtime the session entry {settings} for the int8 ONNX model: its default "
-        "kernels overflow there and the answers are wrong. Other processors and TFLite need nothing.",
-        "",
-    ]
+    lines = []
+    if any(artifact.format == "onnx" and artifact.integer for artifact in manifest.artifacts):
+        settings = " and ".join(f"`{key}` = `{value}`" for key, value in EXACT_INTEGERS.items())
+        lines += [
+            f"On x86 processors without VNNI, give ONNX Runtime the session entry {settings} for the int8 ONNX model: its default "
+            "kernels overflow there and the answers are wrong. Other processors and TFLite need nothing.",
+            "",
+        ]
+    if any(artifact.probabilities is not None for artifact in manifest.artifacts):
+        lines += [
+            "Files that end in `-probabilities.tflite` are the same networks followed by softmax(logits / temperature), corrected to the "
+            "deployment priors: for consumers that show scores as they come. Thresholds and abstention remain to be applied.",
+            "",
+        ]
+    if manifest.coreml:
+        lines += [
+            f"Core ML: {', '.join(f'`{package.name}`' for package in manifest.coreml)}, with the weights and the temperature of "
+            f"`{manifest.coreml[0].artifact}`. They were read back and compared with it weight by weight, and **not run**: Core ML runs on Apple's "
+            "systems only.",
+            "",
+        ]
+    return ["## Running it", "", *lines] if lines else []
 
 
 def _quantized(manifest: Manifest) -> list[str]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from melanoma_edge.contract import INPUT_NAME
-from melanoma_edge.convert.tflite import _builtin, _graph, _names, _pack
+from melanoma_edge.convert import tflite
 from melanoma_edge.errors import BadInput
 
 LAYOUT = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "DEQUANTIZE")
@@ -64,12 +64,12 @@ def layers(content: bytes) -> list[Layer]:
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    graph, model = _graph(content)
-    names, found = _names(schema.BuiltinOperator), []
+    graph, model = tflite.unpack(content)
+    names, found = tflite.names(schema.BuiltinOperator), []
     holds = {int(index): -1 for index in graph.inputs}  # tensor -> the layer whose values it holds
     taken: Counter[str] = Counter()
     for operator in graph.operators:
-        kind, inputs = names[_builtin(model, operator)], [int(index) for index in operator.inputs]
+        kind, inputs = names[tflite.builtin(model, operator)], [int(index) for index in operator.inputs]
         sources = [holds[index] for index in inputs if index in holds]
         if not sources:
             continue
@@ -103,14 +103,14 @@ def traced(content: bytes, rows: Sequence[Layer]) -> bytes:
 
     The logits stay the first output, as they are.
     """
-    graph, model = _graph(content)
+    graph, model = tflite.unpack(content)
     first = int(graph.outputs[0])
     for position, layer in enumerate(rows):
         if layer.index != first:
             graph.tensors[layer.index].name = f"layer_{position}".encode()
     graph.outputs = [first, *(layer.index for layer in rows if layer.index != first)]
     model.signatureDefs = []
-    return _pack(model, len(content))
+    return tflite.pack(model, len(content))
 
 
 def cut(content: bytes, rows: Sequence[Layer], grids: Sequence[Grid | None]) -> bytes:
@@ -122,8 +122,8 @@ def cut(content: bytes, rows: Sequence[Layer], grids: Sequence[Grid | None]) -> 
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    graph, model = _graph(content)
-    names = _names(schema.BuiltinOperator)
+    graph, model = tflite.unpack(content)
+    names = tflite.names(schema.BuiltinOperator)
     given: dict[int, int] = {}
     owner: dict[int, int] = {}  # tensor -> the layer whose given values it holds
     for position, (layer, grid) in enumerate(zip(rows, grids, strict=True)):
@@ -136,7 +136,7 @@ def cut(content: bytes, rows: Sequence[Layer], grids: Sequence[Grid | None]) -> 
     for operator in graph.operators:
         operator.inputs = [given.get(int(index), int(index)) for index in operator.inputs]
         source, output = int(operator.inputs[0]), int(operator.outputs[0])
-        if names[_builtin(model, operator)] in LAYOUT and source in owner:
+        if names[tflite.builtin(model, operator)] in LAYOUT and source in owner:
             owner[output] = owner[source]
             if graph.tensors[output].type == graph.tensors[source].type:
                 _set_grid(graph.tensors[output], grids[owner[source]])
@@ -147,7 +147,7 @@ def cut(content: bytes, rows: Sequence[Layer], grids: Sequence[Grid | None]) -> 
     graph.inputs = [index for index in (*map(int, graph.inputs), *given.values()) if index in _read(graph)]
     graph.outputs = [layer.index for layer in rows]
     model.signatureDefs = []
-    return _pack(model, len(content))
+    return tflite.pack(model, len(content))
 
 
 def _read(graph) -> set[int]:
@@ -171,7 +171,7 @@ def _grid(tensor, schema) -> Grid | None:
         return None
     found = tensor.quantization
     if tensor.type != schema.TensorType.INT8 or found is None or found.scale is None or len(found.scale) != 1:
-        kind = _names(schema.TensorType)[tensor.type]
+        kind = tflite.names(schema.TensorType)[tensor.type]
         raise BadInput(f"tensor {tensor.name.decode('utf-8', 'replace')} has type {kind}: only int8 with one scale, and float32, can be compared layer by layer")
     return Grid(float(np.float32(found.scale[0])), int(found.zeroPoint[0]))
 

@@ -21,7 +21,7 @@ it, as TensorFlow's converter writes them. An older runtime then refuses the fil
 LEAST_WEIGHTS = 4096
 """Layers with fewer weights stay float in dynamic-range artifacts. On the nine-class ISIC set this made
 the error of the logits a third smaller than the converter's choice (1,024, depthwise layers included)
-for a tenth more bytes."""
+for a tenth more bytes. Where no layer has as many, the largest is quantized all the same, so that the file is what its name says."""
 
 
 def convert(model, precision: Precision, pictures: np.ndarray | None = None) -> bytes:
@@ -64,14 +64,13 @@ def quantize_weights(content: bytes) -> bytes:
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    graph, model = _graph(content)
+    graph, model = unpack(content)
     hybrid = {getattr(schema.BuiltinOperator, name): known for name, known in HYBRID.items()}
-    for operator in graph.operators:
-        if _builtin(model, operator) not in hybrid:
-            continue
-        tensor = graph.tensors[operator.inputs[1]]
-        weights = np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32).reshape([int(size) for size in tensor.shape])
-        if weights.size < LEAST_WEIGHTS:
+    able = [operator for operator in graph.operators if builtin(model, operator) in hybrid]
+    least = min(LEAST_WEIGHTS, max((_weights(graph, model, operator).size for operator in able), default=0))
+    for operator in able:
+        tensor, weights = graph.tensors[operator.inputs[1]], _weights(graph, model, operator)
+        if weights.size < least:
             continue
         channels = weights.reshape(len(weights), -1)  # the output channel is the first axis of both kinds
         scales = (np.maximum(np.abs(channels).max(axis=1), np.finfo(np.float32).tiny) / 127).astype(np.float32)
@@ -82,10 +81,16 @@ def quantize_weights(content: bytes) -> bytes:
         tensor.quantization.scale, tensor.quantization.zeroPoint = scales, np.zeros(len(scales), np.int64)
         if hasattr(operator.builtinOptions, "asymmetricQuantizeInputs"):
             operator.builtinOptions.asymmetricQuantizeInputs = True
-        version, runtime = hybrid[_builtin(model, operator)]
-        operator.opcodeIndex = _operator_code(model, _builtin(model, operator), version)
+        version, runtime = hybrid[builtin(model, operator)]
+        operator.opcodeIndex = operator_code(model, builtin(model, operator), version)
         _raise_runtime_version(model, runtime)
-    return _pack(model, len(content))
+    return pack(model, len(content))
+
+
+def _weights(graph, model, operator) -> np.ndarray:
+    """Return the float32 weights of a convolution or dense layer, output channels first."""
+    tensor = graph.tensors[operator.inputs[1]]
+    return np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32).reshape([int(size) for size in tensor.shape])
 
 
 def tensors(content: bytes) -> tuple[Tensor, Tensor, float | None]:
@@ -98,7 +103,7 @@ def tensors(content: bytes) -> tuple[Tensor, Tensor, float | None]:
 
 
 def _tensors(content: bytes) -> tuple[Tensor, Tensor, float | None]:
-    graph, _ = _graph(content)
+    graph, _ = unpack(content)
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise BadInput(f"the TFLite model has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs: expected one of each")
     return _tensor(graph, graph.inputs[0]), _tensor(graph, graph.outputs[0]), _quantum(graph)
@@ -113,12 +118,12 @@ def census(content: bytes) -> tuple[dict[str, int], dict[str, int]]:
 def _census(content: bytes) -> tuple[dict[str, int], dict[str, int]]:
     from ai_edge_litert import schema_py_generated as schema
 
-    graph, model = _graph(content)
-    operator_names = _names(schema.BuiltinOperator)
-    type_names = _names(schema.TensorType)
+    graph, model = unpack(content)
+    operator_names = names(schema.BuiltinOperator)
+    type_names = names(schema.TensorType)
     operators: Counter[str] = Counter()
     for operator in graph.operators:
-        operators[operator_names[_builtin(model, operator)]] += 1
+        operators[operator_names[builtin(model, operator)]] += 1
     weights: Counter[str] = Counter()
     for tensor in graph.tensors:
         data = model.buffers[tensor.buffer].data
@@ -131,12 +136,12 @@ def last_operators(content: bytes) -> list[str]:
     """Return the operators on the way back from the output, the last one first, as far as each has one input that is computed."""
     from ai_edge_litert import schema_py_generated as schema
 
-    graph, model = _graph(content)
-    names, producers = _names(schema.BuiltinOperator), {output: operator for operator in graph.operators for output in operator.outputs}
+    graph, model = unpack(content)
+    called, producers = names(schema.BuiltinOperator), {output: operator for operator in graph.operators for output in operator.outputs}
     found, tensor = [], graph.outputs[0]
     while tensor in producers and len(found) < len(graph.operators):
         operator = producers[tensor]
-        found.append(names[_builtin(model, operator)])
+        found.append(called[builtin(model, operator)])
         tensor = operator.inputs[0]
     return found
 
@@ -158,16 +163,16 @@ def _require_bytes(content: bytes) -> None:
 
 def _rename(content: bytes) -> bytes:
     """Return the file with input and output tensors, and its signature, named as the contract says."""
-    graph, model = _graph(content)
+    graph, model = unpack(content)
     graph.tensors[graph.inputs[0]].name = INPUT_NAME.encode()
     graph.tensors[graph.outputs[0]].name = OUTPUT_NAME.encode()
     for signature in model.signatureDefs or []:
         signature.inputs[0].name = INPUT_NAME.encode()
         signature.outputs[0].name = OUTPUT_NAME.encode()
-    return _pack(model, len(content))
+    return pack(model, len(content))
 
 
-def _pack(model, size: int) -> bytes:
+def pack(model, size: int) -> bytes:
     """Return the bytes of an unpacked model of about `size` bytes."""
     import flatbuffers
 
@@ -176,13 +181,13 @@ def _pack(model, size: int) -> bytes:
     return bytes(builder.Output())
 
 
-def _builtin(model, operator) -> int:
+def builtin(model, operator) -> int:
     """Return the builtin code of an operator (old files keep it in the deprecated field)."""
     code = model.operatorCodes[operator.opcodeIndex]
     return max(code.builtinCode, code.deprecatedBuiltinCode)
 
 
-def _operator_code(model, builtin: int, version: int) -> int:
+def operator_code(model, builtin: int, version: int) -> int:
     """Return the index of the operator code of this builtin and version, added where there is none."""
     from ai_edge_litert import schema_py_generated as schema
 
@@ -206,7 +211,7 @@ def _ordinal(version: str) -> tuple[int, ...]:
     return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
 
 
-def _graph(content: bytes):
+def unpack(content: bytes):
     """Return (the only subgraph, the model) of a TFLite file, unpacked; raises BadInput for other files."""
     from ai_edge_litert import schema_py_generated as schema
 
@@ -224,7 +229,7 @@ def _tensor(graph, position: int) -> Tensor:
     tensor = graph.tensors[position]
     dtype = {schema.TensorType.UINT8: "uint8", schema.TensorType.INT8: "int8", schema.TensorType.FLOAT32: "float32"}.get(tensor.type)
     if dtype is None:
-        raise BadInput(f"tensor {tensor.name.decode()} has type {_names(schema.TensorType)[tensor.type]}: expected UINT8, INT8 or FLOAT32")
+        raise BadInput(f"tensor {tensor.name.decode()} has type {names(schema.TensorType)[tensor.type]}: expected UINT8, INT8 or FLOAT32")
     return Tensor(
         name=tensor.name.decode(), dtype=dtype, shape=tuple(int(size) for size in tensor.shape), quantization=_quantization(tensor)
     )
@@ -247,5 +252,5 @@ def _quantization(tensor) -> Quantization | None:
     return Quantization(scale=float(np.float32(found.scale[0])), zero_point=int(found.zeroPoint[0]))
 
 
-def _names(enumeration) -> dict[int, str]:
+def names(enumeration) -> dict[int, str]:
     return {value: name for name, value in vars(enumeration).items() if not name.startswith("_")}

@@ -22,6 +22,7 @@ from melanoma_edge.contract import (
     PRECISIONS,
     Artifact,
     Calibration,
+    CoreML,
     DataFacts,
     Format,
     InputContract,
@@ -29,10 +30,14 @@ from melanoma_edge.contract import (
     Manifest,
     Precision,
     Priors,
+    ProbabilitiesFile,
     network_of,
 )
+from melanoma_edge.convert import census
+from melanoma_edge.convert import coreml as packages
 from melanoma_edge.convert.bundle import EVIDENCE, GOLDEN, MANIFEST, SEEN, Golden
 from melanoma_edge.convert.card import model_card
+from melanoma_edge.convert.facts import LABELS_FILE, Facts, Head
 from melanoma_edge.convert.golden import write_golden
 from melanoma_edge.data import image, representative
 from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION
@@ -59,6 +64,8 @@ def export(
     formats: Sequence[Format] = (),
     precisions: Sequence[Precision] = (),
     layout: Layout = "NHWC",
+    head: Head = "logits",
+    coreml: bool = False,
     data: Path | None = None,
     licence: str | None = None,
     force: bool = False,
@@ -68,21 +75,30 @@ def export(
     """Export `run` as the bundle `out` and return the outcome of its gates.
 
     Without `formats` and `precisions`, everything that the run can give but what is made on request only. ONNX files take
-    their input in the order of `layout`, TFLite files NHWC. `data` is where the run's pictures
+    their input in the order of `layout`, TFLite files NHWC. With the `head` probabilities, every TFLite artifact
+    gets a second file beside it that ends in calibrated probabilities (:mod:`melanoma_edge.convert.head`). With `coreml`, the float32
+    ONNX artifact also becomes Core ML packages (:mod:`melanoma_edge.convert.coreml`). `data` is where the run's pictures
     are now, if they moved. Without `licence`, the terms of the pictures are named where they are known. Raises BadInput for an existing `out` (unless `force`), an int8 asked of a run
-    without QAT, a layout that none of the files can have, pictures that changed; nothing is left behind then.
+    without QAT, a layout that none of the files can have, pictures that changed, ProofFailed for an artifact that is not what its name says; nothing is left behind then.
     """
     refuse_existing(out, force=force, mark=MANIFEST)
     opened = runs.open_run(run)
     wanted = plan(opened, formats, precisions)
     layouts = _layouts(wanted, layout)
+    if head == "probabilities" and not any(fmt == "tflite" for fmt, _ in wanted):
+        raise BadInput("probabilities in the graph are for TFLite files, and none was asked for: export with --tflite too, or without --head")
+    if coreml and ("onnx", "float32") not in wanted:
+        raise BadInput("Core ML packages are made from the float32 ONNX artifact: export with --onnx and float32 too, or without --coreml")
+    if coreml:
+        packages.require()
+    licence = licence if licence is not None else _licence(opened)
     progress("reading the validation and test pictures")
     root = Path(data) if data else Path(opened.facts.root)
     pictures = _held_out(opened, root)
     representatives = _representatives(opened, root, progress) if any(precision == "int8-ptq" for _, precision in wanted) else None
     with new_folder(out, force=force, mark=MANIFEST) as folder:
         golden, golden_inputs = write_golden(folder, opened.recipe.image_size)
-        contents, keras_logits = _convert(opened, wanted, layouts, golden_inputs, representatives, progress)
+        contents, keras_logits = _convert(opened, wanted, layouts, golden_inputs, representatives, licence, progress)
         for name, content in contents.items():
             (folder / name).write_bytes(content)
         artifacts, logits, tested = [], {}, {}
@@ -92,14 +108,17 @@ def export(
             found = process.run_logits(RUNTIME_OF[fmt], folder / name, np.concatenate([golden_inputs, pictures.inputs]))
             logits[name] = found[: len(golden_inputs)]
             artifact = _artifact(opened, folder / name, fmt, precision, contents, found[len(golden_inputs) :], pictures)
-            calibration = representatives[1] if precision == "int8-ptq" else None
-            artifacts.append(artifact.model_copy(update={"layout": layouts[fmt], "calibration": calibration}))
+            calibrated = representatives[1] if precision == "int8-ptq" else None
+            artifacts.append(artifact.model_copy(update={"layout": layouts[fmt], "calibration": calibrated}))
             tested[name] = found[len(golden_inputs) :][pictures.unseen]
+            if head == "probabilities" and fmt == "tflite":
+                artifacts[-1] = _with_probabilities(opened, folder, artifacts[-1], contents[name], licence)
+        made = _coreml(opened, folder, artifacts, contents, licence, progress) if coreml else ()
         rows = {name: tuple(map(tuple, values.astype(float).tolist())) for name, values in (keras_logits | logits).items()}
         (folder / GOLDEN).write_text(to_json(Golden(schema_version=1, pictures=tuple(golden), logits=rows).model_dump(mode="json")), encoding="utf-8")
         (folder / SEEN).write_text("\n".join(sorted(seen_of(opened))) + "\n", encoding="utf-8")
-        (folder / "labels.txt").write_text("\n".join(opened.facts.classes) + "\n", encoding="utf-8")
-        _seal(opened, folder, Path(out), artifacts, licence, tested, pictures)
+        (folder / LABELS_FILE).write_text("\n".join(opened.facts.classes) + "\n", encoding="utf-8")
+        _seal(opened, folder, Path(out), artifacts, made, licence, tested, pictures)
     origin = Path(out) / EVIDENCE
     origin.mkdir(exist_ok=True)
     (origin / ORIGIN_FILE).write_text(to_json({"run": str(opened.path.resolve())}), encoding="utf-8")
@@ -151,6 +170,7 @@ def _convert(
     layouts: dict[Format, Layout],
     golden_inputs: np.ndarray,
     representatives: tuple[np.ndarray, Calibration] | None,
+    licence: str,
     progress: Progress,
 ) -> tuple[dict[str, bytes], dict[str, np.ndarray]]:
     """Return ({file name: bytes}, {Keras network: logits of the golden pictures})."""
@@ -160,6 +180,7 @@ def _convert(
     import tf_keras as keras
 
     from melanoma_edge.convert import onnx, tflite
+    from melanoma_edge.convert.tflite_metadata import with_metadata
     from melanoma_edge.model.fit import predict
 
     contents: dict[str, bytes] = {}
@@ -176,16 +197,17 @@ def _convert(
         for fmt, precision in precisions:
             name = artifact_name(run, fmt, precision)
             progress(f"converting {name}")
-            properties = _properties(run, layouts[fmt])
+            facts = _facts(run, name, precision, licence, layout=layouts[fmt])
             measured = representatives[0] if representatives else None
             if precision in INTEGER and precision not in integers:
                 integers[precision] = tflite.convert(model, precision, measured)
             if fmt == "tflite":
-                contents[name] = integers[precision] if precision in INTEGER else tflite.convert(model, precision)
+                contents[name] = with_metadata(integers[precision] if precision in INTEGER else tflite.convert(model, precision), facts)
             elif precision in INTEGER:
-                contents[name] = onnx.with_properties(onnx.from_tflite(integers[precision], layouts[fmt]), properties)
+                contents[name] = onnx.with_properties(onnx.from_tflite(integers[precision], layouts[fmt]), facts.properties())
             else:
-                contents[name] = onnx.with_properties(onnx.from_keras(model, size, layouts[fmt]), properties)
+                contents[name] = onnx.with_properties(onnx.from_keras(model, size, layouts[fmt]), facts.properties())
+            census.require(name, contents[name], fmt, precision)
     return contents, keras_logits
 
 
@@ -233,8 +255,45 @@ def _artifact(run: runs.Run, file: Path, fmt: Format, precision: Precision, cont
     )
 
 
+def _with_probabilities(run: runs.Run, folder: Path, artifact: Artifact, content: bytes, licence: str) -> Artifact:
+    """Write the second file of a TFLite artifact and return the artifact's entry with it."""
+    from melanoma_edge.convert import head, tflite
+    from melanoma_edge.convert.tflite_metadata import with_metadata
+
+    name = head.file_name(artifact.name)
+    facts = _facts(run, name, artifact.precision, licence, head="probabilities")
+    made = with_metadata(head.with_probabilities(content, artifact.decision.temperature, *run.priors()), facts)
+    (folder / name).write_bytes(made)
+    _, output, _ = tflite.tensors(made)
+    operators, _ = tflite.census(made)
+    sha256 = hashlib.sha256(made).hexdigest()
+    file = ProbabilitiesFile(name=name, path=name, sha256=sha256, bytes=len(made), output=output, operators=operators)
+    return artifact.model_copy(update={"probabilities": file})
+
+
+def _coreml(run: runs.Run, folder: Path, artifacts: list[Artifact], contents: dict[str, bytes], licence: str, progress: Progress) -> tuple[CoreML, ...]:
+    """Write the Core ML packages and return the manifest's entries."""
+    artifact = next(artifact for artifact in artifacts if (artifact.format, artifact.precision) == ("onnx", "float32"))
+    progress("making Core ML packages")
+    facts = _facts(run, artifact.name, artifact.precision, licence)
+    return packages.convert(contents[artifact.name], folder, artifact.name, facts, artifact.decision.temperature, *run.priors())
+
+
+def _licence(run: runs.Run) -> str:
+    """Return what is known of the terms of the weights where nobody named any."""
+    licences = read_json(run.path / runs.DATA_FILE, "a run's data report")["counts"].get("licences", {})
+    return LICENCE_OF_DATA.format(licences=", ".join(f"{name} ({count})" for name, count in licences.items())) if licences else LICENCE
+
+
 def _seal(
-    run: runs.Run, folder: Path, out: Path, artifacts: list[Artifact], licence: str | None, tested: dict[str, np.ndarray], pictures: Pictures
+    run: runs.Run,
+    folder: Path,
+    out: Path,
+    artifacts: list[Artifact],
+    coreml: tuple[CoreML, ...],
+    licence: str,
+    tested: dict[str, np.ndarray],
+    pictures: Pictures,
 ) -> None:
     """Write the model card and, last, the manifest with the hash of every file.
 
@@ -243,8 +302,6 @@ def _seal(
     training, deployment = run.priors()
     counts = read_json(run.path / runs.DATA_FILE, "a run's data report")["counts"]
     licences = counts.get("licences", {})
-    if licence is None:
-        licence = LICENCE_OF_DATA.format(licences=", ".join(f"{name} ({count})" for name, count in licences.items())) if licences else LICENCE
     used = {artifact.network for artifact in artifacts}
     size = run.recipe.image_size
     manifest = Manifest(
@@ -257,24 +314,29 @@ def _seal(
         input=InputContract(width=size, height=size),
         priors=Priors(training=dict(zip(run.facts.classes, training.tolist())), deployment=dict(zip(run.facts.classes, deployment.tolist()))),
         artifacts=tuple(artifacts),
+        coreml=coreml,
         weights={which: sha256 for which, sha256 in run.facts.weights.items() if which in used},
         data=DataFacts(
             sha256=run.facts.data_sha256,
             pictures={part: len(run.part(part)) for part in PARTS},
             lesions={part: len({row.group for row in run.part(part)}) for part in PARTS},
             with_lesion_id={part: sum(bool(row.lesion) for row in run.part(part)) for part in PARTS},
-            licences=licences,
+            licences=counts.get("licences", {}),
             attributions=counts.get("attributions", {}),
             left_out_classes=tuple(counts["left_out_classes"]),
             calibration_sha256=hashlib.sha256("\n".join(sorted(row.sha256 for row in run.part(VALIDATION))).encode()).hexdigest(),
         ),
         licence=licence,
-        files={artifact.path: artifact.sha256 for artifact in artifacts},
+        files=_hashes(folder),
     )
     manifest = manifest.model_copy(update={"comparisons": compare(manifest, tested, pictures.labels[pictures.unseen], pictures.groups[pictures.unseen])})
     (folder / "MODEL_CARD.md").write_text(model_card(manifest), encoding="utf-8")
-    files = {file.relative_to(folder).as_posix(): sha256_file(file) for file in sorted(folder.rglob("*")) if file.is_file()}
-    (folder / MANIFEST).write_text(to_json(manifest.model_copy(update={"files": files}).model_dump(mode="json")), encoding="utf-8")
+    (folder / MANIFEST).write_text(to_json(manifest.model_copy(update={"files": _hashes(folder)}).model_dump(mode="json")), encoding="utf-8")
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return {path: SHA-256} of every file below `folder`."""
+    return {file.relative_to(folder).as_posix(): sha256_file(file) for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
 def _held_out(run: runs.Run, data: Path) -> Pictures:
@@ -316,12 +378,18 @@ def _read(run: runs.Run, data: Path, rows: Sequence[runs.SplitRow]) -> np.ndarra
     return np.stack(inputs)
 
 
-def _properties(run: runs.Run, layout: Layout) -> dict[str, str]:
-    """Return what ONNX files carry in metadata_props."""
-    return {
-        "notice": NOTICE,
-        "classes": "\n".join(run.facts.classes),
-        "recipe": run.recipe.name,
-        "input": f"{run.recipe.image_size} x {run.recipe.image_size} RGB, 0..255, {layout}",
-        "output": "logits",
-    }
+def _facts(run: runs.Run, file: str, precision: Precision, licence: str, head: Head = "logits", layout: Layout = "NHWC") -> Facts:
+    """Return what the model file called `file` says about itself."""
+    weights = run.facts.weights[network_of(precision)]
+    return Facts(
+        name=Path(file).stem,
+        recipe=run.recipe.name,
+        precision=precision,
+        classes=run.facts.classes,
+        positive_class=run.recipe.positive_class or None,
+        size=run.recipe.image_size,
+        licence=licence,
+        version=weights[:12],
+        head=head,
+        layout=layout,
+    )

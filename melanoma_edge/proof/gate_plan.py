@@ -46,7 +46,7 @@ class Measured:
     asked: Sequence[str]
     """The runtimes whose gates are wanted."""
     logits: dict[tuple[str, str], np.ndarray]
-    """{(artifact, runtime): float32 [g + n, classes]}."""
+    """{(artifact, runtime): float32 [g + n, classes]}; of an artifact's second file, by its own name, the probabilities."""
     missing: dict[tuple[str, str], str]
     """{(artifact, runtime): why there are no logits, and what would change that}."""
     references: dict[str, np.ndarray] | str
@@ -72,6 +72,10 @@ def carry_out(bundle: Bundle, measured: Measured) -> Iterator[Gate]:
                 yield gates.not_run(row.group if row.peer else artifact.precision, artifact.name, runtime, row.peer or "", "", why or "it was not run")
             else:
                 yield from _on_peer(bundle, artifact, runtime, logits, measured) if row.peer else _here(bundle, artifact, runtime, logits, measured)
+                if artifact.probabilities is not None:
+                    yield _probabilities(bundle, artifact, runtime, logits, measured)
+    for package in bundle.manifest.coreml:
+        yield gates.not_run("coreml", package.name, "coreml", package.artifact, "", "Core ML runs on Apple's systems only: open the package in Xcode on a Mac")
     for group in sorted({row.group for row in RUNTIMES.values() if row.peer} - {RUNTIMES[name].group for name in measured.asked}):
         yield gates.not_run(group, "all", group, "", gates.PEER_REQUIREMENT[group]["int8"], f"not asked for: verify --runtime {group}")
 
@@ -108,6 +112,16 @@ def _on_peer(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarra
         if (artifact.name, runtime) in measured.censuses:
             yield gates.census_gate(artifact, runtime, measured.censuses[artifact.name, runtime])
         yield _task(bundle, artifact, runtime, logits, measured)
+
+
+def _probabilities(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarray, measured: Measured) -> Gate:
+    """Compare an artifact's second file with the probabilities that the artifact's own logits come to."""
+    second = artifact.probabilities.name
+    if (second, runtime) not in measured.logits:
+        return gates.not_run("probabilities", second, runtime, artifact.name, "", measured.missing.get((artifact.name, runtime), "it was not run"))
+    names = _golden_names(bundle) + measured.pictures.names
+    gate = gates.probabilities_gate(bundle.manifest, artifact, runtime, measured.logits[second, runtime], logits, names)
+    return gate.model_copy(update={"measured_on": measured.pictures.description})
 
 
 def _contract_gate(bundle: Bundle, golden: np.ndarray) -> Gate:

@@ -43,6 +43,8 @@ int8 differently by design (by up to 5 quanta on a small trained network), so wh
 ONNX_INTEGER = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulInteger", "ConvInteger")
 ONNX_FLOATING = ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
 """What ONNX Runtime's optimized graphs call integer and float convolutions and dense layers."""
+PROBABILITY_TOLERANCE = 1e-6
+"""Largest difference of a probability that the graph computes in float32 from that of the logits in float64."""
 TASK_LOSS = 0.01
 """A loss of one point; the gate fails when the whole interval lies beyond it."""
 MOST_QUANTA = 2.0**62
@@ -200,6 +202,25 @@ def golden_gate(artifact: Artifact, runtime: str, found: Logits, expected: Logit
         measured_on="golden pictures",
         figures=figures,
         **_flips(found, expected, pictures, classes),
+    )
+
+
+def probabilities_gate(manifest: Manifest, artifact: Artifact, runtime: str, found: np.ndarray, logits: Logits, pictures: Sequence[str]) -> Gate:
+    """Compare the file that gives probabilities (`found`) with what the artifact's own `logits` come to outside of the graph."""
+    requirement = f"max difference <= {PROBABILITY_TOLERANCE:g}"
+    about = {"name": "probabilities", "artifact": artifact.probabilities.name, "runtime": runtime, "reference": artifact.name, "requirement": requirement}
+    if broken := _broken(found, logits, pictures):
+        return Gate(**about, **broken)
+    training, deployment = (np.array([priors[name] for name in manifest.classes]) for priors in (manifest.priors.training, manifest.priors.deployment))
+    expected = calibration.probabilities(logits, artifact.decision.temperature, training, deployment)
+    difference = float(np.abs(found - expected).max())
+    holds = difference <= PROBABILITY_TOLERANCE
+    return Gate(
+        **about,
+        outcome="passed" if holds else "failed",
+        reason=None if holds else f"a probability is {difference:.1e} from that of the artifact's logits",
+        pictures=len(found),
+        figures={"max_difference": difference},
     )
 
 

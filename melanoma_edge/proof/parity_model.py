@@ -25,7 +25,9 @@ class Flip(Model):
 class Gate(Model):
     """One comparison and its outcome."""
 
-    name: Literal["float32", "float16", "dynamic", "int8", "int8-ptq", "int8-onnx", "golden", "source", "task", "census", "kernels", "arm64", "browser"]
+    name: Literal[
+        "float32", "float16", "dynamic", "int8", "int8-ptq", "int8-onnx", "golden", "source", "probabilities", "task", "census", "kernels", "arm64", "browser", "coreml",
+    ]  # fmt: skip
     artifact: str
     runtime: str
     reference: str

@@ -130,6 +130,9 @@ def _run(bundle: Bundle, runtimes: Sequence[str], here, inputs: np.ndarray, prog
             try:
                 step = None if row.place == "here" else lambda line, key=key: progress(f"{key[0]} on {key[1]}: {line}")
                 logits[key] = run_artifact(bundle, artifact, runtime, inputs, progress=step)
+                if artifact.probabilities is not None:
+                    second = artifact.probabilities
+                    logits[second.name, runtime] = process.run_logits(runtime, bundle.path / second.path, inputs, progress=step)
                 if (artifact.format, artifact.integer, row.module) == ("onnx", True, RUNTIMES["onnxruntime"].module) and not row.gpu:
                     censuses[key] = process.run_census(runtime, bundle.file(artifact))
             except Error as error:

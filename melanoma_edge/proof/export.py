@@ -301,7 +301,6 @@ def _seal(
     """
     training, deployment = run.priors()
     counts = read_json(run.path / runs.DATA_FILE, "a run's data report")["counts"]
-    licences = counts.get("licences", {})
     used = {artifact.network for artifact in artifacts}
     size = run.recipe.image_size
     manifest = Manifest(

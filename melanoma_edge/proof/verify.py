@@ -24,7 +24,7 @@ from melanoma_edge.proof import thumbnails as small_pictures
 from melanoma_edge.proof.gate_plan import Measured, Pictures, carry_out
 from melanoma_edge.proof.labelled import load_labelled
 from melanoma_edge.proof.parity_model import Gate, Parity
-from melanoma_edge.proof.source import ORIGIN_FILE, SOURCE, source_logits
+from melanoma_edge.proof.source import ORIGIN_FILE, source_logits
 from melanoma_edge.proof.subject import run_artifact
 from melanoma_edge.runtimes import process
 from melanoma_edge.runtimes.protocol import RUNTIMES, asked

@@ -14,7 +14,6 @@ import selectors
 import signal
 import site
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator

@@ -13,7 +13,6 @@ Because folds share training pictures that interval is a little too narrow, so a
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

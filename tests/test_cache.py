@@ -23,6 +23,7 @@ from melanoma_edge.data.cache import prepare
 from melanoma_edge.data.decoding import Facts
 from melanoma_edge.data.pictures import Pictures
 from melanoma_edge.errors import BadInput, Missing
+from melanoma_edge.files import cache_folder
 
 SIZE = 40
 
@@ -268,11 +269,11 @@ def test_the_folder_is_where_it_is_asked_to_be(monkeypatch: pytest.MonkeyPatch, 
     for name in ("MELANOMA_EDGE_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert files.cache_folder() == tmp_path / ".cache" / "melanoma-edge"
+    assert cache_folder() == tmp_path / ".cache" / "melanoma-edge"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert files.cache_folder() == tmp_path / "xdg" / "melanoma-edge"
+    assert cache_folder() == tmp_path / "xdg" / "melanoma-edge"
     monkeypatch.setenv("MELANOMA_EDGE_CACHE", str(tmp_path / "mine"))
-    assert files.cache_folder() == tmp_path / "mine"
+    assert cache_folder() == tmp_path / "mine"
 
 
 def test_the_facts_are_in_an_ordinary_database(files: list[Path], tmp_path: Path) -> None:

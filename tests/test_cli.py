@@ -22,9 +22,9 @@ from melanoma_edge import NOTICE, __version__, recipes
 from melanoma_edge.cli.commands import group
 
 COMMANDS = (
-    "audit", "augment", "bench", "demo", "doctor", "evaluate", "export", "import", "predict", "prepare", "recipes", "report", "samples", "train", "verify",
+    "audit", "augment", "bench", "demo", "doctor", "evaluate", "export", "import", "predict", "prepare", "recipes", "report", "samples", "setup", "train", "verify",
 )  # fmt: skip
-WITH_RESULTS = ("audit", "augment", "bench", "doctor", "evaluate", "export", "import", "predict", "prepare", "samples", "train", "verify")
+WITH_RESULTS = ("audit", "augment", "bench", "doctor", "evaluate", "export", "import", "predict", "prepare", "samples", "setup", "train", "verify")
 """Commands that print figures or facts; demo prints those of others, recipes prints TOML and report a path."""
 HEAVY = ("tensorflow", "tf_keras", "numpy", "scipy", "sklearn", "onnx", "onnxruntime", "ai_edge_litert", "matplotlib", "PIL", "cv2")
 

@@ -80,7 +80,7 @@ def test_the_raw_times_are_kept_and_give_the_summary(bundle: Path, measured: tup
 
 
 def test_a_chosen_runtime_alone_is_timed_and_one_without_artifacts_is_said(bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="expected some of litert, onnxruntime"):
+    with pytest.raises(BadInput, match="expected some of litert, litert-builtin"):
         bench(bundle, quick=True, runtimes=["keras"])
     only_onnx = write_bundle(tmp_path / "b")
     manifest = json.loads((only_onnx / "manifest.json").read_text(encoding="utf-8"))

@@ -124,7 +124,7 @@ def test_pictures_of_another_size_are_refused(model) -> None:
 def test_a_missing_file_and_an_unknown_runtime_are_refused(model) -> None:
     with pytest.raises(BadInput, match="is missing"):
         run_logits("litert", Path("no-such.tflite"), pictures(1))
-    with pytest.raises(BadInput, match="expected one of litert, onnxruntime"):
+    with pytest.raises(BadInput, match="expected one of litert, litert-builtin"):
         run_logits("tensorrt", model("m.onnx", b""), pictures(1))
 
 

@@ -97,6 +97,7 @@ def train(data, asked, folds, out, metadata, licences, cache, resume, as_json, q
     Example: melanoma-edge train photographs --metadata photographs/metadata.csv --set epochs=60
     Example: melanoma-edge train photographs --folds 5
     """
+    from melanoma_edge.cli.show_training import training as shown
     from melanoma_edge.model import folds as all_folds
     from melanoma_edge.model import run as runs
     from melanoma_edge.model import train as training
@@ -113,7 +114,7 @@ def train(data, asked, folds, out, metadata, licences, cache, resume, as_json, q
         out = out or training.next_run(chosen)
         data = data or training.default_samples(progress=screen.line)
     common = {"metadata": metadata, "licences": licences, "cache": cache, "resume": resume, "command": _line()}
-    with screen.training() as report:
+    with shown(screen) as report:
         if folds is not None or (resume and (out / runs.FOLDS_FILE).is_file()):
             result = all_folds.train_folds(data, chosen, out, folds, report=report, **common)
         else:
@@ -417,10 +418,11 @@ def demo(out, force, quiet, verbose):
     \b
     Example: melanoma-edge demo --out demo
     """
+    from melanoma_edge.cli.show_training import training
     from melanoma_edge.proof.demo import demo as library
 
     screen = _show(quiet, verbose)
-    with screen.training() as report_training, screen.steps("demo") as progress:
+    with training(screen) as report_training, screen.steps("demo") as progress:
         result = library(out, force=force, command=_line(), report=report_training, progress=progress)
     screen.parity(result.parity, False)
     screen.latency(result.latency, False)

@@ -62,7 +62,7 @@ class Screen:
     @contextlib.contextmanager
     def bar(self, what: str):
         """Yield a callback (done, total) that shows how far `what` is."""
-        with self._progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
+        with self.progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
             task = progress.add_task(what, total=None)
             yield lambda done, total: progress.update(task, completed=done, total=total)
 
@@ -73,20 +73,12 @@ class Screen:
         if not self.err.is_terminal or self.verbose:
             yield lambda text: self.line(f"[{time.monotonic() - started:6.1f} s] {text}")
             return
-        with self._progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as progress:
+        with self.progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as progress:
             task = progress.add_task(what)
             yield lambda text: progress.update(task, description=escape(text))
 
-    @contextlib.contextmanager
-    def training(self):
-        """Yield a callback (event, facts) that follows a training run."""
-        from melanoma_edge.cli.show_training import Training
-
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[detail]}"))
-        with self._progress(*columns) as progress:
-            yield Training(self, progress).event
-
-    def _progress(self, *columns) -> Progress:
+    def progress(self, *columns) -> Progress:
+        """Return a live line of these columns, still to be entered."""
         return Progress(*columns, console=self.err, transient=True, disable=self.quiet or not self.err.is_terminal)
 
     def json(self, value) -> None:
@@ -308,6 +300,8 @@ def _found(gate) -> str:
     figures = gate.figures
     if "max_quanta" in figures:
         return f"max {figures['max_quanta']} quanta, {figures['share_of_logits_off']:.1%} of logits off"
+    if "in_integers" in figures:
+        return f"{figures['in_integers']} layers in integers, {figures['in_float']} in float"
     if "share_of_range" in figures:
         return f"{figures['share_of_range']:.1e} of range, top-1 {figures['top1_agreement']:.1%}"
     if "max_difference" in figures:

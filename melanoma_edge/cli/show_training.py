@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     from melanoma_edge.cli.show import Screen
 
 PLAIN_INTERVAL = 15.0
 """Seconds between progress lines where there is no terminal."""
+
+
+@contextlib.contextmanager
+def training(screen: Screen):
+    """Yield a callback (event, facts) that shows a training run on `screen`."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[detail]}"))
+    with screen.progress(*columns) as progress:
+        yield Training(screen, progress).event
 
 
 class Training:

@@ -63,7 +63,8 @@ def verify(
         pictures = _labelled(opened, data, metadata, cache or cache_folder()) if data is not None else _probes(opened)
     here = process.available()
     _check_required(require, here)
-    wanted = asked([*runtimes, *(name for name in require if name in RUNTIMES and "run" not in RUNTIMES[name].formats)] if runtimes else [])
+    wanted = [name for name in asked(runtimes) if runtimes or here[name].available or not RUNTIMES[name].gpu]
+    wanted += [name for name in require if name in RUNTIMES and name not in (*wanted, "keras")]
     peers = [RUNTIMES[name].peer for name in wanted if RUNTIMES[name].peer]
     golden = np.stack([image.load(opened.path / picture.file, opened.manifest.recipe.image_size) for picture in opened.golden.pictures])
     inputs = np.concatenate([golden, pictures.inputs])

@@ -118,5 +118,6 @@ def _npm_ci(folder: Path) -> None:
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
     if child.returncode:
-        lines = [re_line for re_line in said.splitlines() if re_line.strip() and "complete log" not in re_line]
-        raise Missing(f"npm could not fetch the packages ({one_line(Exception(' '.join(lines) or f'exit code {child.returncode}'))}): look at the network or npm's registry and run this again")
+        lines = [line for line in said.splitlines() if line.strip() and "complete log" not in line]
+        reason = one_line(Exception(" ".join(lines) or f"exit code {child.returncode}"))
+        raise Missing(f"npm could not fetch the packages ({reason}): look at the network or npm's registry and run this again")

@@ -63,7 +63,7 @@ def foreign() -> dict[str, bytes]:
     add = helper.make_node("Add", ["a", "b"], ["logits"])
     weights = numpy_helper.from_array(np.zeros((1, 2**20), np.float32), "w")
     return {
-        "nchw.onnx": onnx("float32", (1, 3, SIZE, SIZE)),
+        "four channels.onnx": onnx("float32", (1, 4, SIZE, SIZE)),
         "dynamic.onnx": onnx("uint8", ("N", SIZE, SIZE, 3)),
         "batch of 8.onnx": onnx("uint8", (8, SIZE, SIZE, 3)),
         "flat.tflite": tflite("float32", (1, SIZE * SIZE * 3)),

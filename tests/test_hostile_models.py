@@ -102,7 +102,7 @@ def test_other_peoples_models_are_refused_in_one_line(kind: str, tmp_path: Path)
     assert {one.kind for one in outcomes} == {"BadInput", "RuntimeFailed"} and len(outcomes) == len(models)
     told = {one.file: one.message for one in outcomes}
     if kind == "onnx":
-        assert "maps [1, 3, 32, 32] float32 to [1, 3] float32: expected one input [1, height, width, 3]" in told["nchw.onnx"]
+        assert "maps [1, 4, 32, 32] float32 to [1, 3] float32: expected one input [1, height, width, 3]" in told["four channels.onnx"]
         assert "escapes model directory" in told["outside weights.onnx"] and "root:" not in told["outside weights.onnx"]
 
 
@@ -148,10 +148,10 @@ def four_classes(kind: str) -> bytes:
     [
         ("tiny-int8.tflite", MODELS["tflite"][: len(MODELS["tflite"]) // 2], "litert cannot load tiny-int8.tflite: "),
         ("tiny-float32.onnx", MODELS["onnx"][: len(MODELS["onnx"]) // 2], "onnxruntime cannot load tiny-float32.onnx: "),
-        ("tiny-float32.onnx", foreign()["nchw.onnx"], "expected one input [1, height, width, 3] uint8 or float32"),
+        ("tiny-float32.onnx", foreign()["four channels.onnx"], "expected one input [1, height, width, 3] or [1, 3, height, width]"),
         ("tiny-float32.onnx", foreign()["other size.onnx"], "the model takes pictures of 8 x 8 x 3 uint8, got 32 x 32 x 3 uint8"),
     ],
-    ids=["cut tflite", "cut onnx", "nchw", "other size"],
+    ids=["cut tflite", "cut onnx", "four channels", "other size"],
 )
 def test_commands_refuse_a_sealed_bundle_of_a_hostile_model(cli: Cli, whole: Path, tmp_path: Path, artifact: str, content: bytes, found: str) -> None:
     bundle = forged(whole, tmp_path, artifact, content)

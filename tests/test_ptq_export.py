@@ -30,7 +30,7 @@ def compared(cli: Cli, run: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     """A bundle with int8 of both kinds beside float32, its ONNX files NCHW, and what exporting printed."""
 
     def make(folder: Path) -> dict:
-        options = ["--precision", "float32,int8,int8-ptq", "--layout", "nchw", "--out", folder / "compared.bundle", "--json"]
+        options = ["--precision", "float32,int8,int8-ptq", "--layout", "nchw", "--licence", "CC0 1.0", "--out", folder / "compared.bundle", "--json"]
         return asdict(cli("export", run, *options))
 
     folder, done = once(tmp_path_factory, "compared", make)

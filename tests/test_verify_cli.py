@@ -210,8 +210,8 @@ def test_a_filter_with_its_sign_flipped_is_found(cli: Cli, copy: Path) -> None:
     builder = flatbuffers.Builder(0)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     file.write_bytes(bytes(builder.Output()))
-    assert "2 gates failed" in _verified(cli, copy)
-    assert failed(copy) == {("golden", file.name), ("float32", file.name)}
+    assert "3 gates failed" in _verified(cli, copy)
+    assert failed(copy) == {("golden", file.name), ("float32", file.name), ("probabilities", "demo-float32-probabilities.tflite")}
 
 
 def test_a_scale_that_is_five_percent_off_is_found(cli: Cli, copy: Path) -> None:

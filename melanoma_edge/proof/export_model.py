@@ -31,7 +31,8 @@ from melanoma_edge.proof.gate_plan import Pictures
 from melanoma_edge.proof.own_pictures import Drawn, Halves, draw_calibration, load_halves
 from melanoma_edge.proof.parity_model import Parity
 from melanoma_edge.proof.subject import RUNTIME_OF
-from melanoma_edge.proof.verify import ORIGIN_FILE, SOURCE, verify
+from melanoma_edge.proof.source import ORIGIN_FILE, SOURCE
+from melanoma_edge.proof.verify import verify
 from melanoma_edge.runtimes import process
 
 FORMATS = {**dict.fromkeys(keras_file.SUFFIXES, "keras"), ".onnx": "onnx", ".tflite": "tflite"}

@@ -73,6 +73,7 @@ def verify(
     wanted = [name for name in asked(runtimes) if runtimes or here[name].available or not RUNTIMES[name].gpu]
     wanted += [name for name in require if name in RUNTIMES and RUNTIMES[name].runs_artifacts and name not in wanted]
     peers = [RUNTIMES[name].peer for name in wanted if RUNTIMES[name].peer]
+    peers += ["litert"] if any("onnx" in RUNTIMES[name].formats and not RUNTIMES[name].peer for name in wanted) else []  # int8 ONNX is held to int8 TFLite
     golden = np.stack([image.load(opened.path / picture.file, opened.manifest.input.width) for picture in opened.golden.pictures])
     inputs = np.concatenate([golden, pictures.inputs])
     logits, missing, censuses = _run(opened, [name for name in RUNTIMES if name in (*wanted, *peers)], here, inputs, progress)

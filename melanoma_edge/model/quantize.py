@@ -248,7 +248,7 @@ def output_grid(layer: keras.layers.Layer) -> tuple[float, int] | None:
         return None
     low, high = known
     scale = (high - low) / 255
-    return scale, int(np.clip(np.rint(-low / scale), 0, 255)) - 128
+    return scale, int(np.clip(np.floor(-low / scale + 0.5), 0, 255)) - 128
 
 
 def _output_scale(layer: keras.layers.Layer) -> float | None:

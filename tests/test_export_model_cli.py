@@ -41,7 +41,10 @@ def wrapped(cli: Cli, models: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
     def make(folder: Path) -> None:
         options = ["--input-range", "-1,1", "--calibrate", models / "plain", "--data", models / "pictures", "--out", folder / "v2.bundle"]
-        cli("export", "--model", models / "v2.keras", "--classes", models / "labels.txt", *options, "--json")
+        # Five conversions and two starts of TensorFlow: on a machine that is shared this takes longer than any other command.
+        with cli.start("export", "--model", models / "v2.keras", "--classes", models / "labels.txt", *options, "--json") as process:
+            out, err = process.communicate(timeout=3600)
+        assert process.returncode == 0, (out, err)
 
     return once(tmp_path_factory, "own-wrapped", make)[0] / "v2.bundle"
 

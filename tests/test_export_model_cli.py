@@ -37,11 +37,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wrapped(cli: Cli, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of v2.keras with every artifact; calibrated on a plain folder, fitted and scored on labelled pictures."""
+    """The bundle of v2.keras with every artifact; calibrated on a plain folder, fitted and scored on labelled pictures.
+
+    A random network loses its answers in int8, so the export ends with a failed gate for that artifact, as it must.
+    """
 
     def make(folder: Path) -> None:
         options = ["--input-range", "-1,1", "--calibrate", models / "plain", "--data", models / "pictures", "--out", folder / "v2.bundle"]
-        cli("export", "--model", models / "v2.keras", "--classes", models / "labels.txt", *options, "--json")
+        # Five conversions and two starts of TensorFlow: on a machine that is shared this takes longer than any other command.
+        with cli.start("export", "--model", models / "v2.keras", "--classes", models / "labels.txt", *options, "--json") as process:
+            out, err = process.communicate(timeout=3600)
+        assert process.returncode == 1 and b" failed: int8-ptq (v2-int8-ptq.tflite on litert)" in err, (out, err)
 
     return once(tmp_path_factory, "own-wrapped", make)[0] / "v2.bundle"
 
@@ -89,7 +95,7 @@ def refused(cli: Cli, *arguments: object) -> str:
 # --- a Keras file
 
 
-def test_a_keras_file_becomes_every_artifact_and_every_gate_holds(wrapped: Path) -> None:
+def test_a_keras_file_becomes_every_artifact_and_every_float_gate_holds(wrapped: Path) -> None:
     manifest = read_json(wrapped / "manifest.json")
     assert [artifact["name"] for artifact in manifest["artifacts"]] == [
         "v2-float32.tflite", "v2-float16.tflite", "v2-dynamic.tflite", "v2-int8-ptq.tflite", "v2-float32.onnx",
@@ -97,9 +103,9 @@ def test_a_keras_file_becomes_every_artifact_and_every_gate_holds(wrapped: Path)
     found = outcomes(wrapped)
     for artifact in manifest["artifacts"]:
         runtime = "litert" if artifact["format"] == "tflite" else "onnxruntime"
-        assert found["golden", artifact["name"], runtime] == "passed" and found[artifact["precision"], artifact["name"], runtime] == "passed"
-    assert found["task", "v2-int8-ptq.tflite", "litert"] in ("passed", "inconclusive")
-    assert "failed" not in found.values()
+        holds = "failed" if artifact["precision"] == "int8-ptq" else "passed"
+        assert found["golden", artifact["name"], runtime] == "passed" and found[artifact["precision"], artifact["name"], runtime] == holds
+    assert {artifact for (_, artifact, _), outcome in found.items() if outcome == "failed"} == {"v2-int8-ptq.tflite"}
     task = next(gate for gate in read_json(wrapped / "evidence" / "parity.json")["gates"] if gate["name"] == "task")
     assert task["measured_on"] == "pictures of pictures, not used for this bundle; whether training saw them is not known"
 
@@ -145,23 +151,25 @@ def test_what_int8_was_calibrated_on_is_recorded(wrapped: Path, models: Path) ->
 def test_predictions_are_those_of_the_file_on_declared_numbers(cli: Cli, wrapped: Path, models: Path, name: str) -> None:
     file = picture(models)
     real = pixels(file)[np.newaxis].astype(np.float32) / np.float32(127.5) - np.float32(1)
+    artifact = next(artifact for artifact in read_json(wrapped / "manifest.json")["artifacts"] if artifact["name"] == name)
+    taken = artifact["input"]["quantization"]
     if name.endswith(".onnx"):
         given = onnxruntime.InferenceSession(str(wrapped / name)).run(None, {"image": real})[0][0]
     elif "int8" in name:
-        given = run_tflite(wrapped / name, pixels(file)[np.newaxis])  # -1..1 over 256 steps: the bytes themselves, or their neighbours
+        exact = pixels(file)[np.newaxis].astype(np.float64) / 127.5 - 1
+        given = run_tflite(wrapped / name, np.clip(np.floor(exact / taken["scale"] + 0.5) + taken["zero_point"], 0, 255).astype(np.uint8))
     else:
         given = run_tflite(wrapped / name, real)
-    artifact = next(artifact for artifact in read_json(wrapped / "manifest.json")["artifacts"] if artifact["name"] == name)
     result = cli("predict", wrapped, file, "--artifact", name, "--json").json
     expected = dict(zip(CLASSES, softmax(given / artifact["decision"]["temperature"])))
-    assert result["results"][0]["probabilities"] == pytest.approx(expected, abs=2e-3 if "int8" not in name else 0.1)
+    assert result["results"][0]["probabilities"] == pytest.approx(expected, abs=2e-3)
     assert result["domain"].startswith("What the model was trained on is not known") and isinstance(result["results"][0]["positive"], bool)
 
 
 def test_the_bundle_is_timed_verified_and_reported(cli: Cli, copied: Path, models: Path) -> None:
     timed = cli("bench", copied, "--quick", "--json").json
     assert {row["name"] for runtime in timed["runtimes"] for row in runtime["artifacts"]} == {a["name"] for a in read_json(copied / "manifest.json")["artifacts"]}
-    cli("verify", copied, "--require", "keras-file", "-q")
+    cli("verify", copied, "--require", "keras-file", "-q", code=1)  # for int8, as at export
     gates = {(gate["name"], gate["artifact"]): gate for gate in read_json(copied / "evidence" / "parity.json")["gates"]}
     assert gates["float32", "v2-float32.tflite"]["measured_on"] == "drawn probes" and gates["float32", "v2-float32.tflite"]["pictures"] > 200
     cli("report", copied)
@@ -177,7 +185,7 @@ def test_scores_of_others_are_not_called_leak_free(cli: Cli, wrapped: Path, mode
 
 def test_without_its_source_a_bundle_is_compared_on_the_golden_pictures(cli: Cli, copied: Path, models: Path, tmp_path: Path) -> None:
     (copied / "evidence" / "origin.json").write_text(json.dumps({"model": str(tmp_path / "gone.keras")}))
-    cli("verify", copied, "--runtime", "litert", "-q")
+    cli("verify", copied, "--runtime", "litert", "-q", code=1)
     gate = next(gate for gate in read_json(copied / "evidence" / "parity.json")["gates"] if gate["name"] == "float32")
     assert gate["outcome"] == "passed" and gate["measured_on"] == "golden pictures" and "gone.keras is not here; name it with --model FILE" in gate["reason"]
     assert "is not the file that the bundle was made from" in cli("verify", copied, "--model", models / "v3.h5", code=2).err

@@ -154,7 +154,8 @@ class Screen:
             table.add_row(escape(name), str(scores["per_class"][name]), _interval(recall))
         self.out.print(table)
         if pictures["seen_in_training"]:
-            self.out.print(f"seen in training{'' if result['leak_free'] is False else ' and left out'}: {pictures['seen_in_training']}")
+            what = "used for this bundle" if result["leak_free"] is None else "seen in training"
+            self.out.print(f"{what}{'' if result['leak_free'] is False else ' and left out'}: {pictures['seen_in_training']}")
         for name, count in pictures["unknown_classes"].items():
             self.out.print(f"class unknown to the model: {escape(name)} ({count} pictures, not scored)", style="yellow")
         for path, why in pictures["unreadable"]:

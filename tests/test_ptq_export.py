@@ -154,7 +154,7 @@ def test_card_and_report_show_them_side_by_side(cli: Cli, compared: tuple[Path, 
 def test_it_is_made_on_request_only_and_needs_no_other_artifact(cli: Cli, run: Path, bundle: Path, compared: tuple[Path, Done], tmp_path: Path) -> None:
     assert not any("ptq" in name for name in artifacts(bundle)) and read_json(bundle / "manifest.json")["comparisons"] == []
     assert "Quantized after training" not in (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
-    cli("export", run, "--tflite", "--precision", "int8-ptq", "--out", tmp_path / "b.bundle", "-q")
+    cli("export", run, "--tflite", "--precision", "int8-ptq", "--licence", "CC0 1.0", "--out", tmp_path / "b.bundle", "-q")
     assert tuple(artifacts(tmp_path / "b.bundle")) == (PTQ,)
     assert (tmp_path / "b.bundle" / PTQ).read_bytes() == (compared[0] / PTQ).read_bytes(), "the same bytes alone and beside others"
     manifest = read_json(tmp_path / "b.bundle" / "manifest.json")

@@ -244,6 +244,7 @@ def test_the_last_telling_line_and_messages_are_short(tmp_path: Path) -> None:
     noise.write_text("first\nthe reason\nINFO: Created a delegate\n\n", encoding="utf-8")
     assert process._last_line(noise) == "; the reason"
     assert one_line(ValueError("a\n  b")) == "a b" and len(one_line(ValueError("x" * 999))) == 300
+    assert one_line(ValueError("an escape \x1b[2J, an operator Flatten*\x04")) == r"an escape \x1b[2J, an operator Flatten*\x04"
 
 
 def _endless_parent(path: Path) -> tuple[subprocess.Popen, psutil.Process]:

@@ -21,5 +21,6 @@ def whole(kind: str) -> Iterator[None]:
         raise
     except Exception as error:
         detail = " ".join(str(error).split())[:120]
+        detail = detail if detail.isprintable() else repr(detail)[1:-1]
         found = f"{type(error).__name__}: {detail}" if detail else type(error).__name__
         raise BadInput(f"the file is not a whole {kind} model ({found}): export it again or give another file") from None

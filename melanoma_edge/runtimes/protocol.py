@@ -331,6 +331,7 @@ def read_signature(
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
-    """Return an exception's message as one line of at most `limit` characters."""
+    """Return an exception's message as one printable line of at most `limit` characters: damaged files put anything into messages."""
     text = " ".join(str(error).split()) or type(error).__name__
+    text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
     return text if len(text) <= limit else text[: limit - 3] + "..."

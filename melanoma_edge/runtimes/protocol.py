@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -166,45 +166,29 @@ def _elsewhere(place: Place, module: str, class_name: str, taken: str) -> Entry:
 BESIDE = "beside"
 """What the untouched model's logits are called among the tensors of a copy of it."""
 
-LITERT, ONNXRUNTIME = "ai-edge-litert>=2.3,<2.4", "onnxruntime==1.26.*"
+_LITERT = Entry(
+    module="melanoma_edge.runtimes.litert",
+    class_name="LiteRT",
+    formats=("tflite",),
+    imports=("ai_edge_litert",),
+    packages=("ai-edge-litert",),
+    requirement="ai-edge-litert>=2.3,<2.4",
+)
+_ONNXRUNTIME = Entry(
+    module="melanoma_edge.runtimes.ort",
+    class_name="OnnxRuntime",
+    formats=("onnx",),
+    imports=("onnxruntime",),
+    packages=("onnxruntime-gpu", "onnxruntime"),
+    requirement="onnxruntime==1.26.*",
+)
+_KERNELS = replace(_LITERT, peer="litert", by_default=False)
 
 RUNTIMES: dict[str, Entry] = {
-    "litert": Entry(
-        module="melanoma_edge.runtimes.litert",
-        class_name="LiteRT",
-        formats=("tflite",),
-        imports=("ai_edge_litert",),
-        packages=("ai-edge-litert",),
-        requirement=LITERT,
-    ),
-    "litert-builtin": Entry(
-        module="melanoma_edge.runtimes.litert",
-        class_name="LiteRTBuiltin",
-        formats=("tflite",),
-        imports=("ai_edge_litert",),
-        packages=("ai-edge-litert",),
-        requirement=LITERT,
-        peer="litert",
-        by_default=False,
-    ),
-    "litert-reference": Entry(
-        module="melanoma_edge.runtimes.litert",
-        class_name="LiteRTReference",
-        formats=("tflite",),
-        imports=("ai_edge_litert",),
-        packages=("ai-edge-litert",),
-        requirement=LITERT,
-        peer="litert",
-        by_default=False,
-    ),
-    "onnxruntime": Entry(
-        module="melanoma_edge.runtimes.ort",
-        class_name="OnnxRuntime",
-        formats=("onnx",),
-        imports=("onnxruntime",),
-        packages=("onnxruntime-gpu", "onnxruntime"),
-        requirement=ONNXRUNTIME,
-    ),
+    "litert": _LITERT,
+    "litert-builtin": replace(_KERNELS, class_name="LiteRTBuiltin"),
+    "litert-reference": replace(_KERNELS, class_name="LiteRTReference"),
+    "onnxruntime": _ONNXRUNTIME,
     "onnxruntime-cuda": Entry(
         module="melanoma_edge.runtimes.ort",
         class_name="OnnxRuntimeCuda",
@@ -230,14 +214,7 @@ RUNTIMES: dict[str, Entry] = {
         packages=("tensorflow",),
         requirement="melanoma-edge[train]",
     ),
-    "onnx-file": Entry(
-        module="melanoma_edge.runtimes.source",
-        class_name="OnnxFile",
-        formats=("onnx-file",),
-        imports=("onnxruntime",),
-        packages=("onnxruntime-gpu", "onnxruntime"),
-        requirement=ONNXRUNTIME,
-    ),
+    "onnx-file": replace(_ONNXRUNTIME, module="melanoma_edge.runtimes.source", class_name="OnnxFile", formats=("onnx-file",)),
     "litert-arm64": _elsewhere("arm64", "litert", "LiteRT", "tflite"),
     "onnxruntime-arm64": _elsewhere("arm64", "ort", "OnnxRuntime", "onnx"),
     "litert-browser": _elsewhere("browser", "browser_page", "LiteRTBrowser", "tflite"),

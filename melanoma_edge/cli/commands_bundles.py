@@ -1,0 +1,232 @@
+"""Commands about bundles: `export`, `verify`, `diff`, `bench`, `predict`, `report`.
+
+Each parses its options, calls one library function and prints what came back.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from melanoma_edge.cli.failing import fail_if, fail_if_suspect
+from melanoma_edge.cli.group import command, line, show
+from melanoma_edge.cli.model_options import model_options
+from melanoma_edge.cli.options import FOLDER, cache_option, force_option, json_option, junit_option, metadata_option, names, wrong
+
+
+@command
+@click.argument("run", type=FOLDER, required=False)
+@click.option("--tflite", is_flag=True, help="TFLite artifacts (no format named: all).")
+@click.option("--onnx", is_flag=True, help="ONNX artifacts.")
+@click.option("--precision", default="", metavar="LIST", help="Comma-separated: float32, float16, dynamic, int8 [default: these]; int8-ptq, quantized after training, to compare with.")
+@click.option("--layout", type=click.Choice(["nhwc", "nchw"], case_sensitive=False), default="nhwc", show_default=True, help="Order of the input's axes in ONNX files; TFLite takes NHWC.")
+@click.option(
+    "--head",
+    type=click.Choice(["logits", "probabilities"]),
+    default="logits",
+    show_default=True,
+    help="probabilities: a second file beside each TFLite artifact that ends in calibrated probabilities.",
+)
+@click.option("--coreml", is_flag=True, help="Core ML packages too, for Apple's systems (first: melanoma-edge setup coreml).")
+@click.option("--out", type=FOLDER, help="Bundle folder [default: bundles/RUN.bundle].")
+@click.option("--data", type=FOLDER, help="Where the run's pictures are now, if they moved; with --model, labelled pictures to fit decisions on and to score.")
+@click.option("--licence", help="Terms of the weights, for the manifest and the model card.")
+@model_options
+@force_option
+@json_option
+def export(run, tflite, onnx, precision, layout, head, coreml, out, data, licence, own, force, as_json, quiet, verbose):
+    """Export a run (the newest one without RUN), or a model file of your own, as a verified bundle.
+
+    \b
+    Example: melanoma-edge export runs/default-1 --tflite --out my.bundle
+    Example: melanoma-edge export runs/default-1 --precision float32,int8,int8-ptq
+    Example: melanoma-edge export --model net.onnx --classes labels.txt --input-range 0,1 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+    """
+    from melanoma_edge.model.run import newest_run
+    from melanoma_edge.proof.export import export as library
+
+    precisions = names(precision)
+    if own is not None and run is not None:
+        raise wrong(f"{run} and --model {own.model} are two things to export: name one of them")
+    run = run or (newest_run() if own is None else own.model.with_suffix(""))
+    out = out or Path("bundles") / f"{run.resolve().name}.bundle"
+    screen = show(quiet, verbose)
+    formats = [name for name, wanted in (("tflite", tflite), ("onnx", onnx)) if wanted]
+    if own is not None:
+        if layout != "nhwc":
+            raise wrong("--layout is for the ONNX files of a run: a model of your own keeps the order of axes that its file has; leave it out")
+        if head != "logits" or coreml:
+            raise wrong("--head and --coreml are for runs: a model of your own gives what its file gives; leave them out")
+        from melanoma_edge.proof.export_model import export_model
+
+        with screen.steps("exporting") as progress:
+            parity = export_model(
+                own.model, out, own.declared(), formats=formats, precisions=precisions, calibrate=own.calibrate, data=data, licence=licence, force=force,
+                command=line(), progress=progress,
+            )  # fmt: skip
+        screen.bundle(out, as_json)
+        screen.parity(parity, as_json)
+        return fail_if(parity)
+    with screen.steps("exporting") as progress:
+        parity = library(
+            run, out, formats=formats, precisions=precisions, layout=layout.upper(), head=head, coreml=coreml, data=data, licence=licence, force=force,
+            command=line(), progress=progress,
+        )  # fmt: skip
+    screen.bundle(out, as_json)
+    screen.parity(parity, as_json)
+    fail_if(parity)
+
+
+@command
+@click.argument("bundle", type=FOLDER)
+@click.option("--data", type=FOLDER, help="Labelled pictures, which the task gate needs: class folders or any other data set [default: drawn probes].")
+@metadata_option
+@click.option("--run", type=FOLDER, help="The run that the bundle came from [default: the one that it remembers].")
+@click.option("--model", type=FOLDER, metavar="FILE", help="The model file that the bundle was made from [default: the one that it remembers].")
+@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="What to run: a runtime, kernels, arm64, browser, or all; may be repeated [default: those of this machine].")
+@click.option("--require", multiple=True, metavar="RUNTIME", help="Fail (exit 3) when this runtime, or `task`, cannot be tried.")
+@click.option("--layers", is_flag=True, help="Instead of the gates: find the layer where two runtimes part, and fail (exit 1) when rounding does not explain its error.")
+@click.option("--thumbnails", is_flag=True, help="Keep small pictures of the flips of --data in evidence/, for the report: photographs of people, so mind who gets it.")
+@junit_option
+@cache_option
+@json_option
+def verify(bundle, data, metadata, run, model, runtimes, require, layers, thumbnails, junit, cache, as_json, quiet, verbose):
+    """Carry out every parity gate that this machine can, for every artifact and runtime.
+
+    With --layers, compare the tensors of every layer instead, end to end and each layer alone: int8 TFLite with
+    the fake-quantized network, int8 ONNX with int8 TFLite, float32 alike, and other kernels with LiteRT.
+
+    \b
+    Example: melanoma-edge verify my.bundle --data photographs
+    Example: melanoma-edge verify my.bundle --runtime all
+    Example: melanoma-edge verify my.bundle --layers
+    Example: melanoma-edge verify my.bundle --data photographs --require task --junit gates.xml
+    """
+    screen = show(quiet, verbose)
+    if layers:
+        if thumbnails or junit is not None:
+            raise wrong("--layers carries out no gates: leave out --thumbnails and --junit, or --layers")
+        from melanoma_edge.cli.show_layers import show_layers
+        from melanoma_edge.proof.layers import look
+
+        with screen.steps("looking into layers") as progress:
+            found = look(bundle, data=data, metadata=metadata, cache=cache, run=run, runtimes=runtimes, require=require, command=line(), progress=progress)
+        show_layers(screen, found, as_json)
+        return fail_if_suspect(found)
+    from melanoma_edge.proof import junit as reports
+    from melanoma_edge.proof.verify import verify as library
+
+    if junit is not None:
+        reports.check(junit)
+    with screen.steps("verifying") as progress:
+        parity = library(
+            bundle, data=data, metadata=metadata, cache=cache, run=run, model=model, runtimes=runtimes, require=require, thumbnails=thumbnails,
+            command=line(), progress=progress,
+        )  # fmt: skip
+    if junit is not None:
+        reports.write(junit, reports.of_parity(parity))
+    screen.parity(parity, as_json)
+    fail_if(parity)
+
+
+@command
+@click.argument("bundle_a", type=FOLDER)
+@click.argument("bundle_b", type=FOLDER)
+@click.option("--data", type=FOLDER, help="Labelled pictures: both answer for those that neither saw in training [default: the manifests' scores].")
+@metadata_option
+@click.option("--artifact", "artifacts", multiple=True, metavar="NAME", help="Only this artifact of A, or precision; may be repeated.")
+@click.option("--max-loss", type=click.FloatRange(0, 1), help="Largest loss of balanced accuracy, positive sensitivity and positive AUC [default: 0.01].")
+@click.option("--max-size-growth", type=click.FloatRange(0), help="Largest growth of a file, as a share [default: 0.10].")
+@click.option("--max-flips", type=click.FloatRange(0, 1), help="Largest share of pictures with another first class [default: 0.01 for the same weights, else any].")
+@click.option("--max-latency", type=click.FloatRange(0, min_open=True), help="Largest ratio of median times, where both were measured alike [default: 1.10].")
+@click.option("--require", multiple=True, metavar="CHECK", help="Exit 1 unless every check of this name (contract, artifacts, balanced_accuracy, ...) passed.")
+@junit_option
+@cache_option
+@json_option
+def diff(bundle_a, bundle_b, data, metadata, artifacts, max_loss, max_size_growth, max_flips, max_latency, require, junit, cache, as_json, quiet, verbose):
+    """Show what differs between two bundles; exit 1 when B is worse than the tolerances allow. Writes nothing.
+
+    A check fails when the whole 95 % interval of what was found lies beyond its tolerance, and is inconclusive when it reaches
+    beyond. With --data, intervals are paired by picture and drawn by lesion. Without, they are put together from the scores in the
+    manifests: wider, and only where both bundles were made from the same data. Latencies are compared only where `bench` measured
+    both alike. What cannot be compared is said, and fails only when --require names it.
+
+    \b
+    Example: melanoma-edge diff released.bundle candidate.bundle --data photographs --max-loss 0.02
+    Example: melanoma-edge diff old.bundle new.bundle --artifact int8 --max-flips 0 --require latency
+    """
+    from melanoma_edge.cli.show_diff import show_diff
+    from melanoma_edge.proof import junit as reports
+    from melanoma_edge.proof.diff import diff as library, refuse_worse, tolerances
+
+    if junit is not None:
+        reports.check(junit)
+    judged = tolerances(max_loss=max_loss, max_size_growth=max_size_growth, max_flips=max_flips, max_latency=max_latency)
+    screen = show(quiet, verbose)
+    with screen.steps("comparing") as progress:
+        found = library(
+            bundle_a, bundle_b, data=data, metadata=metadata, cache=cache, artifacts=artifacts, tolerances=judged, require=require, progress=progress
+        )
+    if junit is not None:
+        reports.write(junit, reports.of_difference(found))
+    show_diff(screen, found, as_json)
+    refuse_worse(found, require)
+
+
+@command
+@click.argument("bundle", type=FOLDER)
+@click.option("--quick", is_flag=True, help="A short look; the result is marked as not comparable.")
+@click.option("--threads", default=1, show_default=True, help="Threads of each runtime, pinned to as many cores.")
+@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Only this runtime; may be repeated.")
+@json_option
+def bench(bundle, quick, threads, runtimes, as_json, quiet, verbose):
+    """Measure the latency of every artifact on every runtime of this machine.
+
+    \b
+    Example: melanoma-edge bench my.bundle --threads 1
+    """
+    from melanoma_edge.proof.latency import bench as library
+
+    screen = show(quiet, verbose)
+    with screen.steps("measuring") as progress:
+        result = library(bundle, quick=quick, threads=threads, runtimes=runtimes or None, progress=progress)
+    screen.latency(result, as_json)
+
+
+@command
+@click.argument("bundle", type=FOLDER)
+@click.argument("images", type=FOLDER, nargs=-1, required=True)
+@click.option("--artifact", help="Artifact of the bundle [default: int8 TFLite].")
+@json_option
+def predict(bundle, images, artifact, as_json, quiet, verbose):
+    """Classify pictures: calibrated probabilities in order. Not a medical device.
+
+    \b
+    Example: melanoma-edge predict my.bundle lesion.jpg
+    """
+    from melanoma_edge.proof.predict import predict as library
+
+    result = library(bundle, images, artifact=artifact)
+    show(quiet, verbose).predictions(result, as_json)
+    if any("error" in row for row in result["results"]):
+        sys.exit(2)
+
+
+@command
+@click.argument("subject", metavar="RUN_OR_BUNDLE", type=FOLDER)
+@click.option("--out", type=FOLDER, help="HTML file [default: RUN/report.html or BUNDLE/evidence/report.html].")
+@force_option
+def report(subject, out, force, quiet, verbose):
+    """Write one self-contained HTML report with pictures.
+
+    \b
+    Example: melanoma-edge report my.bundle
+    """
+    from melanoma_edge.proof.report import report as library
+
+    screen = show(quiet, verbose)
+    with screen.steps("drawing the report") as progress:
+        path = library(subject, out=out, force=force, command=line(), progress=progress)
+    click.echo(str(path))

@@ -1,0 +1,98 @@
+"""Commands about networks: `train`, `evaluate`, `recipes`.
+
+Each parses its options, calls one library function and prints what came back.
+"""
+
+from __future__ import annotations
+
+import click
+
+from melanoma_edge.cli.group import command, line, show
+from melanoma_edge.cli.options import FOLDER, Asked, cache_option, json_option, licences_option, metadata_option, recipe_options, wrong
+
+
+@command
+@click.argument("data", type=FOLDER, required=False)
+@recipe_options("conflicts", "duplicates", "min_lesions", "seed")
+@click.option("--folds", type=int, metavar="K", help="Train K folds, each tested on another part: mean, spread and pooled figures.")
+@click.option("--out", type=FOLDER, help="Run directory [default: the next free runs/NAME-N].")
+@metadata_option
+@licences_option
+@cache_option
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run, or with all folds (the newest, or the one of --out).")
+@json_option
+def train(data, asked, folds, out, metadata, licences, cache, resume, as_json, quiet, verbose):
+    """Train on the pictures of DATA: class folders, an archive's download, an index table (drawn samples without DATA).
+
+    \b
+    Example: melanoma-edge train photographs --metadata photographs/metadata.csv --set epochs=60
+    Example: melanoma-edge train photographs --folds 5
+    """
+    from melanoma_edge.cli.show_training import training as shown
+    from melanoma_edge.model import folds as all_folds
+    from melanoma_edge.model import run as runs
+    from melanoma_edge.model import train as training
+
+    screen = show(quiet, verbose)
+    chosen = None
+    if resume:
+        if asked.overrides or folds is not None or licences:
+            raise wrong("--resume goes on with the recipe and the pictures that were begun: leave out --set, its short forms and --folds, and --licences")
+        out = out or training.newest_interrupted()
+    else:
+        _refuse_two_folds(asked, folds)
+        chosen = asked.load()
+        out = out or training.next_run(chosen)
+        data = data or training.default_samples(progress=screen.line)
+    common = {"metadata": metadata, "licences": licences, "cache": cache, "resume": resume, "command": line()}
+    with shown(screen) as report:
+        if folds is not None or (resume and (out / runs.FOLDS_FILE).is_file()):
+            result = all_folds.train_folds(data, chosen, out, folds, report=report, **common)
+        else:
+            result = training.train(data, chosen, out, report=report, **common)
+    (screen.folds if isinstance(result, all_folds.Folds) else screen.run)(result, as_json)
+
+
+def _refuse_two_folds(asked: Asked, folds: int | None) -> None:
+    """Refuse --folds beside a --set that names a fold or another number of folds."""
+    for override in asked.overrides if folds is not None else ():
+        if override.partition("=")[0].strip() in ("fold", "folds"):
+            raise wrong(f"--folds {folds} trains every one of {folds} folds: leave out --set {override}, or leave out --folds")
+
+
+@command
+@click.argument("subject", metavar="RUN_OR_BUNDLE", type=FOLDER)
+@click.option("--data", type=FOLDER, required=True, help="Labelled pictures: class folders or any other data set.")
+@click.option("--artifact", help="Artifact of the bundle [default: int8 TFLite], or float/qat of a run.")
+@metadata_option
+@click.option("--include-seen", is_flag=True, help="Score pictures that training used, too (not leak-free).")
+@cache_option
+@json_option
+def evaluate(subject, data, artifact, metadata, include_seen, cache, as_json, quiet, verbose):
+    """Score a run or an artifact on labelled pictures that it has not seen, with 95 % intervals.
+
+    \b
+    Example: melanoma-edge evaluate my.bundle --data photographs --artifact default-int8.tflite
+    """
+    from melanoma_edge.proof.evaluate import evaluate as library
+
+    screen = show(quiet, verbose)
+    with screen.bar("reading pictures") as progress:
+        result = library(subject, data, artifact=artifact, metadata=metadata, include_seen=include_seen, cache=cache, progress=progress)
+    screen.evaluation(result, as_json)
+
+
+@command
+@click.argument("name", required=False)
+def recipes(name, quiet, verbose):
+    """List the shipped recipes, or print one as TOML.
+
+    \b
+    Example: melanoma-edge recipes default > mine.toml
+    """
+    from melanoma_edge import recipes as library
+
+    if name:
+        click.echo(library.text(name), nl=False)
+    else:
+        show(quiet, verbose).recipes([library.load(found) for found in library.names()])

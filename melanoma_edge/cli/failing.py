@@ -1,0 +1,21 @@
+"""The exit code of a proof: what did not hold becomes one error that names it."""
+
+from __future__ import annotations
+
+
+def fail_if(parity) -> None:
+    """Exit with 1 when a gate failed."""
+    if parity.failed:
+        from melanoma_edge.errors import ProofFailed
+
+        names = ", ".join(f"{gate.name} ({gate.artifact} on {gate.runtime})" for gate in parity.failed)
+        raise ProofFailed(f"{len(parity.failed)} gate{'s' if len(parity.failed) > 1 else ''} failed: {names}")
+
+
+def fail_if_suspect(found) -> None:
+    """Exit with 1 when a layer's own error is more than rounding."""
+    if found.suspects:
+        from melanoma_edge.errors import ProofFailed
+
+        names = ", ".join(f"{row.layer} ({pair.artifact} on {pair.runtime} against {pair.reference})" for pair, row in found.suspects)
+        raise ProofFailed(f"{len(found.suspects)} suspect layer{'s' if len(found.suspects) > 1 else ''}: {names}")

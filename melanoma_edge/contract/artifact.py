@@ -1,0 +1,253 @@
+"""One model file: which there are, what goes in and comes out, its decision, its scores, and what it is compared with."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from melanoma_edge.contract.base import Model, Positive, Sha256
+
+INPUT_NAME = "image"
+OUTPUT_NAME = "logits"
+
+Precision = Literal["float32", "float16", "dynamic", "int8", "int8-ptq"]
+"""`int8` comes from quantization-aware training; `int8-ptq` from the float network, quantized after training."""
+Format = Literal["tflite", "onnx"]
+Layout = Literal["NHWC", "NCHW"]
+
+PRECISIONS: dict[Format, tuple[Precision, ...]] = {
+    "tflite": ("float32", "float16", "dynamic", "int8", "int8-ptq"),
+    "onnx": ("float32", "int8", "int8-ptq"),
+}
+"""The artifacts that exist: the one table that drives options, file names and gates."""
+ON_REQUEST: frozenset[Precision] = frozenset({"int8-ptq"})
+"""Made only when asked for by name: they are there to be compared with."""
+INTEGER: frozenset[Precision] = frozenset({"int8", "int8-ptq"})
+"""Computed in integers, whatever the ranges come from."""
+LAYOUTS: dict[Format, tuple[Layout, ...]] = {"tflite": ("NHWC",), "onnx": ("NHWC", "NCHW")}
+"""The orders of axes that a format's input can have; the first unless another is asked for."""
+
+EXACT_INTEGERS = {"session.x64quantprecision": "1"}
+"""What an ONNX Runtime session needs for int8 models on x86 processors without VNNI, in an application too:
+their default kernels overflow (onnxruntime_session_options_config_keys.h)."""
+
+
+class InputContract(Model):
+    """What goes into every artifact, and how a photograph becomes that."""
+
+    width: int
+    height: int
+    channels: Literal["RGB", "BGR"] = "RGB"
+    layout: Literal["NHWC"] = "NHWC"
+    """Order of a picture's bytes as this contract makes them; an artifact says for itself in which order it takes them."""
+    batch: Literal[1] = 1
+    value_range: tuple[int | float, int | float] = (0, 255)
+    """The numbers that stand for the bytes 0 and 255. Our own models take raw bytes; float artifacts the same numbers as float32."""
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """What is subtracted from each channel, in the units of `value_range` and the order of `channels`."""
+    std: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
+    """What each channel is divided by after that."""
+    resize: Literal["exif, centre-square, triangle-antialiased-22bit"] = "exif, centre-square, triangle-antialiased-22bit"
+    """The algorithm of docs/input-contract.md; golden pictures carry the hash of its result."""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "InputContract":
+        if self.value_range[0] == self.value_range[1]:
+            raise ValueError(f"value_range goes from {self.value_range[0]:g} to {self.value_range[1]:g}: expected two different numbers")
+        return self
+
+    @property
+    def raw(self) -> bool:
+        """Whether models take the bytes as they are."""
+        return (self.channels, self.value_range, self.mean, self.std) == ("RGB", (0, 255), (0.0,) * 3, (1.0,) * 3)
+
+
+class Quantization(Model):
+    scale: float
+    zero_point: int
+
+
+class Tensor(Model):
+    name: str
+    dtype: Literal["uint8", "int8", "float32"]
+    shape: tuple[int, ...]
+    quantization: Quantization | None = None
+
+
+class Threshold(Model):
+    """A decision rule for the positive class: positive when its probability is at least `probability`."""
+
+    target_specificity: float
+    probability: float
+    validation_sensitivity: float | None
+    validation_specificity: float | None
+
+
+class Abstention(Model):
+    """Below `probability` of the top class the model says that it does not know."""
+
+    method: Literal["confidence"] = "confidence"
+    coverage: float
+    probability: float
+
+
+class Decision(Model):
+    """From logits to a decision, fitted on this artifact's own logits of the validation part."""
+
+    temperature: Positive
+    thresholds: tuple[Threshold, ...]
+    operating_specificity: float
+    """Which of `thresholds` is the one in force."""
+    abstention: Abstention
+
+    def operating(self) -> Threshold | None:
+        """Return the threshold in force, or None where there is no positive class."""
+        return next((t for t in self.thresholds if t.target_specificity == self.operating_specificity), None)
+
+
+class Interval(Model):
+    """A figure with its 95 % bootstrap interval; null where it is undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Scores(Model):
+    """The figures of one model on one set of pictures (see :mod:`melanoma_edge.metrics`)."""
+
+    pictures: int
+    lesions: int
+    per_class: dict[str, int]
+    """Pictures of each class."""
+    positive_class: str | None
+    accuracy: Interval
+    balanced_accuracy: Interval
+    macro_f1: Interval
+    recall: dict[str, Interval]
+    macro_auc: Interval
+    positive_auc: Interval
+    positive_sensitivity_at_80_specificity: Interval
+    positive_sensitivity_at_90_specificity: Interval
+    ece: Interval
+    positive_sensitivity_of_decision: Interval | None = None
+    """Share of the positive class above the threshold in force; null where there is none."""
+    positive_specificity_of_decision: Interval | None = None
+    """Share of the other classes below that threshold."""
+    coverage_of_decision: Interval | None = None
+    """Share of pictures on which the model does not abstain."""
+    accuracy_of_answers: Interval | None = None
+    """Accuracy on the pictures on which it does not abstain."""
+    bootstrap: dict[str, int | str]
+    """Replicates, seed and the unit that was resampled."""
+
+
+class Calibration(Model):
+    """The pictures on which post-training quantization measured the ranges of activations."""
+
+    pictures: int
+    per_class: dict[str, int]
+    """Empty where their classes are not known."""
+    sha256: Sha256
+    """Over the sorted hashes of their files."""
+
+
+class ProbabilitiesFile(Model):
+    """An artifact's second file: the same network, with its decision's temperature and the class priors in the graph."""
+
+    name: str
+    """The artifact's name with `-probabilities` before the extension, which is also its path in the bundle."""
+    path: str
+    sha256: Sha256
+    bytes: int
+    output: Tensor
+    """`probabilities`; the input is the artifact's own."""
+    operators: dict[str, int]
+    """Census: how often each operator stands in the graph."""
+
+
+class Artifact(Model):
+    """One model file of a bundle; its head is logits."""
+
+    name: str
+    """`<recipe>-<precision>.<format>`, which is also its path in the bundle."""
+    path: str
+    format: Format
+    precision: Precision
+    sha256: Sha256
+    bytes: int
+    input: Tensor
+    output: Tensor
+    layout: Layout = "NHWC"
+    """Order of the input's axes: [1, height, width, 3] or [1, 3, height, width]."""
+    quantum: float | None
+    """Scale of the quantized logits (int8 only): the unit in which int8 parity is measured. Null in an int8 file of
+    somebody else's that ends in float."""
+    calibration: Calibration | None = None
+    """What post-training quantization was calibrated on; null for the others."""
+    operators: dict[str, int]
+    """Census: how often each operator stands in the graph."""
+    weight_bytes: dict[str, int]
+    """Census: bytes of constant tensors by data type."""
+    decision: Decision
+    scores: Scores | None
+    """On the run's test part; for a model of somebody else's, on the half of the labelled pictures that decisions were not fitted on."""
+    probabilities: ProbabilitiesFile | None = None
+    """For consumers that show scores as they come, where it was asked for."""
+
+    @property
+    def integer(self) -> bool:
+        """Whether it computes in integers."""
+        return self.precision in INTEGER
+
+    @property
+    def network(self) -> Literal["float", "qat"]:
+        """Which of the run's networks it was made from."""
+        return network_of(self.precision)
+
+
+class Comparison(Model):
+    """What one artifact loses against another on the run's test part: a paired bootstrap over its lesions."""
+
+    reference: str
+    """Name of an artifact."""
+    candidate: str
+    """Name of another one."""
+    pictures: int
+    lesions: int
+    losses: dict[str, Interval]
+    """See :func:`melanoma_edge.metrics.paired_losses`: reference minus candidate, so above zero is a loss."""
+    flips: int
+    """Pictures on which they name different classes first."""
+
+
+class CoreML(Model):
+    """A Core ML package: the float network as an ML program that classifies images, in a folder of the bundle."""
+
+    name: str
+    """`<recipe>-<precision>.mlpackage`, which is also its path in the bundle."""
+    path: str
+    precision: Literal["float16", "int8-weights"]
+    """How weights are stored; it computes in float16 either way. Small layers stay float16 in both."""
+    artifact: str
+    """The artifact whose weights and temperature it has; it gives logits and the calibrated probabilities of each class."""
+    bytes: int
+    specification: int
+    """Version of the Core ML specification: 7 is iOS 16 and macOS 13."""
+    operators: dict[str, int]
+    """Census: how often each operator stands in the program, read back from the package."""
+    layers: dict[str, int]
+    """Census: layers by the type that their weights are stored in."""
+    weight_error: Annotated[float, Field(ge=0.0, le=1.0)]
+    """Largest difference of a weight to the artifact's, as a share of what rounding to its type explains."""
+
+
+def network_of(precision: Precision) -> Literal["float", "qat"]:
+    """Return which of a run's networks an artifact of this precision is made from."""
+    return "qat" if precision == "int8" else "float"
+
+
+def input_shape(layout: Layout, height: int, width: int) -> tuple[int, int, int, int]:
+    """Return the shape of a model's input for one picture."""
+    return (1, height, width, 3) if layout == "NHWC" else (1, 3, height, width)

@@ -1,0 +1,168 @@
+"""The recipe: everything that decides a run, with its augmentation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from melanoma_edge.contract.base import Model, Positive, Share
+
+
+class Operation(Model):
+    """One augmentation: applied with `probability`, its strength drawn uniformly from [low, high]."""
+
+    probability: Share
+    low: float = 0.0
+    high: float = 0.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Operation":
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) is above high ({self.high}): swap them")
+        return self
+
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "crop": (0.05, 1.0),
+    "shear": (-80.0, 80.0),
+    "skew": (-0.5, 0.5),
+    "elastic": (0.0, 0.5),
+    "illuminant": (0.0, 1.0),
+    "blur": (0.0, 0.1),
+    "jpeg": (1.0, 100.0),
+    "erase": (0.0, 1.0),
+}
+"""Strengths beyond these mean nothing, or (skew, shear) send the picture to infinity."""
+
+
+class Augment(Model):
+    """The augmentation pipeline, Augmentor style: every operation has a probability of its own.
+
+    Geometric strengths: `rotate` degrees; `zoom` factor (1 = none); `crop` the share of the side that is
+    kept, from a random place, and enlarged to the whole frame; `shift` share of the side; `shear` degrees;
+    `skew` share of the side that a corner moves (perspective); `elastic` share of the side that a node of a
+    smooth random field moves at most (0.1 looks like 8 pixels of 180 in Augmentor). Colour strengths: `brightness`, `contrast`, `saturation` factors
+    (1 = none); `hue` degrees; `illuminant` the relative gain of a random channel tint. Then `blur` the
+    standard deviation of a Gaussian as a share of the side (0.005 is 0.9 pixels of 180), `jpeg` the quality
+    (1 to 100) at which the picture is compressed once more, and `erase` the side of the erased square as a share.
+    """
+
+    flip_left_right: Operation = Operation(probability=0.0)
+    flip_top_bottom: Operation = Operation(probability=0.0)
+    quarter_turn: Operation = Operation(probability=0.0)
+    rotate: Operation = Operation(probability=0.0)
+    zoom: Operation = Operation(probability=0.0, low=1.0, high=1.0)
+    crop: Operation = Operation(probability=0.0, low=1.0, high=1.0)
+    shift: Operation = Operation(probability=0.0)
+    shear: Operation = Operation(probability=0.0)
+    skew: Operation = Operation(probability=0.0)
+    elastic: Operation = Operation(probability=0.0)
+    brightness: Operation = Operation(probability=0.0, low=1.0, high=1.0)
+    contrast: Operation = Operation(probability=0.0, low=1.0, high=1.0)
+    saturation: Operation = Operation(probability=0.0, low=1.0, high=1.0)
+    hue: Operation = Operation(probability=0.0)
+    illuminant: Operation = Operation(probability=0.0)
+    blur: Operation = Operation(probability=0.0)
+    jpeg: Operation = Operation(probability=0.0, low=100.0, high=100.0)
+    erase: Operation = Operation(probability=0.0)
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "Augment":
+        for name in ("zoom", "brightness", "contrast", "saturation"):
+            if getattr(self, name).low <= 0 and getattr(self, name).probability > 0:
+                raise ValueError(f"{name}.low must be above 0 (1 means unchanged)")
+        for name, (lowest, highest) in LIMITS.items():
+            found = getattr(self, name)
+            if found.probability > 0 and not lowest <= found.low <= found.high <= highest:
+                raise ValueError(f"{name} goes from {found.low:g} to {found.high:g}: expected low and high within {lowest:g} to {highest:g}")
+        return self
+
+
+SAMPLES_PER_CLASS = 300
+
+
+class Recipe(Model):
+    """Everything that decides a run: data policy, network, training, quantization, decisions."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
+    """Name of the recipe; artifacts carry it in their file names."""
+    description: str = ""
+    """One paragraph for people: what it is for, how long it takes, what it reached."""
+
+    network: Literal["edge", "classic"] = "edge"
+    """`edge`: depthwise-separable blocks; `classic`: the three-block CNN of the usual notebooks."""
+    image_size: Annotated[int, Field(ge=32, le=1024)] = 180
+    """Side of the square network input in pixels."""
+    decode: Literal["full", "reduced"] = "full"
+    """How training decodes JPEGs: whole, as phones do; or large ones at a part of their size (never below twice
+    `image_size`), quicker by a multiple and not quite the same pixels."""
+    width: Annotated[float, Field(gt=0.0, le=4.0)] = 1.0
+    """Factor on the channel counts of `edge`."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Dropout before the last layer."""
+
+    positive_class: str = "melanoma"
+    """The class whose sensitivity counts most; empty for none."""
+    conflicts: Literal["reference", "drop", "keep"] = "reference"
+    """What decides where labels of a picture and its copies contradict: the reference diagnosis (the rest
+    dropped), nothing (all dropped), or nothing (all kept)."""
+    duplicates: Literal["one", "keep"] = "one"
+    """Whether one or all of several copies of a picture in a class are used."""
+    min_lesions: Annotated[int, Field(ge=2)] = 20
+    """A class with fewer lesions is left out and named."""
+    max_bad_share: Share = 0.05
+    """Training stops when a larger share of the files cannot be read as pictures."""
+    folds: Annotated[int, Field(ge=2, le=20)] = 5
+    """The data are cut into this many lesion-grouped folds; one is the test part."""
+    fold: Annotated[int, Field(ge=0, le=19)] = 0
+    """Which fold is the test part; another one of the rest is the validation part."""
+
+    rebalance: Literal["augmentor", "balanced", "class_weight", "none"] = "augmentor"
+    """How classes of different size are made to count alike. `augmentor`: `samples_per_class` augmented samples of
+    each class an epoch. `balanced`: each sample's class is drawn evenly, then a picture of it; an epoch is as long as
+    the training part. `class_weight`: every picture once, its loss weighted by n / (classes * pictures of its
+    class). `none`: every picture once, and large classes count more."""
+    samples_per_class: Annotated[int, Field(ge=1)] | None = None
+    """Augmented samples of each class an epoch, for `augmentor` (300 where nothing is said) and nothing else."""
+    augment: Augment = Augment()
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 60
+    batch_size: Annotated[int, Field(ge=1, le=8192)] = 32
+    learning_rate: Positive = 0.003
+    """Peak of the one-cycle schedule (linear warm-up, cosine decay to zero)."""
+    warmup_share: Annotated[float, Field(ge=0.0, le=0.5)] = 0.04
+    """Share of the steps over which the learning rate rises to its peak."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.02
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    qat_epochs: Annotated[int, Field(ge=0, le=10_000)] = 6
+    """Epochs of quantization-aware training after float training; 0 for none (then no int8)."""
+    qat_learning_rate: Positive = 0.0001
+
+    deployment_prior: Literal["balanced", "data"] = "balanced"
+    """Class priors that probabilities are corrected to: uniform, or the frequencies in the data."""
+    coverage: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    """Share of validation pictures that get an answer; below that confidence the model abstains."""
+    operating_specificity: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.8
+    """Specificity on validation at which the positive class's decision threshold is set."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
+
+    @model_validator(mode="before")
+    @classmethod
+    def _samples(cls, values: Any) -> Any:
+        """Put the default of `samples_per_class` where it has a meaning, so that a resolved recipe names it."""
+        if isinstance(values, dict) and values.get("samples_per_class") is None and values.get("rebalance", "augmentor") == "augmentor":
+            return {**values, "samples_per_class": SAMPLES_PER_CLASS}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if self.rebalance != "augmentor" and self.samples_per_class is not None:
+            raise ValueError(
+                f"samples_per_class is {self.samples_per_class} but rebalance is {self.rebalance!r}, which has an epoch length of its own: "
+                'remove samples_per_class, or write rebalance = "augmentor"'
+            )
+        if self.fold >= self.folds:
+            raise ValueError(f"fold is {self.fold} but folds is {self.folds}: expected fold in 0..{self.folds - 1}")
+        return self

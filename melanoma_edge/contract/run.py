@@ -1,0 +1,60 @@
+"""The facts of a run directory."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from melanoma_edge.contract.base import ClassName, Model, Sha256
+
+RUN_SCHEMA_VERSION = 1
+
+
+class EpochRow(Model):
+    """One line of a run's history."""
+
+    phase: Literal["float", "qat"]
+    epoch: int
+    loss: float
+    accuracy: float
+    """On the augmented training batches."""
+    validation_loss: float
+    validation_accuracy: float
+    validation_balanced_accuracy: float
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+    """Training pictures a second, feed and step together, validation apart."""
+
+
+class RunFacts(Model):
+    """run.json: what a run is, was made from and has come to."""
+
+    schema_version: Literal[1] = 1
+    state: Literal["training", "complete"]
+    command: str
+    data: str
+    """The data set as it was named, absolute: a folder or an index table."""
+    root: str
+    """The folder that paths of pictures are relative to, absolute."""
+    source: str
+    """Kind of data set: `class folders`, `ISIC Archive` ..."""
+    metadata: str | None
+    """The metadata CSV where one was named, absolute."""
+    tables: tuple[str, ...]
+    """The CSV files that classes, ids and diagnoses came from, absolute."""
+    licences: tuple[str, ...]
+    """The only licences that were asked for; empty for any."""
+    data_sha256: Sha256
+    classes: tuple[ClassName, ...]
+    training_priors: dict[str, float]
+    data_priors: dict[str, float]
+    """Class frequencies among all pictures used."""
+    parameters: int
+    multiply_accumulates: int
+    weights: dict[str, Sha256]
+    """SHA-256 of each weight file that is finished: `float`, `qat`."""
+    seconds: dict[str, float]
+    """Wall time of each phase so far."""
+    peak_memory_bytes: int
+    conditions: dict[str, Any]
+    """Versions, CPU and so on of the machine (see :mod:`melanoma_edge.host`)."""

@@ -242,3 +242,12 @@ def exported(cli: Cli, run: Path, tmp_path_factory: pytest.TempPathFactory) -> t
 @pytest.fixture(scope="session")
 def bundle(exported: tuple[Path, Done]) -> Path:
     return exported[0]
+
+
+@pytest.fixture
+def copy(bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the bundle that knows nothing of its run."""
+    folder = tmp_path / "copy.bundle"
+    shutil.copytree(bundle, folder)
+    (folder / "evidence" / "origin.json").unlink()
+    return folder

@@ -41,15 +41,6 @@ def reseal(bundle: Path) -> None:
     (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
-@pytest.fixture
-def copy(bundle: Path, tmp_path: Path) -> Path:
-    """A copy of the bundle that knows nothing of its run."""
-    folder = tmp_path / "copy.bundle"
-    shutil.copytree(bundle, folder)
-    (folder / "evidence" / "origin.json").unlink()
-    return folder
-
-
 # What holds.
 
 

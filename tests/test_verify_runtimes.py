@@ -10,7 +10,7 @@ import pytest
 from conftest import Cli, read_json, validate
 from onnx import numpy_helper
 from test_export_cli import ONNX, TFLITE
-from test_verify_cli import copy, gates_of, reseal  # noqa: F401
+from test_verify_cli import gates_of, reseal
 
 from melanoma_edge.contract import PRECISIONS
 from melanoma_edge.runtimes.process import run_logits
@@ -23,7 +23,7 @@ def rows(bundle: Path) -> list[dict]:
     return read_json(bundle / "evidence" / "parity.json")["gates"]
 
 
-def test_every_kernel_family_is_compared_with_xnnpack_in_quanta(cli: Cli, copy: Path, drawn: Path) -> None:  # noqa: F811
+def test_every_kernel_family_is_compared_with_xnnpack_in_quanta(cli: Cli, copy: Path, drawn: Path) -> None:
     cli("verify", copy, "--runtime", "kernels", "--data", drawn, "-q")
     validate(read_json(copy / "evidence" / "parity.json"), "parity")
     kernels = {(gate["artifact"], gate["runtime"]): gate for gate in rows(copy) if gate["name"] == "kernels"}
@@ -43,7 +43,7 @@ def test_the_families_are_three_different_programs(bundle: Path) -> None:
     assert any((logits["litert"] != logits[family]).any() for family in FAMILIES)
 
 
-def test_one_runtime_is_run_alone(cli: Cli, copy: Path) -> None:  # noqa: F811
+def test_one_runtime_is_run_alone(cli: Cli, copy: Path) -> None:
     done = cli("verify", copy, "--runtime", "onnxruntime", "--json", "-q")
     used = {gate["runtime"] for gate in done.json["gates"] if gate["outcome"] != "not run"}
     assert used == {"onnxruntime", "pillow"}
@@ -51,7 +51,7 @@ def test_one_runtime_is_run_alone(cli: Cli, copy: Path) -> None:  # noqa: F811
     assert groups == {group: f"not asked for: verify --runtime {group}" for group in ("arm64", "browser", "kernels")}
 
 
-def test_what_is_not_there_is_said_with_the_command_that_installs_it(cli: Cli, copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # noqa: F811
+def test_what_is_not_there_is_said_with_the_command_that_installs_it(cli: Cli, copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MELANOMA_EDGE_RUNTIMES", str(tmp_path / "nothing"))
     done = cli("verify", copy, "--runtime", "all", "-q")
     found = rows(copy)
@@ -66,7 +66,7 @@ def test_what_is_not_there_is_said_with_the_command_that_installs_it(cli: Cli, c
     assert "litert-arm64 was required but is not here" in line and "melanoma-edge setup arm64" in line
 
 
-def test_an_unknown_runtime_is_refused_with_all_there_are(cli: Cli, copy: Path) -> None:  # noqa: F811
+def test_an_unknown_runtime_is_refused_with_all_there_are(cli: Cli, copy: Path) -> None:
     line = cli.refused("verify", copy, "--runtime", "litert2", "-q")
     assert all(name in line for name in ("litert2", "litert-builtin", "onnxruntime-browser", "kernels", "all"))
     assert "there is nothing called 'phone' to set up: expected one of arm64, browser" in cli.refused("setup", "phone", "-q")
@@ -83,7 +83,7 @@ def test_every_precision_has_a_requirement_in_every_group() -> None:
 # The graph that ONNX Runtime makes.
 
 
-def test_the_int8_graph_runs_in_integers(cli: Cli, copy: Path) -> None:  # noqa: F811
+def test_the_int8_graph_runs_in_integers(cli: Cli, copy: Path) -> None:
     cli("verify", copy, "--runtime", "onnxruntime", "-q")
     gate = gates_of(copy)["census", ONNX[1]]
     graph = onnx.load(copy / ONNX[1]).graph
@@ -93,7 +93,7 @@ def test_the_int8_graph_runs_in_integers(cli: Cli, copy: Path) -> None:  # noqa:
     assert gate["figures"]["in_integers"] == convolutions + 1 and gate["figures"]["in_float"] == 0 and gate["figures"]["transposes"] <= 1
 
 
-def test_a_convolution_that_fell_back_to_float_is_found(cli: Cli, copy: Path) -> None:  # noqa: F811
+def test_a_convolution_that_fell_back_to_float_is_found(cli: Cli, copy: Path) -> None:
     """A clip that the quantized range does not imply stands between a convolution and its rounding: no integer kernel does that."""
     file = copy / ONNX[1]
     model = onnx.load(file)

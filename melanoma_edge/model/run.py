@@ -35,7 +35,7 @@ from typing import Literal
 import numpy as np
 from pydantic import ValidationError
 
-from melanoma_edge import recipes
+from melanoma_edge import calibration, recipes
 from melanoma_edge.contract import RUN_SCHEMA_VERSION, Decision, EpochRow, Recipe, RunFacts, Scores
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import TEMPORARY_PREFIX, explained, read_json, sha256_file, write_bytes, write_text
@@ -120,6 +120,12 @@ class Run:
         if self.recipe.deployment_prior == "balanced":
             return training, np.full(len(training), 1 / len(training))
         return training, np.array([self.facts.data_priors[name] for name in self.facts.classes])
+
+    def fit_decision(self, logits: np.ndarray, labels: np.ndarray) -> Decision:
+        """Return the decision of the recipe's kind for `logits` (float32 [n, classes]) of pictures of the classes `labels` (int [n])."""
+        recipe, (training, deployment) = self.recipe, self.priors()
+        rates = {"coverage": recipe.coverage, "operating_specificity": recipe.operating_specificity}
+        return calibration.fit_decision(logits, labels, self.facts.classes, recipe.positive_class or None, training, deployment, **rates)
 
 
 def open_run(path: Path, *, complete: bool = True) -> Run:

@@ -231,16 +231,7 @@ def _evaluate(run: runs.Run, logits: dict[str, np.ndarray], by_part, groups) -> 
     positive = run.recipe.positive_class or None
     result = {}
     for which in run.facts.weights:
-        decision = calibration.fit_decision(
-            logits[f"{which}/{VALIDATION}"],
-            by_part[VALIDATION].labels,
-            run.facts.classes,
-            positive,
-            training,
-            deployment,
-            coverage=run.recipe.coverage,
-            operating_specificity=run.recipe.operating_specificity,
-        )
+        decision = run.fit_decision(logits[f"{which}/{VALIDATION}"], by_part[VALIDATION].labels)
         probabilities = calibration.probabilities(logits[f"{which}/{TEST}"], decision.temperature, training, deployment)
         scores = metrics.scores(probabilities, by_part[TEST].labels, run.facts.classes, positive, decision=decision, groups=groups[TEST])
         result[which] = {"decision": decision.model_dump(), "scores": scores.model_dump()}

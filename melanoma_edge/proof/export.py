@@ -35,7 +35,7 @@ from melanoma_edge.contract import (
 )
 from melanoma_edge.convert import census
 from melanoma_edge.convert import coreml as packages
-from melanoma_edge.convert.bundle import EVIDENCE, GOLDEN, MANIFEST, SEEN, Golden
+from melanoma_edge.convert.bundle import GOLDEN, MANIFEST, SEEN, Golden
 from melanoma_edge.convert.card import model_card
 from melanoma_edge.convert.facts import LABELS_FILE, Facts, Head
 from melanoma_edge.convert.golden import write_golden
@@ -45,9 +45,10 @@ from melanoma_edge.errors import BadInput
 from melanoma_edge.files import new_folder, read_json, refuse_existing, sha256_file, to_json
 from melanoma_edge.model import run as runs
 from melanoma_edge.proof.comparison import compare
+from melanoma_edge.proof.origin import remember
 from melanoma_edge.proof.parity_model import Parity
 from melanoma_edge.proof.subject import RUNTIME_OF, seen_of
-from melanoma_edge.proof.verify import ORIGIN_FILE, Pictures, verify
+from melanoma_edge.proof.verify import Pictures, verify
 from melanoma_edge.runtimes import process
 
 LICENCE = "Not stated. Weights may be bound by the terms of the pictures that they were trained on."
@@ -119,9 +120,7 @@ def export(
         (folder / SEEN).write_text("\n".join(sorted(seen_of(opened))) + "\n", encoding="utf-8")
         (folder / LABELS_FILE).write_text("\n".join(opened.facts.classes) + "\n", encoding="utf-8")
         _seal(opened, folder, Path(out), artifacts, made, licence, tested, pictures)
-    origin = Path(out) / EVIDENCE
-    origin.mkdir(exist_ok=True)
-    (origin / ORIGIN_FILE).write_text(to_json({"run": str(opened.path.resolve())}), encoding="utf-8")
+    remember(Path(out), "run", opened.path)
     return verify(out, pictures=pictures, run=opened.path, command=command, progress=progress)
 
 
@@ -227,16 +226,7 @@ def _artifact(run: runs.Run, file: Path, fmt: Format, precision: Precision, cont
     training, deployment = run.priors()
     positive = run.recipe.positive_class or None
     test = pictures.unseen
-    decision = calibration.fit_decision(
-        found[~test],
-        pictures.labels[~test],
-        run.facts.classes,
-        positive,
-        training,
-        deployment,
-        coverage=run.recipe.coverage,
-        operating_specificity=run.recipe.operating_specificity,
-    )
+    decision = run.fit_decision(found[~test], pictures.labels[~test])
     probabilities = calibration.probabilities(found[test], decision.temperature, training, deployment)
     return Artifact(
         name=file.name,

@@ -18,7 +18,7 @@ import numpy as np
 
 from melanoma_edge import NOTICE, calibration, host, metrics
 from melanoma_edge.contract import PRECISIONS, Artifact, Decision, Format, InputContract, Manifest, Precision, Priors, Recipe, Scores, Source, Tensor
-from melanoma_edge.convert.bundle import EVIDENCE, GOLDEN, MANIFEST, SEEN, Golden
+from melanoma_edge.convert.bundle import GOLDEN, MANIFEST, SEEN, Golden
 from melanoma_edge.convert.card import model_card
 from melanoma_edge.convert.golden import write_golden
 from melanoma_edge.data import input_table
@@ -28,10 +28,11 @@ from melanoma_edge.model import keras_file
 from melanoma_edge.proof.declared import Declared
 from melanoma_edge.proof.export import VERSIONED
 from melanoma_edge.proof.gate_plan import Pictures
+from melanoma_edge.proof.origin import remember
 from melanoma_edge.proof.own_pictures import Drawn, Halves, draw_calibration, load_halves
 from melanoma_edge.proof.parity_model import Parity
+from melanoma_edge.proof.source import SOURCE
 from melanoma_edge.proof.subject import RUNTIME_OF
-from melanoma_edge.proof.source import ORIGIN_FILE, SOURCE
 from melanoma_edge.proof.verify import verify
 from melanoma_edge.runtimes import process
 
@@ -128,8 +129,7 @@ def export_model(
         (folder / SEEN).write_text("".join(f"{key}\n" for key in known), encoding="utf-8")
         (folder / "labels.txt").write_text("\n".join(declared.classes) + "\n", encoding="utf-8")
         _seal(opened, folder, out, artifacts, contract, kind, declared, halves, licence)
-    (out / EVIDENCE).mkdir(exist_ok=True)
-    (out / EVIDENCE / ORIGIN_FILE).write_text(to_json({"model": str(model.resolve())}), encoding="utf-8")
+    remember(out, "model", model)
     shown = None if halves is None else _labelled(halves, Path(data))
     return verify(out, pictures=shown, model=model, command=command, progress=progress)
 

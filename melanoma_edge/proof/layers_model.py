@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from melanoma_edge import NOTICE
-from melanoma_edge.contract import Model, Sha256
+from melanoma_edge.contract import Model
+from melanoma_edge.proof.evidence_model import Evidence
 
 
 class Difference(Model):
@@ -72,21 +72,11 @@ class LayerPair(Model):
         return tuple(row for row in self.rows if row.suspect)
 
 
-class Layers(Model):
+class Layers(Evidence):
     """The whole of evidence/layers.json."""
 
     schema_version: Literal[1] = 1
-    notice: str = NOTICE
-    bundle: str
-    manifest_sha256: Sha256
-    command: str
-    date: str
-    data: str
-    """What the pictures were."""
-    pictures: int
     pairs: tuple[LayerPair, ...]
-    seconds: float
-    conditions: dict
 
     @property
     def suspects(self) -> tuple[tuple[LayerPair, LayerRow], ...]:

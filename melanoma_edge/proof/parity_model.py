@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from melanoma_edge import NOTICE
 from melanoma_edge.contract import Interval, Model, Sha256
+from melanoma_edge.proof.evidence_model import Evidence
 
 PARITY_SCHEMA_VERSION = 1
 
@@ -47,18 +47,10 @@ class Gate(Model):
     flip_count: int = 0
 
 
-class Parity(Model):
+class Parity(Evidence):
     """The whole of evidence/parity.json."""
 
     schema_version: Literal[1] = 1
-    notice: str = NOTICE
-    bundle: str
-    manifest_sha256: Sha256
-    command: str
-    date: str
-    data: str
-    """What the pictures were."""
-    pictures: int
     labelled: dict[str, int] = {}
     """Account of the labelled pictures behind the task gate; empty where there were none."""
     runtimes: dict[str, str] = {}
@@ -66,8 +58,6 @@ class Parity(Model):
     gates: tuple[Gate, ...]
     thumbnails_sha256: Sha256 | None = None
     """Hash of evidence/thumbnails.json, small pictures of the flips; null where they were not asked for."""
-    seconds: float
-    conditions: dict
 
     @property
     def failed(self) -> tuple[Gate, ...]:

@@ -24,15 +24,16 @@ from melanoma_edge.contract import Artifact, Decision, Scores
 from melanoma_edge.convert.bundle import EVIDENCE, MANIFEST, Bundle, open_bundle
 from melanoma_edge.data.split import TEST
 from melanoma_edge.errors import BadInput, Error
-from melanoma_edge.files import read_json, sha256_file
+from melanoma_edge.files import sha256_file
 from melanoma_edge.model import run as runs
 from melanoma_edge.proof.latency import SAMPLES, SUMMARY
 from melanoma_edge.proof.latency_model import Latency
 from melanoma_edge.proof.layers import LAYERS_FILE
 from melanoma_edge.proof.layers_model import Layers
+from melanoma_edge.proof.origin import remembered
 from melanoma_edge.proof.parity_model import Parity
 from melanoma_edge.proof.subject import RUNTIME_OF
-from melanoma_edge.proof.verify import ORIGIN_FILE, PARITY_FILE
+from melanoma_edge.proof.verify import PARITY_FILE
 
 
 @dataclass(frozen=True)
@@ -213,11 +214,9 @@ def _origin(bundle: Bundle) -> runs.Run | Gap:
     """Return the run that the bundle was made from, if it is here and has the same weights."""
     if bundle.manifest.origin == "model":
         return Gap(f"not known: the bundle was made from the model file {bundle.manifest.source.file}, which says nothing of its training")
-    try:
-        found = read_json(bundle.path / EVIDENCE / ORIGIN_FILE, "the bundle's origin")
-        path = Path(found["run"])
-    except (BadInput, KeyError, TypeError):
-        return Gap(f"not shown: the run is not here; {EVIDENCE}/{ORIGIN_FILE} does not name it")
+    path = remembered(bundle.path, "run")
+    if isinstance(path, str):
+        return Gap(f"not shown: the run is not here; {path}")
     if not path.is_dir():
         return Gap(f"not shown: the run is not here; the bundle was made from the run {path.name}: make the report on the machine that has it")
     try:

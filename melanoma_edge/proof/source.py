@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from melanoma_edge.convert.bundle import EVIDENCE, Bundle
+from melanoma_edge.convert.bundle import Bundle
 from melanoma_edge.errors import BadInput
-from melanoma_edge.files import read_json, sha256_file
+from melanoma_edge.files import sha256_file
+from melanoma_edge.proof.origin import remembered
 from melanoma_edge.runtimes import process
 
-ORIGIN_FILE = "origin.json"
-"""evidence/origin.json names the run or the model file that a bundle came from, for machines that still have it."""
 SOURCE = "source"
 """What the gates and the golden set call the model file that a bundle was wrapped from."""
 
@@ -34,9 +33,9 @@ def source_logits(bundle: Bundle, model: Path | None, here, inputs: np.ndarray, 
     """
     source, named = bundle.manifest.source, model is not None
     if model is None:
-        found = _remembered(bundle)
+        found = remembered(bundle.path, "model")
         if isinstance(found, str):
-            return found
+            return f"{found}; name it with --model FILE"
         model = found
     if not model.is_file():
         if named:
@@ -53,14 +52,3 @@ def source_logits(bundle: Bundle, model: Path | None, here, inputs: np.ndarray, 
         return f"{here[runtime].reason}; {here[runtime].install}"
     progress(f"{source.file} on {runtime}")
     return {SOURCE: process.run_logits(runtime, model, inputs, contract=bundle.manifest.input)}
-
-
-def _remembered(bundle: Bundle) -> Path | str:
-    """Return where evidence/origin.json says that the model file is, or why it does not say."""
-    origin = bundle.path / EVIDENCE / ORIGIN_FILE
-    if not origin.is_file():
-        return "the model file is not known; name it with --model FILE"
-    known = read_json(origin, "the bundle's origin")
-    if not isinstance(known, dict) or not isinstance(known.get("model"), str):
-        return f"{origin} does not name the model file; name it with --model FILE"
-    return Path(known["model"])

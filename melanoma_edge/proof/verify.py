@@ -18,13 +18,14 @@ from melanoma_edge import host
 from melanoma_edge.convert.bundle import EVIDENCE, MANIFEST, Bundle, open_bundle
 from melanoma_edge.data import image, samples
 from melanoma_edge.errors import BadInput, Error, Missing
-from melanoma_edge.files import cache_folder, explained, read_json, sha256_file, write_json
+from melanoma_edge.files import cache_folder, explained, sha256_file, write_json
 from melanoma_edge.model import run as runs
 from melanoma_edge.proof import thumbnails as small_pictures
 from melanoma_edge.proof.gate_plan import Measured, Pictures, carry_out
 from melanoma_edge.proof.labelled import load_labelled
+from melanoma_edge.proof.origin import remembered
 from melanoma_edge.proof.parity_model import Gate, Parity
-from melanoma_edge.proof.source import ORIGIN_FILE, source_logits
+from melanoma_edge.proof.source import source_logits
 from melanoma_edge.proof.subject import run_artifact
 from melanoma_edge.runtimes import process
 from melanoma_edge.runtimes.protocol import RUNTIMES, asked
@@ -161,13 +162,10 @@ def reference_run(bundle: Bundle, run: Path | None, here) -> Path | str:
     `run` names it; left out, it is the one that evidence/origin.json names. Raises BadInput for a named one that is not it.
     """
     if run is None:
-        origin = bundle.path / EVIDENCE / ORIGIN_FILE
-        if not origin.is_file():
-            return "the run is not known; name it with --run RUN"
-        known = read_json(origin, "the bundle's origin")
-        if not isinstance(known, dict) or not isinstance(known.get("run"), str):
-            return f"{origin} does not name the run; name it with --run RUN"
-        run = Path(known["run"])
+        found = remembered(bundle.path, "run")
+        if isinstance(found, str):
+            return f"{found}; name it with --run RUN"
+        run = found
         if not run.is_dir():
             return f"the run {run} is not here; name it with --run RUN"
         named = False

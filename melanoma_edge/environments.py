@@ -6,6 +6,7 @@ absent. The name of the folder follows from the requirements, so other pins make
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -47,9 +48,17 @@ def install(name: str, requirements: Sequence[str], progress: Progress = lambda 
         pip = [str(inside), "-m", "pip", "--disable-pip-version-check", "--retries", "2", "--timeout", "20"]
         _run([*pip, "install", "--quiet", *requirements], f"{name} could not be installed")
         if python_of(name, requirements) is None:  # else another process was quicker, and made the same
-            shutil.rmtree(target, ignore_errors=True)  # one whose own Python is gone
-            with explained(target):
+            broken = temporary.with_name(temporary.name + ".old")
+            try:
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(target, broken)  # one whose own Python is gone
                 os.rename(temporary, target)  # only scripts know the folder's name, and nobody calls them: python -m does
+            except OSError as error:
+                if python_of(name, requirements) is None:
+                    with explained(target):
+                        raise error
+            finally:
+                shutil.rmtree(broken, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return python_of(name, requirements)

@@ -98,14 +98,19 @@ def new_folder(target: Path, *, force: bool = False, mark: str | None = None) ->
     with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=target.parent))
-        try:
-            yield temporary
+    try:
+        yield temporary
+        with explained(target):
             os.chmod(temporary, 0o777 & ~_umask())
             refuse_existing(target, force=force, mark=mark)  # it may have come into being meanwhile
             _put_in_place(temporary, target)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+    except OSError as error:
+        if error.filename is not None and TEMPORARY_PREFIX in str(error.filename) or error.errno in (errno.ENOSPC, errno.EDQUOT):
+            with explained(target):  # written in the folder; what the block reads elsewhere speaks for itself
+                raise
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def cache_folder() -> Path:
@@ -150,7 +155,7 @@ def explained(path: Path) -> Iterator[None]:
             raise Missing(f"the disk is full while writing {path}: free some space and run the command again") from None
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise Missing(f"{_named(error, path)} cannot be written ({error.strerror}): choose a folder that you may write to") from None
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EBUSY, errno.EINVAL):
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EBUSY, errno.EINVAL, errno.ENOTEMPTY):
             raise BadInput(f"{_named(error, path)} cannot be written ({error.strerror}): choose another path") from None
         raise
 

@@ -304,7 +304,7 @@ def test_a_named_browser_is_used_and_must_be_one(browser: str, cli: Cli, monkeyp
     reasons = [gate["reason"] for gate in gates if gate["runtime"] == "litert-browser"]
     assert reasons and all("Chromium ended (exit code 7; it rains today)" in reason for reason in reasons)
     done = cli("verify", folder, "--runtime", "litert-browser", "--require", "litert-browser", "-q", code=3)
-    assert "litert-browser was required but ran nothing" in done.err and "it rains today" in done.err
+    assert "litert-browser was required but did not run tiny-float32.tflite" in done.err and "it rains today" in done.err
 
 
 # Setting up.

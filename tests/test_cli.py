@@ -9,14 +9,16 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
-from conftest import Cli, snapshot, validate
+from conftest import Cli, snapshot, validate, wait_until
 from PIL import Image
+from tiny_bundle import write_bundle
 
 from melanoma_edge import NOTICE, __version__, recipes
 from melanoma_edge.cli.commands import group
@@ -36,6 +38,29 @@ try:
 except SystemExit as stop:
     print("LOADED", stop.code, *sorted({set(HEAVY)!r} & set(sys.modules)))
 """
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(("raised", "code", "said"), [("ValueError('odd')", 70, "a fault of melanoma-edge"), ("PermissionError(13, 'denied', 'x.jpg')", 3, "x.jpg cannot be used (denied)")])
+def test_a_fault_of_the_tool_is_no_failed_proof(raised: str, code: int, said: str) -> None:
+    done = run_python(f"import melanoma_edge.cli as cli, melanoma_edge.recipes as r\ndef show(*_): raise {raised}\nr.names = show\ncli.main(['recipes'])")
+    assert done.returncode == code and said in done.stderr.splitlines()[-1]
+    assert ("Traceback" in done.stderr) == (code == 70), "what is to be reported is shown"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_command_that_is_ended_leaves_no_pictures_behind(cli: Cli, tmp_path: Path, name: str) -> None:
+    bundle, temporary = write_bundle(tmp_path / "tiny.bundle"), tmp_path / "tmp"
+    temporary.mkdir()
+    process = cli.start("bench", bundle, env={"TMPDIR": str(temporary)})
+    wait_until(lambda: list(temporary.glob("*/images.npy")), process)
+    process.send_signal(getattr(signal, name))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + getattr(signal, name) and "melanoma-edge: interrupted" in err.decode()
+    assert list(temporary.iterdir()) == []
 
 
 def test_help_names_every_command_the_notice_and_the_exit_codes(cli: Cli) -> None:

@@ -237,6 +237,12 @@ def test_a_block_that_fails_leaves_nothing_and_keeps_the_old(tmp_path: Path, fai
     assert not force or (content(target) == "old" and os.listdir(target) == ["inner"])
 
 
+def test_a_file_that_the_block_cannot_read_is_not_blamed_on_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, new_folder(tmp_path / "made"):
+        (tmp_path / "no such picture").read_bytes()
+    assert caught.value.filename == str(tmp_path / "no such picture") and list(tmp_path.iterdir()) == []
+
+
 def test_a_disk_that_fills_up_leaves_nothing_and_keeps_the_old(mounted: Path) -> None:
     make_folder(mounted / "target", "old")
     with pytest.raises(Missing, match="the disk is full while writing .*target") as caught:

@@ -63,7 +63,7 @@ def float_gate(subject: Artifact, found: np.ndarray, expected: np.ndarray) -> Ga
 
 
 def int8_gate(found: np.ndarray, expected: np.ndarray) -> Gate:
-    return gates.int8_gate(INT8, "litert", found, expected, names(len(found)), CLASSES)
+    return gates.int8_gate(INT8, "litert", "keras-qat", found, expected, names(len(found)), CLASSES)
 
 
 def onnx_gate(found: np.ndarray, expected: np.ndarray) -> Gate:

@@ -30,15 +30,6 @@ NAMES = ["image", "stem", *BLOCKS, "pool", "logits"]
 
 
 @pytest.fixture
-def copy(bundle: Path, tmp_path: Path) -> Path:
-    """A copy of the bundle that knows nothing of its run."""
-    folder = tmp_path / "copy.bundle"
-    shutil.copytree(bundle, folder)
-    (folder / "evidence" / "origin.json").unlink()
-    return folder
-
-
-@pytest.fixture
 def int8(copy: Path) -> Path:
     """A copy with the int8 artifacts only, which needs no other runtimes' time."""
     manifest = read_json(copy / "manifest.json")
@@ -101,6 +92,12 @@ def test_without_the_run_what_can_be_compared_is_and_the_rest_says_why(cli: Cli,
     assert [pair["outcome"] for pair in pairs.values()] == ["not run", "compared"]
     line = cli.refused("verify", int8, "--layers", "--runtime", "litert", "--require", "keras", "-q", code=3)
     assert "the runtime keras was required but no layer was compared in it: the run is not known" in line
+
+
+def test_what_is_required_is_compared_without_being_named_twice(cli: Cli, int8: Path) -> None:
+    done = cli("verify", int8, "--layers", "--require", "litert-builtin", "--json", "-q")
+    assert pairs_of(done.json)[INT8["tflite"], "litert-builtin"]["outcome"] == "compared"
+    assert (INT8["tflite"], "litert") in pairs_of(done.json), "what runs by default still does"
 
 
 def test_layers_and_task_contradict_each_other(cli: Cli, copy: Path) -> None:

@@ -12,16 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import psutil
 import pytest
+from ai_edge_litert import schema_py_generated as schema
+from onnx import ModelProto, helper, numpy_helper
 from tiny_bundle import CLASSES, SIZE, numpy_logits, onnx, pictures, tflite
 
 from melanoma_edge.contract import input_shape
 from melanoma_edge.errors import BadInput, Missing
 from melanoma_edge.runtimes import process
 from melanoma_edge.runtimes.process import available, run_logits
-from melanoma_edge.runtimes.protocol import RUNTIMES, RuntimeFailed, Signature, one_line
+from melanoma_edge.runtimes.protocol import RUNTIMES, RuntimeFailed, Signature, Unsupported, one_line
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -183,9 +186,44 @@ def test_an_interrupt_of_the_parent_ends_the_child(model) -> None:
 
 def test_a_killed_parent_leaves_no_child_behind(model) -> None:
     parent, worker = _endless_parent(model("m.onnx", onnx("uint8", endless=True)))
+    folder = Path(worker.cmdline()[-1]).parent
+    assert (folder / "images.npy").exists()
     parent.kill()
     parent.communicate(timeout=30)
     _gone(worker)
+    assert not folder.exists(), "pictures of patients stay nowhere"
+
+
+def test_a_small_file_that_asks_for_terabytes_is_refused(model) -> None:
+    """Repeated 10 ** 9 times, a picture would fill more memory than any machine has: the worker is told no, and nothing else ends."""
+    content = ModelProto.FromString(onnx("float32"))
+    content.graph.node.insert(0, helper.make_node("Tile", ["image", "repeats"], ["many"]))
+    content.graph.node.insert(1, helper.make_node("ReduceMax", ["many"], ["fewer"], axes=[0], keepdims=1))
+    content.graph.node[2].input[0] = "fewer"
+    content.graph.initializer.append(numpy_helper.from_array(np.array([10**9, 1, 1, 1], np.int64), "repeats"))
+    with pytest.raises(RuntimeFailed) as caught:
+        run_logits("onnxruntime", model("m.onnx", content.SerializeToString()), pictures(1))
+    assert "\n" not in str(caught.value) and caught.value.exit_code == 2
+
+
+def test_an_operator_that_a_runtime_lacks_is_told_from_a_damaged_file(model) -> None:
+    theirs = ModelProto.FromString(onnx("float32"))
+    theirs.graph.node[-1].domain = "somebody.else"
+    theirs.opset_import.append(helper.make_opsetid("somebody.else", 1))
+    with pytest.raises(Unsupported, match="cannot load m.onnx: .*somebody.else"):
+        run_logits("onnxruntime", model("m.onnx", theirs.SerializeToString()), pictures(1))
+    newer = ModelProto.FromString(onnx("float32"))
+    newer.opset_import[0].version = 999
+    with pytest.raises(Unsupported, match="999"):
+        run_logits("onnxruntime", model("m.onnx", newer.SerializeToString()), pictures(1))
+    unknown = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tflite("float32"), 0))
+    unknown.operatorCodes[0].builtinCode = schema.BuiltinOperator.CUSTOM
+    unknown.operatorCodes[0].deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+    unknown.operatorCodes[0].customCode = "SomebodyElses"
+    builder = flatbuffers.Builder(0)
+    builder.Finish(unknown.Pack(builder), b"TFL3")
+    with pytest.raises(Unsupported, match="SomebodyElses"):
+        run_logits("litert", model("m.tflite", bytes(builder.Output())), pictures(1))
 
 
 def test_a_missing_package_names_the_pip_command(model, monkeypatch) -> None:

@@ -126,13 +126,17 @@ def test_a_required_task_gate_without_labels_is_exit_3(cli: Cli, copy: Path) -> 
 
 
 def test_a_required_runtime_that_no_gate_used_is_exit_3(cli: Cli, copy: Path, run: Path, tmp_path: Path) -> None:
-    line = cli.refused("verify", copy, "--require", "keras", "-q", code=3)
-    assert "the runtime keras was required but not compared with: the run is not known; name it with --run RUN" in line
+    report = tmp_path / "gates.xml"
+    done = cli("verify", copy, "--require", "keras", "--junit", report, "-q", code=3)
+    assert "the runtime keras was required but not compared with: the run is not known; name it with --run RUN" in done.err
+    assert done.err.count("\n") == 1 and "passed" in done.out, "what was carried out is shown and kept all the same"
+    assert "--require keras" in read_json(copy / "evidence" / "parity.json")["command"]
+    assert 'failures="1"' in report.read_text() and "the runtime keras was required" in report.read_text()
     cli("verify", copy, "--require", "keras", "--run", run, "-q")
     one = tmp_path / "one.bundle"
     cli("export", run, "--tflite", "--precision", "float32", "--out", one, "-q")
-    line = cli.refused("verify", one, "--require", "onnxruntime", "-q", code=3)
-    assert "the runtime onnxruntime was required but no gate used it" in line
+    done = cli("verify", one, "--require", "onnxruntime", "-q", code=3)
+    assert "the runtime onnxruntime was required but no gate used it" in done.err
 
 
 @pytest.mark.parametrize("content", ["[]", '{"run": 3}'])

@@ -13,8 +13,11 @@ from test_export_cli import ONNX, TFLITE
 from test_verify_cli import gates_of, reseal
 
 from melanoma_edge.contract import PRECISIONS
+from melanoma_edge.errors import Missing
+from melanoma_edge.proof.subject import run_artifact
+from melanoma_edge.proof.verify import verify
 from melanoma_edge.runtimes.process import run_logits
-from melanoma_edge.runtimes.protocol import RUNTIMES
+from melanoma_edge.runtimes.protocol import RUNTIMES, RuntimeFailed, Unsupported
 
 FAMILIES = ("litert-builtin", "litert-reference")
 
@@ -62,14 +65,36 @@ def test_what_is_not_there_is_said_with_the_command_that_installs_it(cli: Cli, c
             assert gate["outcome"] == "not run" and f"melanoma-edge setup {place}" in gate["reason"]
     assert {gate["runtime"] for gate in found} >= {name for name, row in RUNTIMES.items() if row.runs_artifacts}
     assert "melanoma-edge setup arm64" in " ".join(done.out.split())
-    line = cli.refused("verify", copy, "--require", "litert-arm64", "-q", code=3)
-    assert "litert-arm64 was required but is not here" in line and "melanoma-edge setup arm64" in line
+    for name in ("litert-arm64", "arm64"):  # a runtime, and the group that it is in
+        line = cli.refused("verify", copy, "--require", name, "-q", code=3)
+        assert "litert-arm64 was required but is not here" in line and "melanoma-edge setup arm64" in line
 
 
 def test_an_unknown_runtime_is_refused_with_all_there_are(cli: Cli, copy: Path) -> None:
     line = cli.refused("verify", copy, "--runtime", "litert2", "-q")
     assert all(name in line for name in ("litert2", "litert-builtin", "onnxruntime-browser", "kernels", "all"))
     assert "there is nothing called 'phone' to set up: expected one of arm64, browser" in cli.refused("setup", "phone", "-q")
+
+
+@pytest.mark.parametrize("runtime", ["litert-builtin", "litert"])
+@pytest.mark.parametrize(("error", "outcome"), [(RuntimeFailed, "failed"), (Unsupported, "not run"), (Missing, "not run")])
+def test_a_crash_elsewhere_fails_and_what_is_lacking_is_not_run(copy: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, error: type, outcome: str) -> None:
+    """Kernels that are there and crash on a file answer nothing to whoever relies on them; a crash of this machine's own ends the command."""
+
+    def run(bundle, artifact, name, inputs, progress=None):
+        if (artifact.name, name) == (TFLITE[3], runtime):
+            raise error("SIGSEGV, or an operator that it lacks")
+        return run_artifact(bundle, artifact, name, inputs, progress=progress)
+
+    monkeypatch.setattr("melanoma_edge.proof.verify.run_artifact", run)
+    if (runtime, error) == ("litert", RuntimeFailed):
+        with pytest.raises(RuntimeFailed):
+            verify(copy)
+        return
+    gates = verify(copy, runtimes=[runtime] if runtime != "litert" else []).gates
+    [gate] = [gate for gate in gates if (gate.artifact, gate.runtime) == (TFLITE[3], runtime)]
+    assert gate.outcome == outcome and "SIGSEGV" in gate.reason
+    assert any((gate.artifact, gate.runtime, gate.outcome) == (TFLITE[0], runtime, "passed") for gate in gates), "the others are carried out"
 
 
 def test_every_precision_has_a_requirement_in_every_group() -> None:

@@ -172,7 +172,7 @@ def _parity(run: runs.Run, folder: Path) -> Parity:
     base, simulated = found[f"float/{TEST}"], found[f"qat/{TEST}"]
     made = (
         gates.float_gate(float32, "litert", "keras-float", base, base, names, manifest.classes),
-        gates.int8_gate(int8, "litert", base, simulated, names, manifest.classes),
+        gates.int8_gate(int8, "litert", "keras-qat", base, simulated, names, manifest.classes),
         gates.task_gate(manifest, int8, float32, "litert", simulated, base, labels, groups, names),
         gates.float_gate(onnx, "onnxruntime", "keras-float", base, base, names, manifest.classes),
         gates.not_run("arm64", "all", "arm64", "", "0 quanta to x86", "this version has no arm64 runtime"),

@@ -4,12 +4,15 @@ Commands live in :mod:`melanoma_edge.cli.commands`, what they print in :mod:`mel
 This module holds what all commands share: common options, exit codes, one line an error.
 
 Exit codes: 0 done; 1 a proof or comparison failed; 2 bad input or usage; 3 something here is missing;
-130 interrupted.
+130 interrupted (129 by a hang-up, 143 by `kill`); 70 a fault of melanoma-edge itself.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
+import traceback
 
 import click
 
@@ -17,12 +20,23 @@ from melanoma_edge.cli.output import drop_output
 from melanoma_edge.errors import Error
 
 INTERRUPTED = 130
+FAULT = 70
+"""EX_SOFTWARE of sysexits.h: Python's own 1 would say that a proof failed."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked this process to end: it tidies up as after Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the right code; a user's mistake never shows a traceback."""
     from melanoma_edge.cli.commands import group
 
+    _tidy_up_when_stopped()
     if getattr(sys.stdout, "errors", None) == "strict":
         sys.stdout.reconfigure(errors="replace")  # a terminal that has no block characters still gets the figures
     try:
@@ -32,9 +46,9 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as stop:
         _say("interrupted; finished files are kept (train goes on with --resume)")
-        code = INTERRUPTED
+        code = getattr(stop.__cause__ or stop, "exit_code", INTERRUPTED)  # click wraps what interrupted it
     except Error as error:
         _say(str(error))
         code = error.exit_code
@@ -46,7 +60,28 @@ def main(arguments: list[str] | None = None) -> None:
     except MemoryError:
         _say("out of memory: use a smaller batch_size or image_size, or a machine with more memory")
         code = 3
+    except OSError as error:
+        _say(f"{error.filename or 'a file or device'} cannot be used ({error.strerror or error}): look at its permissions and its disk")
+        code = 3
+    except Exception:
+        traceback.print_exc()
+        _say("this is a fault of melanoma-edge, not of your data: please report it with the lines above and the command")
+        code = FAULT
     sys.exit(code or 0)
+
+
+def _tidy_up_when_stopped() -> None:
+    """Let `kill` and a closed terminal end this process as Ctrl-C does, so that no temporary folder with pictures stays; `nohup` keeps its meaning."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+
+    def stop(number: int, _: object) -> None:
+        raise Stopped(number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, stop)
 
 
 def _say(line: str) -> None:

@@ -86,7 +86,7 @@ def export(run, tflite, onnx, precision, layout, head, coreml, out, data, licenc
 @click.option("--run", type=FOLDER, help="The run that the bundle came from [default: the one that it remembers].")
 @click.option("--model", type=FOLDER, metavar="FILE", help="The model file that the bundle was made from [default: the one that it remembers].")
 @click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="What to run: a runtime, kernels, arm64, browser, or all; may be repeated [default: those of this machine].")
-@click.option("--require", multiple=True, metavar="RUNTIME", help="Fail (exit 3) when this runtime, or `task`, cannot be tried.")
+@click.option("--require", multiple=True, metavar="RUNTIME", help="Fail (exit 3) when this runtime or group of them (arm64, browser, kernels), or the gate `task`, cannot be carried out.")
 @click.option("--layers", is_flag=True, help="Instead of the gates: find the layer where two runtimes part, and fail (exit 1) when rounding does not explain its error.")
 @click.option("--thumbnails", is_flag=True, help="Keep small pictures of the flips of --data in evidence/, for the report: photographs of people, so mind who gets it.")
 @junit_option
@@ -108,6 +108,8 @@ def verify(bundle, data, metadata, run, model, runtimes, require, layers, thumbn
     if layers:
         if thumbnails or junit is not None:
             raise wrong("--layers carries out no gates: leave out --thumbnails and --junit, or --layers")
+        if model is not None:
+            raise wrong("--layers looks into networks of runs, not into models of others: leave out --model, or --layers")
         from melanoma_edge.cli.show_layers import show_layers
         from melanoma_edge.proof.layers import look
 
@@ -116,19 +118,26 @@ def verify(bundle, data, metadata, run, model, runtimes, require, layers, thumbn
         show_layers(screen, found, as_json)
         return fail_if_suspect(found)
     from melanoma_edge.proof import junit as reports
+    from melanoma_edge.proof.requirements import Unmet
     from melanoma_edge.proof.verify import verify as library
 
     if junit is not None:
         reports.check(junit)
+    lacking = None
     with screen.steps("verifying") as progress:
-        parity = library(
-            bundle, data=data, metadata=metadata, cache=cache, run=run, model=model, runtimes=runtimes, require=require, thumbnails=thumbnails,
-            command=line(), progress=progress,
-        )  # fmt: skip
+        try:
+            parity = library(
+                bundle, data=data, metadata=metadata, cache=cache, run=run, model=model, runtimes=runtimes, require=require, thumbnails=thumbnails,
+                command=line(), progress=progress,
+            )  # fmt: skip
+        except Unmet as error:  # what was carried out counts all the same
+            parity, lacking = error.parity, error
     if junit is not None:
-        reports.write(junit, reports.of_parity(parity))
+        reports.write(junit, reports.of_parity(parity, lacking=str(lacking) if lacking else None))
     screen.parity(parity, as_json)
     fail_if(parity)
+    if lacking is not None:
+        raise lacking
 
 
 @command

@@ -205,6 +205,8 @@ class Screen:
         self._flips(parity)
         count = {outcome: sum(gate.outcome == outcome for gate in parity.gates) for outcome in OUTCOME_STYLE}
         self.out.print(", ".join(f"{n} {outcome}" for outcome, n in count.items()) + f"; {parity.pictures} pictures ({escape(parity.data)})")
+        if parity.labelled:
+            self.out.print("labelled pictures: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in parity.labelled.items()))
 
     def _flips(self, parity) -> None:
         """Print the pictures on which the first class changed: some of them, all with -v."""

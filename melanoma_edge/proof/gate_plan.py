@@ -49,10 +49,12 @@ class Measured:
     """{(artifact, runtime): float32 [g + n, classes]}; of an artifact's second file, by its own name, the probabilities."""
     missing: dict[tuple[str, str], str]
     """{(artifact, runtime): why there are no logits, and what would change that}."""
+    broken: dict[tuple[str, str], str]
+    """{(artifact, runtime): how a runtime of another kind, which is there, failed on the artifact}."""
     references: dict[str, np.ndarray] | str
     """Logits of the Keras networks, or in words why they are not here."""
-    censuses: dict[tuple[str, str], dict[str, int]]
-    """{(artifact, runtime): how often each operator stands in the graph that the runtime made of the file}."""
+    censuses: dict[tuple[str, str], dict[str, int] | str]
+    """{(artifact, runtime): how often each operator stands in the graph that the runtime made of the file, or why that is not known}."""
 
     def of(self, artifact: Artifact | None, runtime: str) -> np.ndarray | None:
         """Return the logits of `artifact` on `runtime`, or None."""
@@ -67,9 +69,13 @@ def carry_out(bundle: Bundle, measured: Measured) -> Iterator[Gate]:
             row = RUNTIMES[runtime]
             if artifact.format not in row.formats:
                 continue
-            logits, why = measured.of(artifact, runtime), measured.missing.get((artifact.name, runtime))
+            logits, key = measured.of(artifact, runtime), (artifact.name, runtime)
             if logits is None:
-                yield gates.not_run(row.group if row.peer else artifact.precision, artifact.name, runtime, row.peer or "", "", why or "it was not run")
+                about = (row.group, artifact.name, runtime, row.peer, gates.peer_requirement(row.group, artifact)) if row.peer else (artifact.precision, artifact.name, runtime, "", "")
+                if key in measured.broken:
+                    yield gates.broke_off(*about, measured.broken[key])
+                else:
+                    yield gates.not_run(*about, measured.missing.get(key, "it was not run"))
             else:
                 yield from _on_peer(bundle, artifact, runtime, logits, measured) if row.peer else _here(bundle, artifact, runtime, logits, measured)
                 if artifact.probabilities is not None:
@@ -86,17 +92,25 @@ def _here(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarray, 
     yield gates.golden_gate(artifact, runtime, logits[:count], bundle.golden.expected(artifact.name), _golden_names(bundle), classes)
     if bundle.manifest.origin == "model":
         yield _against_source(bundle, artifact, runtime, logits, measured)
-        if artifact.integer:
-            yield _task(bundle, artifact, runtime, logits, measured)
-        return
-    if artifact.integer and artifact.format == "onnx":
+    elif artifact.integer and artifact.format == "onnx":
         yield _against_twin(bundle, artifact, runtime, logits, measured)
     else:
         yield _against_keras(bundle, artifact, runtime, logits, measured.references, pictures, count)
-    if artifact.integer:
-        if (artifact.name, runtime) in measured.censuses:
-            yield gates.census_gate(artifact, runtime, measured.censuses[artifact.name, runtime])
-        yield _task(bundle, artifact, runtime, logits, measured)
+    yield from _of_integers(bundle, artifact, runtime, logits, measured)
+
+
+def _of_integers(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarray, measured: Measured) -> Iterator[Gate]:
+    """Yield the gates that only int8 artifacts have: what the runtime made of the graph, and what int8 costs."""
+    if not artifact.integer:
+        return
+    # Of files that somebody else quantized nobody promised that all is in integers; the manifest counts their operators.
+    promised = bundle.manifest.origin == "run" or artifact.precision == "int8-ptq"
+    census = measured.censuses.get((artifact.name, runtime)) if promised else None
+    if isinstance(census, str):
+        yield gates.not_run("census", artifact.name, runtime, "", "", census)
+    elif census is not None:
+        yield gates.census_gate(artifact, runtime, census)
+    yield _task(bundle, artifact, runtime, logits, measured)
 
 
 def _on_peer(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarray, measured: Measured) -> Iterator[Gate]:
@@ -104,14 +118,12 @@ def _on_peer(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarra
     row, names = RUNTIMES[runtime], _golden_names(bundle) + measured.pictures.names
     expected = measured.of(artifact, row.peer)
     if expected is None:
-        yield gates.not_run(row.group, artifact.name, runtime, row.peer, "", f"{row.peer} is not here: {RUNTIMES[row.peer].install}")
+        why = measured.missing.get((artifact.name, row.peer)) or f"{row.peer} is not here: {RUNTIMES[row.peer].install}"
+        yield gates.not_run(row.group, artifact.name, runtime, row.peer, gates.peer_requirement(row.group, artifact), why)
     else:
         gate = gates.peer_gate(row.group, artifact, runtime, row.peer, logits, expected, names, bundle.manifest.classes)
         yield gate.model_copy(update={"measured_on": measured.pictures.description})
-    if artifact.integer:
-        if (artifact.name, runtime) in measured.censuses:
-            yield gates.census_gate(artifact, runtime, measured.censuses[artifact.name, runtime])
-        yield _task(bundle, artifact, runtime, logits, measured)
+    yield from _of_integers(bundle, artifact, runtime, logits, measured)
 
 
 def _probabilities(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarray, measured: Measured) -> Gate:
@@ -152,8 +164,8 @@ def _against_keras(bundle: Bundle, artifact: Artifact, runtime: str, logits, ref
         note = f"compared on the golden pictures only: {references}"
         if theirs is None:
             return gates.not_run(artifact.precision, artifact.name, runtime, which, "", f"the bundle holds no logits of {which}, and {references}")
-    if artifact.precision == "int8":
-        gate = gates.int8_gate(artifact, runtime, ours, theirs, names, bundle.manifest.classes)
+    if artifact.precision == "int8" and artifact.quantum is not None:
+        gate = gates.int8_gate(artifact, runtime, which, ours, theirs, names, bundle.manifest.classes)
     else:
         gate = gates.float_gate(artifact, runtime, which, ours, theirs, names, bundle.manifest.classes)
     return gate.model_copy(update={"measured_on": where, "reason": gate.reason or note})
@@ -176,13 +188,14 @@ def _against_source(bundle: Bundle, artifact: Artifact, runtime: str, logits: np
 
 def _against_twin(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarray, measured: Measured) -> Gate:
     """Compare int8 ONNX with the TFLite file of the same precision on LiteRT."""
-    requirement, reference = f"max <= {gates.ONNX_QUANTA} quantum", gates.twin_of(artifact)
+    requirement, reference = gates.ONNX_REQUIREMENT, gates.twin_of(artifact)
     twin = next((a for a in bundle.manifest.artifacts if a.precision == artifact.precision and a.format == "tflite"), None)
     if twin is None:
         return gates.not_run("int8-onnx", artifact.name, runtime, reference, requirement, f"the bundle has no {reference} artifact: export with --tflite too")
     expected = measured.of(twin, "litert")
     if expected is None:
-        return gates.not_run("int8-onnx", artifact.name, runtime, reference, requirement, f"LiteRT is not here: {RUNTIMES['litert'].install}")
+        why = measured.missing.get((twin.name, "litert")) or f"LiteRT is not here: {RUNTIMES['litert'].install}"
+        return gates.not_run("int8-onnx", artifact.name, runtime, reference, requirement, why)
     names = ("golden",) * len(measured.golden) + measured.pictures.names
     gate = gates.onnx_gate(artifact, runtime, logits, expected, twin.quantum, names, bundle.manifest.classes)
     return gate.model_copy(update={"measured_on": measured.pictures.description})
@@ -190,7 +203,7 @@ def _against_twin(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.n
 
 def _task(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarray, measured: Measured) -> Gate:
     """Carry out the task gate on the labelled pictures that training has not seen."""
-    requirement, pictures = f"no whole 95 % interval of a loss beyond {gates.TASK_LOSS * 100:g} point", measured.pictures
+    requirement, pictures = gates.TASK_REQUIREMENT, measured.pictures
     baseline = next((a for a in bundle.manifest.artifacts if a.precision == "float32"), None)
     name = baseline.name if baseline else "float32"
     if pictures.labels is None:

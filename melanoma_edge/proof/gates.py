@@ -47,6 +47,8 @@ PROBABILITY_TOLERANCE = 1e-6
 """Largest difference of a probability that the graph computes in float32 from that of the logits in float64."""
 TASK_LOSS = 0.01
 """A loss of one point; the gate fails when the whole interval lies beyond it."""
+TASK_REQUIREMENT = f"no figure's whole 95 % interval of the loss lies beyond {TASK_LOSS * 100:g} point"
+ONNX_REQUIREMENT = f"max <= {ONNX_QUANTA} quantum"
 MOST_QUANTA = 2.0**62
 MAX_FLIPS = 200
 """Flips that are listed; the count is always whole."""
@@ -80,10 +82,10 @@ def float_gate(artifact: Artifact, runtime: str, reference: str, found: Logits, 
     )
 
 
-def int8_gate(artifact: Artifact, runtime: str, found: Logits, expected: Logits, pictures: Sequence[str], classes) -> Gate:
-    """Compare int8 TFLite with the fake-quantized Keras network, in quanta."""
+def int8_gate(artifact: Artifact, runtime: str, reference: str, found: Logits, expected: Logits, pictures: Sequence[str], classes) -> Gate:
+    """Compare int8 TFLite with the fake-quantized Keras network (or a model of somebody else's with itself as it came), in quanta."""
     requirement = f"99.9th percentile <= {INT8_P999} quanta; flips only where the margin is <= {INT8_FLIP_MARGIN} quanta"
-    about = {"name": "int8", "artifact": artifact.name, "runtime": runtime, "reference": "keras-qat", "requirement": requirement}
+    about = {"name": "int8", "artifact": artifact.name, "runtime": runtime, "reference": reference, "requirement": requirement}
     if broken := _broken(found, expected, pictures):
         return Gate(**about, **broken)
     quanta = to_quanta(found, expected, artifact.quantum)
@@ -103,8 +105,7 @@ def int8_gate(artifact: Artifact, runtime: str, found: Logits, expected: Logits,
 
 def onnx_gate(artifact: Artifact, runtime: str, found: Logits, expected: Logits, quantum: float, pictures: Sequence[str], classes) -> Gate:
     """Compare int8 ONNX with the TFLite file of the same precision, in quanta."""
-    requirement = f"max <= {ONNX_QUANTA} quantum"
-    about = {"name": "int8-onnx", "artifact": artifact.name, "runtime": runtime, "reference": twin_of(artifact), "requirement": requirement}
+    about = {"name": "int8-onnx", "artifact": artifact.name, "runtime": runtime, "reference": twin_of(artifact), "requirement": ONNX_REQUIREMENT}
     if broken := _broken(found, expected, pictures):
         return Gate(**about, **broken)
     quanta = to_quanta(found, expected, quantum)
@@ -124,11 +125,22 @@ def twin_of(artifact: Artifact) -> str:
     return f"{artifact.precision} TFLite"
 
 
+def peer_requirement(group: str, artifact: Artifact) -> str:
+    """Return what must hold of `artifact` on a runtime of `group`, in words."""
+    return PEER_REQUIREMENT[group][_compared_as(artifact)]
+
+
+def _compared_as(artifact: Artifact) -> str:
+    """Return the precision whose requirement holds: quanta need a quantum."""
+    in_quanta = artifact.integer and artifact.quantum is not None
+    return "float16" if artifact.precision == "dynamic" or (artifact.integer and not in_quanta) else artifact.precision
+
+
 def peer_gate(group: str, artifact: Artifact, runtime: str, peer: str, found: Logits, expected: Logits, pictures: Sequence[str], classes) -> Gate:
     """Compare one file on two runtimes: other kernels, another processor or a browser with this machine's."""
     in_quanta = artifact.integer and artifact.quantum is not None
-    precision = "float16" if artifact.precision == "dynamic" or (artifact.integer and not in_quanta) else artifact.precision
-    about = {"name": group, "artifact": artifact.name, "runtime": runtime, "reference": peer, "requirement": PEER_REQUIREMENT[group][precision]}
+    precision = _compared_as(artifact)
+    about = {"name": group, "artifact": artifact.name, "runtime": runtime, "reference": peer, "requirement": peer_requirement(group, artifact)}
     if broken := _broken(found, expected, pictures):
         return Gate(**about, **broken)
     flips = _flips(found, expected, pictures, classes)
@@ -228,8 +240,7 @@ def task_gate(
     manifest: Manifest, artifact: Artifact, baseline: Artifact, runtime: str, found: Logits, expected: Logits, labels, groups, pictures: Sequence[str]
 ) -> Gate:
     """Compare an int8 artifact with the float32 one on what counts, by a paired bootstrap over lesions."""
-    requirement = f"no figure's whole 95 % interval of the loss lies beyond {TASK_LOSS * 100:g} point"
-    about = {"name": "task", "artifact": artifact.name, "runtime": runtime, "reference": baseline.name, "requirement": requirement}
+    about = {"name": "task", "artifact": artifact.name, "runtime": runtime, "reference": baseline.name, "requirement": TASK_REQUIREMENT}
     if broken := _broken(found, expected, pictures):
         return Gate(**about, **broken)
     classes = manifest.classes
@@ -280,6 +291,11 @@ def task_outcome(losses: dict) -> tuple[str, str | None]:
 def not_run(name: str, artifact: str, runtime: str, reference: str, requirement: str, reason: str) -> Gate:
     """Return a gate that could not be carried out, with the reason and what would make it run."""
     return Gate(name=name, artifact=artifact, runtime=runtime, reference=reference, requirement=requirement, outcome="not run", reason=reason)
+
+
+def broke_off(name: str, artifact: str, runtime: str, reference: str, requirement: str, reason: str) -> Gate:
+    """Return the failed gate of a runtime that is there and crashed, hung or refused the artifact."""
+    return Gate(name=name, artifact=artifact, runtime=runtime, reference=reference, requirement=requirement, outcome="failed", reason=reason)
 
 
 def to_quanta(found: Logits, expected: Logits, quantum: float) -> np.ndarray:

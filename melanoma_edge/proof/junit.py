@@ -42,8 +42,8 @@ class Case:
     """What was found, for system-out."""
 
 
-def of_parity(parity: Parity) -> bytes:
-    """Return the gates of a verification as JUnit XML (UTF-8)."""
+def of_parity(parity: Parity, *, lacking: str | None = None) -> bytes:
+    """Return the gates of a verification as JUnit XML (UTF-8); `lacking` says what was required and not carried out, which fails."""
     facts = {
         "bundle": parity.bundle,
         "manifest_sha256": parity.manifest_sha256,
@@ -52,7 +52,8 @@ def of_parity(parity: Parity) -> bytes:
         **{f"labelled_{name}": str(count) for name, count in parity.labelled.items()},
         "notice": parity.notice,
     }
-    return document("verify", _parity_cases(parity), facts, date=parity.date, seconds=parity.seconds)
+    required = [] if lacking is None else [Case("required", "what --require names was carried out", "failed", lacking)]
+    return document("verify", [*_parity_cases(parity), *required], facts, date=parity.date, seconds=parity.seconds)
 
 
 def of_difference(found: Difference) -> bytes:

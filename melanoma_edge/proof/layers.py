@@ -28,6 +28,7 @@ from melanoma_edge.files import cache_folder, explained, sha256_file, write_json
 from melanoma_edge.proof import gates
 from melanoma_edge.proof.gate_plan import Pictures
 from melanoma_edge.proof.layers_model import Difference, LayerPair, LayerRow, Layers, Side
+from melanoma_edge.proof.requirements import TASK, expanded
 from melanoma_edge.proof.verify import labelled_pictures, probes, reference_run
 from melanoma_edge.runtimes import process
 from melanoma_edge.runtimes.protocol import BESIDE, RUNTIMES, asked, one_line
@@ -90,12 +91,11 @@ def look(
     if opened.manifest.origin != "run":
         raise BadInput(f"{bundle} wraps a model that was not trained here: --layers looks into networks of runs; leave it out for the gates")
     here = process.available()
-    if "task" in require:
+    if TASK in require:
         raise BadInput("--layers carries out no task gate: leave out --require task, or --layers")
-    for name in require:
-        if name not in here:
-            raise BadInput(f"there is no runtime {name!r} to require: expected one of {', '.join(here)}")
-    wanted = asked([*runtimes, *(name for name in require if "run" not in RUNTIMES[name].formats)] if runtimes else [])
+    require = expanded(require, here, labelled=False)
+    named = [*(runtimes or asked([])), *(name for name in require if RUNTIMES[name].runs_artifacts)]
+    wanted = asked(named)
     if pictures is None:
         progress("reading pictures")
         pictures = labelled_pictures(opened, data, metadata, cache or cache_folder()) if data is not None else probes(opened, PICTURES)
@@ -341,7 +341,7 @@ def _row(layer: Layer, position: int, candidate: Seen, reference: Seen, alone: S
     ours, theirs = candidate.grids[position], reference.grids[position]
     expected = reference.numbers(position)
     grid = next(iter((*theirs, *ours)), None)
-    quantum = grid.scale if grid else float(np.ptp(expected)) or 1.0
+    quantum = grid.scale if grid else _range(expected) or 1.0
     end_to_end, own = (
         _difference(found.numbers(position), expected, quantum, 0.5 if grid else FLOAT_OFF) for found in (candidate, alone)
     )
@@ -362,8 +362,16 @@ def _side(seen: Seen, position: int) -> Side:
     return Side(tensor=seen.tensors[position], scale=grid.scale if grid else None, zero_point=grid.zero_point if grid else None)
 
 
+def _range(values: np.ndarray) -> float:
+    """Return how far the finite values reach; 0 where there is none."""
+    finite = values[np.isfinite(values)]
+    return float(np.ptp(finite)) if finite.size else 0.0
+
+
 def _difference(found: np.ndarray, expected: np.ndarray, quantum: float, least: float) -> Difference:
-    difference = (found - expected) / quantum
+    finite = np.isfinite(found) & np.isfinite(expected)  # no comparison can be trusted with what is not
+    difference = np.where(finite, (np.where(finite, found, 0) - np.where(finite, expected, 0)) / quantum, gates.MOST_QUANTA)
+    expected = np.where(finite, expected, 0)
     distance = np.abs(difference)
     off = distance >= least
     noise, signal = float(np.square(difference).sum()), float(np.square(expected / quantum).sum())
@@ -380,6 +388,8 @@ def _suspicion(ours: tuple[Grid, ...], theirs: tuple[Grid, ...], own: Difference
     """Return why a layer's own error is more than rounding, or None."""
     if theirs and (other := next((grid for grid in ours if not grid.same(theirs[0])), None)):
         return f"its output has scale {other.scale:.6g} and zero point {other.zero_point}, in the reference {theirs[0].scale:.6g} and {theirs[0].zero_point}"
+    if own.largest >= gates.MOST_QUANTA:
+        return "NaN or infinity on the reference's input"
     if most_off is None:
         return f"off by {own.largest:.1e} of the range on the reference's input" if own.largest > MOST_OF_RANGE else None
     if round(own.largest) > MOST_QUANTA:

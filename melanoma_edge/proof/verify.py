@@ -24,11 +24,12 @@ from melanoma_edge.proof import thumbnails as small_pictures
 from melanoma_edge.proof.gate_plan import Measured, Pictures, carry_out
 from melanoma_edge.proof.labelled import load_labelled
 from melanoma_edge.proof.origin import remembered
-from melanoma_edge.proof.parity_model import Gate, Parity
+from melanoma_edge.proof.parity_model import Parity
+from melanoma_edge.proof.requirements import Unmet, expanded, unmet
 from melanoma_edge.proof.source import source_logits
 from melanoma_edge.proof.subject import run_artifact
 from melanoma_edge.runtimes import process
-from melanoma_edge.runtimes.protocol import RUNTIMES, asked
+from melanoma_edge.runtimes.protocol import RUNTIMES, Unsupported, asked
 
 PARITY_FILE = "parity.json"
 PROBES = 200
@@ -58,7 +59,8 @@ def verify(
     evidence/origin.json names is used if it is here and its weights are the same. `model` is the same for a bundle that was made
     from a model file of somebody else's. `runtimes` names what to run
     (see :func:`melanoma_edge.runtimes.protocol.asked`); one of them that is not here is "not run". `require` names
-    runtimes (or `task`) without which the call raises Missing. `thumbnails` also keeps small pictures of the flips among
+    runtimes, groups of them or `task`, without which the call raises Missing: before anything is computed where that is known, else
+    :class:`~melanoma_edge.proof.requirements.Unmet`, behind the writing of the evidence. `thumbnails` also keeps small pictures of the flips among
     `data` in evidence/thumbnails.json, for the report; without it those of an earlier call are removed. Raises
     BadInput for a bundle or data that are not right; gates that fail do not raise.
     """
@@ -66,23 +68,23 @@ def verify(
     started = time.perf_counter()
     opened = open_bundle(bundle)
     _refuse_other_origin(opened, run, model)
+    here = process.available()
+    require = expanded(require, here, labelled=data is not None or (pictures is not None and pictures.labels is not None))
     if pictures is None:
         progress("reading pictures")
         pictures = labelled_pictures(opened, data, metadata, cache or cache_folder()) if data is not None else probes(opened)
-    here = process.available()
-    _check_required(require, here)
     wanted = [name for name in asked(runtimes) if runtimes or here[name].available or not RUNTIMES[name].gpu]
     wanted += [name for name in require if name in RUNTIMES and RUNTIMES[name].runs_artifacts and name not in wanted]
     peers = [RUNTIMES[name].peer for name in wanted if RUNTIMES[name].peer]
     peers += ["litert"] if any("onnx" in RUNTIMES[name].formats and not RUNTIMES[name].peer for name in wanted) else []  # int8 ONNX is held to int8 TFLite
     golden = np.stack([image.load(opened.path / picture.file, opened.manifest.input.width) for picture in opened.golden.pictures])
     inputs = np.concatenate([golden, pictures.inputs])
-    logits, missing, censuses = _run(opened, [name for name in RUNTIMES if name in (*wanted, *peers)], here, inputs, progress)
+    logits, missing, broken, censuses = _run(opened, [name for name in RUNTIMES if name in (*wanted, *peers)], here, inputs, progress)
     references = "not asked for"
     if any(RUNTIMES[name].peer is None for name in wanted):
         wrapped = opened.manifest.origin == "model"
         references = source_logits(opened, model, here, inputs, progress) if wrapped else _keras(opened, run, here, inputs, progress)
-    measured = Measured(pictures, golden, wanted, logits, missing, references, censuses)
+    measured = Measured(pictures, golden, wanted, logits, missing, broken, references, censuses)
     parity = Parity(
         bundle=opened.manifest.name,
         manifest_sha256=sha256_file(opened.path / MANIFEST),
@@ -96,7 +98,6 @@ def verify(
         seconds=time.perf_counter() - started,
         conditions=host.conditions(),
     )
-    _check_carried_out(require, parity.gates, references)
     with explained(opened.path):
         (opened.path / EVIDENCE).mkdir(exist_ok=True)
         if thumbnails:
@@ -105,6 +106,8 @@ def verify(
         else:
             small_pictures.remove(opened.path / EVIDENCE)
         write_json(opened.path / EVIDENCE / PARITY_FILE, parity.model_dump(mode="json"))
+    if lacking := unmet(require, parity.gates, references):
+        raise Unmet(lacking, parity)
     return parity
 
 
@@ -117,8 +120,8 @@ def _refuse_other_origin(bundle: Bundle, run: Path | None, model: Path | None) -
 
 
 def _run(bundle: Bundle, runtimes: Sequence[str], here, inputs: np.ndarray, progress: Progress):
-    """Return logits, reasons why there are none, and censuses, each {(artifact, runtime): ...}."""
-    logits, missing, censuses = {}, {}, {}
+    """Return logits, why there are none, how other kernels and places failed, and censuses, each {(artifact, runtime): ...}."""
+    logits, missing, broken, censuses = {}, {}, {}, {}
     for artifact in bundle.manifest.artifacts:
         for runtime in runtimes:
             row, key = RUNTIMES[runtime], (artifact.name, runtime)
@@ -135,13 +138,24 @@ def _run(bundle: Bundle, runtimes: Sequence[str], here, inputs: np.ndarray, prog
                 if artifact.probabilities is not None:
                     second = artifact.probabilities
                     logits[second.name, runtime] = process.run_logits(runtime, bundle.path / second.path, inputs, progress=step)
-                if (artifact.format, artifact.integer, row.module) == ("onnx", True, RUNTIMES["onnxruntime"].module) and not row.gpu:
-                    censuses[key] = process.run_census(runtime, bundle.file(artifact))
+            except (Missing, Unsupported) as error:
+                missing[key] = str(error)
             except Error as error:
                 if row.peer is None:
                     raise
-                missing[key] = str(error)
-    return logits, missing, censuses
+                broken[key] = str(error)
+            else:
+                if (artifact.format, artifact.integer, row.module) == ("onnx", True, RUNTIMES["onnxruntime"].module) and not row.gpu:
+                    censuses[key] = _census(runtime, bundle.file(artifact))
+    return logits, missing, broken, censuses
+
+
+def _census(runtime: str, file: Path) -> dict[str, int] | str:
+    """Return how often each operator stands in the graph that `runtime` makes of `file`, or why that is not known."""
+    try:
+        return process.run_census(runtime, file)
+    except Error as error:
+        return str(error)
 
 
 def _keras(bundle: Bundle, run: Path | None, here, inputs: np.ndarray, progress: Progress) -> dict[str, np.ndarray] | str:
@@ -192,6 +206,13 @@ def labelled_pictures(bundle: Bundle, data: Path, metadata: Path | None, cache: 
     manifest = bundle.manifest
     found = load_labelled(data, manifest.classes, manifest.policy, bundle.seen_hashes(), size=manifest.input.width, metadata=metadata, cache=cache)
     account = {"used": len(found.labels), "seen_in_training": int(found.seen.sum()), "unseen": int((~found.seen).sum())}
+    passed_over = {
+        "of_unknown_classes": sum(found.account["unknown_classes"].values()),
+        "unreadable": len(found.account["unreadable"]),
+        "in_no_class_folder": found.account["in_no_class_folder"],
+        "left_out_as_copies_or_contradicting": found.account["left_out"],
+    }
+    account |= {name: count for name, count in passed_over.items() if count}
     return Pictures(f"pictures of {Path(data).name}", found.pictures, found.paths, found.labels, found.groups, ~found.seen, account)
 
 
@@ -200,29 +221,3 @@ def probes(bundle: Bundle, count: int = PROBES) -> Pictures:
     size = bundle.manifest.input.width
     drawn = [samples.draw(samples.CLASSES[i % len(samples.CLASSES)], size, (2, i)) for i in range(count)]
     return Pictures("drawn probes", np.stack(drawn), tuple(f"probe {i}" for i in range(count)))
-
-
-def _check_carried_out(require: Sequence[str], carried_out: Sequence[Gate], references: dict[str, np.ndarray] | str) -> None:
-    """Raise Missing when something required is here but no gate came to use it."""
-    used = [gate for gate in carried_out if gate.outcome != "not run"]
-    for name in require:
-        if name == "task":
-            if not any(gate.name == "task" for gate in used):
-                raise Missing("the task gate was required but could not be carried out: give labelled pictures with --data")
-        elif not RUNTIMES[name].runs_artifacts:
-            if isinstance(references, str) or not references:
-                raise Missing(f"the runtime {name} was required but not compared with: {references or 'the bundle names no network'}")
-        elif not any(gate.runtime == name for gate in used):
-            if reason := next((gate.reason for gate in carried_out if gate.runtime == name), None):
-                raise Missing(f"the runtime {name} was required but ran nothing: {reason}")
-            raise Missing(f"the runtime {name} was required but no gate used it: the bundle has no artifact for it; export one")
-
-
-def _check_required(require: Sequence[str], here) -> None:
-    for name in require:
-        if name == "task":
-            continue
-        if name not in here:
-            raise BadInput(f"there is no runtime {name!r} to require: expected one of {', '.join([*here, 'task'])}")
-        if not here[name].available:
-            raise Missing(f"the runtime {name} was required but is not here ({here[name].reason}): {here[name].install or 'use a machine that has it'}")

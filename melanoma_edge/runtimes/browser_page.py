@@ -16,11 +16,11 @@ from typing import Literal
 import numpy as np
 
 from melanoma_edge.contract import Quantization
-from melanoma_edge.errors import BadInput
+from melanoma_edge.errors import BadInput, Missing
 from melanoma_edge.files import remove_folder
 from melanoma_edge.runtimes import browser
-from melanoma_edge.runtimes.chromium import Chromium
-from melanoma_edge.runtimes.page_server import PageServer
+from melanoma_edge.runtimes.chromium import HOW, Chromium
+from melanoma_edge.runtimes.page_server import PageFailed, PageServer
 from melanoma_edge.runtimes.protocol import Runtime, read_signature
 
 AT_ONCE = 64
@@ -49,7 +49,12 @@ class BrowserRuntime(Runtime):
             opened: list[Chromium] = []
             opened.append(Chromium(self._page.url, folder))
             stack.callback(opened[0].close)
-            found = self._ask("load", engine=self.engine, model="model", name=model.name, build=self.build)
+            try:
+                found = self._ask("load", engine=self.engine, model="model", name=model.name, build=self.build)
+            except PageFailed as error:
+                if self._page.opened.is_set():
+                    raise
+                raise Missing(f"the browser did not start: {error}; {HOW}") from None
             described = json.loads(found)
             self.signature = read_signature(model, described["inputs"], described["outputs"], self.quantization(model))
             self.close = weakref.finalize(self, stack.pop_all().close)

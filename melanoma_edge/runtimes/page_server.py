@@ -57,7 +57,7 @@ class PageFailed(Exception):
 class PageServer:
     """Serves `files`, {path in the address: file}, and the page itself, and talks with the page.
 
-    `host` is the address to listen on; another than loopback lets other devices in. `trouble` is asked, while an
+    It listens on loopback only. `trouble` is asked, while an
     answer is awaited, whether whoever runs the page has a reason why none will come. `progress` gets the page's lines.
     """
 
@@ -65,7 +65,6 @@ class PageServer:
         self,
         files: Mapping[str, Path],
         *,
-        host: str = "127.0.0.1",
         trouble: Callable[[], str | None] = lambda: None,
         progress: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -80,7 +79,7 @@ class PageServer:
         self.opened = threading.Event()
         """Set once a page has asked for work."""
         self._gone = threading.Event()
-        self._server = _Server((host, 0), _handler(self))
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": _LOOK}, daemon=True)
         self._thread.start()
 

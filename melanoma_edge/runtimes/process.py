@@ -24,15 +24,15 @@ import numpy as np
 
 import melanoma_edge
 from melanoma_edge.contract import InputContract
-from melanoma_edge.errors import BadInput, Error, Missing
+from melanoma_edge.errors import BadInput, Error, Missing, ProofFailed
 from melanoma_edge.files import explained, read_json, remove_folder, write_json
 from melanoma_edge.host import nvidia_driver, version
 from melanoma_edge.runtimes import places
-from melanoma_edge.runtimes.protocol import RUNTIMES, Entry, RuntimeFailed, entry, one_line
+from melanoma_edge.runtimes.protocol import JOB_FOLDER, RUNTIMES, Entry, RuntimeFailed, Unsupported, entry, one_line
 from melanoma_edge.runtimes.timing import Plan
 
 WORKER = "melanoma_edge.runtimes.worker"
-_ERRORS: dict[str, type[Error]] = {kind.__name__: kind for kind in (BadInput, Missing, RuntimeFailed)}
+_ERRORS: dict[str, type[Error]] = {kind.__name__: kind for kind in (BadInput, Missing, ProofFailed, RuntimeFailed, Unsupported)}
 _NOISE = ("INFO:", "WARNING:", "I0000", "W0000")
 """What lines of standard error begin with that say nothing about a failure."""
 
@@ -96,7 +96,7 @@ def run_tensors(
     wanted: dict[str, list[str]] | None = None,
     which: str | None = None,
     beside: Path | None = None,
-    timeout: float = 600,
+    timeout: float = 3600,
 ) -> tuple[dict[str, np.ndarray], dict]:
     """Return the outputs {name: [N, ...]} that `runtime` gives for `inputs` {name: [N, ...]}, and facts about them.
 
@@ -212,7 +212,7 @@ def _existing(model: Path) -> Path:
 @contextlib.contextmanager
 def _job_folder() -> Iterator[str]:
     """Yield a temporary folder for one job and whatever its child keeps in temporary files; it is removed with both."""
-    folder = tempfile.mkdtemp(prefix="melanoma-edge-")
+    folder = tempfile.mkdtemp(prefix=JOB_FOLDER)
     try:
         yield folder
     finally:
@@ -251,8 +251,10 @@ def _work(
         return answer["result"]
     name, last = job["runtime"], _last_line(folder / "stderr.txt")
     if not ended:
-        raise RuntimeFailed(f"{name} gave no result{what} within {timeout:g} s and was stopped: give another model or allow more time")
+        raise RuntimeFailed(f"{name} gave no result{what} within {timeout:g} s and was stopped: give another model, or fewer pictures, or use a faster machine")
     how = signal.Signals(-child.returncode).name if child.returncode < 0 else f"exit code {child.returncode}"
+    if how == "SIGKILL":
+        how += ", as the system does where memory runs out"
     raise RuntimeFailed(f"{name} crashed{what} ({how}{last}): the file is damaged or needs what this machine lacks; export it again")
 
 

@@ -27,6 +27,24 @@ class RuntimeFailed(Error):
     exit_code = 2
 
 
+class Unsupported(RuntimeFailed):
+    """A runtime that is there knows an operator, a version or a type of the model not: another release of it may."""
+
+
+LACKING = (
+    "didn't find op for builtin opcode",
+    "unresolved custom op",
+    "select tensorflow op",
+    "unresolved op",
+    "not_implemented",
+    "could not find an implementation",
+    "is not a registered function/op",
+    "unsupported model ir version",
+    "is under development and support for this is limited",
+)
+"""What LiteRT, ONNX Runtime and their builds for the web say, in small letters, where they lack an operator or are too old for a file."""
+
+
 @dataclass(frozen=True)
 class Signature:
     """What a loaded model takes and gives: a picture of `dtype`, its axes in the order of `layout`, to logits [1, classes]."""
@@ -163,6 +181,8 @@ def _elsewhere(place: Place, module: str, class_name: str, taken: str) -> Entry:
     )
 
 
+JOB_FOLDER = "melanoma-edge-"
+"""What the names of the temporary folders begin with that hold a worker's job."""
 BESIDE = "beside"
 """What the untouched model's logits are called among the tensors of a copy of it."""
 
@@ -265,7 +285,8 @@ def load(runtime: Runtime, model: Path, threads: int) -> None:
     except Error:
         raise
     except Exception as error:
-        raise RuntimeFailed(f"{runtime.name} cannot load {model.name}: {one_line(error)}; export it again or give another file") from None
+        lacking = any(words in str(error).lower() for words in LACKING)
+        raise (Unsupported if lacking else RuntimeFailed)(f"{runtime.name} cannot load {model.name}: {one_line(error)}; export it again or give another file") from None
 
 
 def stack(rows: Iterable[Mapping[str, np.ndarray]], count: int) -> dict[str, np.ndarray]:

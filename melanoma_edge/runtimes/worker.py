@@ -8,6 +8,7 @@ is a lifeline: when the parent closes it, or dies, this process ends at once.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -20,16 +21,18 @@ import numpy as np
 
 from melanoma_edge.contract import INPUT_NAME, InputContract
 from melanoma_edge.errors import Error
-from melanoma_edge.files import explained, write_json
-from melanoma_edge.runtimes.protocol import BESIDE, RuntimeFailed, create, load, one_line
+from melanoma_edge.files import explained, remove_folder, write_json
+from melanoma_edge.runtimes.protocol import BESIDE, JOB_FOLDER, RUNTIMES, RuntimeFailed, create, load, one_line
 from melanoma_edge.runtimes.timing import Plan, measure
 
 Progress = Callable[[str], None]
 
 
-AT_ONCE = 64
-"""Pictures between two signs of life: the parent waits for silence only, however many there are. An emulated processor
-takes a second for a picture where many share the machine."""
+AT_ONCE = 16
+"""Pictures between two signs of life: the parent waits for silence only, however many there are. An emulated processor or
+a browser may take seconds for a picture where many share the machine."""
+MEMORY_SHARE = 0.75
+"""Of this machine's memory, what a worker may ask for: a small file can demand terabytes, and must not take others down."""
 
 
 def logits(job: dict, progress: Progress) -> dict:
@@ -103,10 +106,12 @@ KINDS = {"logits": logits, "times": times, "probe": probe, "census": census, "ca
 
 def main(path: str) -> None:
     """Do the job in the file `path` and write its report."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(Path(path).parent,), daemon=True).start()
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     job = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not RUNTIMES[job["runtime"]].gpu:  # CUDA reserves far more than it uses
+        _limit_memory()
     try:
         report = {"result": KINDS[job["kind"]](job, lambda line: print(line, file=lines, flush=True))}
     except Error as error:
@@ -117,10 +122,25 @@ def main(path: str) -> None:
     write_json(Path(job["report"]), report)
 
 
-def _end_with_parent() -> None:
-    """Wait until standard input ends and stop the process without any cleaning up."""
+def _limit_memory() -> None:
+    """Let demands for more than MEMORY_SHARE of the memory fail, and have the system end this process before any other where memory runs out."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        most = int(MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        if hard == resource.RLIM_INFINITY or most < hard:
+            resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def _end_with_parent(folder: Path) -> None:
+    """Wait until standard input ends, then stop the process at once; pictures in its job's folder do not outlive a killed parent."""
     while os.read(0, 4096):
         pass
+    if folder.name.startswith(JOB_FOLDER):
+        remove_folder(folder, seconds=1)
     os._exit(1)
 
 

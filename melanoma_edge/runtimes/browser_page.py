@@ -52,7 +52,7 @@ class BrowserRuntime(Runtime):
             try:
                 found = self._ask("load", engine=self.engine, model="model", name=model.name, build=self.build)
             except PageFailed as error:
-                if self._page.opened.is_set():
+                if self._page.opened.is_set() or not opened[0].gave_up:
                     raise
                 raise Missing(f"the browser did not start: {error}; {HOW}") from None
             described = json.loads(found)

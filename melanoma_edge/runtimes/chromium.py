@@ -134,6 +134,11 @@ class Chromium:
             return f"Chromium ended ({how}{self._last_line()})"
         return None
 
+    @property
+    def gave_up(self) -> bool:
+        """Whether the browser ended of its own accord: it cannot run here."""
+        return self._ended() and self._code >= 0
+
     def close(self) -> None:
         """Stop the browser and wait until it has gone."""
         self._say("Browser.close")

@@ -86,6 +86,8 @@ def _here(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarray, 
     yield gates.golden_gate(artifact, runtime, logits[:count], bundle.golden.expected(artifact.name), _golden_names(bundle), classes)
     if bundle.manifest.origin == "model":
         yield _against_source(bundle, artifact, runtime, logits, measured)
+        if artifact.calibration is not None and (artifact.name, runtime) in measured.censuses:  # what was quantized here; how others made theirs is theirs
+            yield gates.census_gate(artifact, runtime, measured.censuses[artifact.name, runtime], transposes=False)
         if artifact.integer:
             yield _task(bundle, artifact, runtime, logits, measured)
         return

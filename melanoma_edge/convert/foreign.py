@@ -70,9 +70,11 @@ def quantize_onnx(file: str, target: str, shown: str, layout: str, contract: dic
 
     try:
         content = onnx_quantize.quantized(Path(file).read_bytes(), np.load(calibration, mmap_mode="r"), InputContract(**_tuples(contract)), layout)
+    except BadInput as error:
+        raise BadInput(f"{shown} cannot be quantized to int8 ONNX: {error}") from None
     except Exception as error:
         line = " ".join(str(error).split())[:300] or type(error).__name__
-        raise BadInput(f"{shown} cannot be quantized after training to int8 ONNX: {line}; leave int8-ptq out, or give the model in another form") from None
+        raise BadInput(f"{shown} cannot be quantized to int8 ONNX: {line}; leave out --calibrate, or give the model in another form") from None
     Path(target).write_bytes(onnx_files.with_properties(content, properties))
     return facts(target)
 

@@ -54,6 +54,8 @@ def quantized(content: bytes, pictures: np.ndarray, contract: InputContract, lay
         declared = {taken.name: [{"rmin": values.min(), "rmax": values.max()}]} if taken.dtype == "float32" else {}  # whatever the pictures hold
         _quantize(source, target, feeds, _head(fused.graph), declared)
         proto = onnx.load(target)
+    if not any(tensor.data_type == onnx.TensorProto.INT8 for tensor in proto.graph.initializer):
+        raise BadInput("it holds no convolution and no dense layer of constant float32 weights: leave out --calibrate")
     if contract.raw:
         take_bytes(proto.graph)
     return _tidied(proto)

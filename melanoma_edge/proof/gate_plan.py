@@ -86,9 +86,8 @@ def _here(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarray, 
     yield gates.golden_gate(artifact, runtime, logits[:count], bundle.golden.expected(artifact.name), _golden_names(bundle), classes)
     if bundle.manifest.origin == "model":
         yield _against_source(bundle, artifact, runtime, logits, measured)
-        if artifact.calibration is not None and (artifact.name, runtime) in measured.censuses:  # what was quantized here; how others made theirs is theirs
-            yield gates.census_gate(artifact, runtime, measured.censuses[artifact.name, runtime], transposes=False)
         if artifact.integer:
+            yield from _census(bundle, artifact, runtime, measured)
             yield _task(bundle, artifact, runtime, logits, measured)
         return
     if artifact.integer and artifact.format == "onnx":
@@ -96,8 +95,7 @@ def _here(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarray, 
     else:
         yield _against_keras(bundle, artifact, runtime, logits, measured.references, pictures, count)
     if artifact.integer:
-        if (artifact.name, runtime) in measured.censuses:
-            yield gates.census_gate(artifact, runtime, measured.censuses[artifact.name, runtime])
+        yield from _census(bundle, artifact, runtime, measured)
         yield _task(bundle, artifact, runtime, logits, measured)
 
 
@@ -111,9 +109,15 @@ def _on_peer(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarra
         gate = gates.peer_gate(row.group, artifact, runtime, row.peer, logits, expected, names, bundle.manifest.classes)
         yield gate.model_copy(update={"measured_on": measured.pictures.description})
     if artifact.integer:
-        if (artifact.name, runtime) in measured.censuses:
-            yield gates.census_gate(artifact, runtime, measured.censuses[artifact.name, runtime])
+        yield from _census(bundle, artifact, runtime, measured)
         yield _task(bundle, artifact, runtime, logits, measured)
+
+
+def _census(bundle: Bundle, artifact: Artifact, runtime: str, measured: Measured) -> Iterator[Gate]:
+    """Yield the gate of the graph that ONNX Runtime made of an int8 file that was quantized here; how others quantized theirs is for them to say."""
+    ours = bundle.manifest.origin == "run"
+    if (artifact.name, runtime) in measured.censuses and (ours or artifact.calibration is not None):
+        yield gates.census_gate(artifact, runtime, measured.censuses[artifact.name, runtime], transposes=ours)
 
 
 def _probabilities(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.ndarray, measured: Measured) -> Gate:

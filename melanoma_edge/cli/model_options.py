@@ -49,7 +49,7 @@ class Own(NamedTuple):
 OPTIONS = (
     click.option("--model", type=FOLDER, metavar="FILE", help="Wrap a model of your own instead of a run: .keras, .h5, .onnx or .tflite (docs/input-contract.md)."),
     click.option("--classes", type=FOLDER, metavar="FILE", help="With --model: text file of its classes, one a line in the order of its output."),
-    click.option("--calibrate", type=FOLDER, metavar="DIR", help="With --model: pictures for int8 after training (int8-ptq), as a data set or a plain folder."),
+    click.option("--calibrate", type=FOLDER, metavar="DIR", help="With --model, Keras or float32 ONNX: pictures for int8 after training (int8-ptq), as a data set or a plain folder."),
     click.option("--positive", metavar="CLASS", help="With --model: the class whose sensitivity counts most, empty for none [default: melanoma where there is one]."),
     click.option("--size", type=click.IntRange(1, 4096), metavar="N", help="With --model: side of the input, where the file takes any."),
     click.option("--output", type=click.Choice(["logits", "probabilities"]), help="With --model: what it gives [default: probabilities where it ends in softmax]."),

@@ -183,7 +183,7 @@ class Artifact(Model):
     """Order of the input's axes: [1, height, width, 3] or [1, 3, height, width]."""
     quantum: float | None
     """Scale of the quantized logits (int8 only): the unit in which int8 parity is measured. Null in an int8 file of
-    somebody else's that ends in float."""
+    somebody else's that ends in float, and in int8 ONNX made of a network that ends in softmax, which stays float."""
     calibration: Calibration | None = None
     """What post-training quantization was calibrated on; null for the others."""
     operators: dict[str, int]

@@ -60,6 +60,25 @@ def convert_keras(file: str, size: int, wanted: Sequence[tuple[str, str, str]], 
     return found
 
 
+def quantize_onnx(file: str, target: str, shown: str, layout: str, contract: dict, calibration: str, properties: dict[str, str]) -> dict[str, Any]:
+    """Write the float32 ONNX file, one picture at a time in `layout`, to `target` as int8 quantized after training; return its :func:`facts`.
+
+    `calibration` is a `.npy` file of pictures, uint8 [n, size, size, 3], and `shown` what messages call the model. Raises BadInput where the
+    quantizer refuses the graph.
+    """
+    from melanoma_edge.convert import onnx_quantize
+
+    try:
+        content = onnx_quantize.quantized(Path(file).read_bytes(), np.load(calibration, mmap_mode="r"), InputContract(**_tuples(contract)), layout)
+    except BadInput as error:
+        raise BadInput(f"{shown} cannot be quantized to int8 ONNX: {error}") from None
+    except Exception as error:
+        line = " ".join(str(error).split())[:300] or type(error).__name__
+        raise BadInput(f"{shown} cannot be quantized to int8 ONNX: {line}; leave out --calibrate, or give the model in another form") from None
+    Path(target).write_bytes(onnx_files.with_properties(content, properties))
+    return facts(target)
+
+
 def quantized(network, pictures: np.ndarray, contract: InputContract) -> bytes:
     """Return the float network (``tf_keras.Model``, batch 1) as int8 TFLite, the ranges of activations measured on `pictures`.
 

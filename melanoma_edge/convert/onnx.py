@@ -129,10 +129,20 @@ def _finish(proto, layout: Layout = "NHWC") -> bytes:
     names = [value.name for value in (*proto.graph.input, *proto.graph.output)]
     if names != [INPUT_NAME, OUTPUT_NAME]:
         raise BadInput(f"the converter named input and output {names}: expected {[INPUT_NAME, OUTPUT_NAME]}")
-    _canonical(proto.graph)
     if layout == "NCHW":
-        channels_first_input(proto.graph)
         _canonical(proto.graph)
+        channels_first_input(proto.graph)
+    return stable(proto)
+
+
+def stable(proto) -> bytes:
+    """Return a checked model's bytes, everything inside it ordered and named by structure alone; input and output keep their names.
+
+    For graphs without subgraphs. Raises what onnx.checker raises.
+    """
+    import onnx
+
+    _canonical(proto.graph)
     onnx.checker.check_model(proto, full_check=True)
     return proto.SerializeToString(deterministic=True)
 
@@ -148,24 +158,23 @@ def _canonical(graph) -> None:
     constants = {tensor.name: tensor for tensor in graph.initializer}
     names = {value.name: value.name for value in (*graph.input, *graph.output)}
     nodes, used, done = [], [], set()
-
-    def visit(name: str) -> None:
+    waiting = [(value.name, False) for value in reversed(graph.output)]
+    while waiting:  # no recursion: graphs of others are deeper than Python's stack
+        name, visited = waiting.pop()
+        node = producers.get(name)
+        if visited:
+            node.name = f"{node.op_type}_{len(nodes)}"
+            for position, output in enumerate(node.output):
+                names.setdefault(output, f"{node.name}_output_{position}" if output else "")
+            nodes.append(node)
+            continue
         if name in constants and name not in names:
             names[name] = f"constant_{len(used)}"
             used.append(constants[name])
-        node = producers.get(name)
-        if node is None or id(node) in done:
-            return
-        done.add(id(node))
-        for source in node.input:
-            visit(source)
-        node.name = f"{node.op_type}_{len(nodes)}"
-        for position, output in enumerate(node.output):
-            names.setdefault(output, f"{node.name}_output_{position}" if output else "")
-        nodes.append(node)
-
-    for value in graph.output:
-        visit(value.name)
+        if node is not None and id(node) not in done:
+            done.add(id(node))
+            waiting.append((name, True))
+            waiting.extend((source, False) for source in reversed(node.input))
     for node in nodes:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names[name] for name in node.output]

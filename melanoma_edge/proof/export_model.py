@@ -2,12 +2,14 @@
 
 In: a Keras, ONNX or TFLite file, what its owner declares of it, and perhaps pictures. Out: a bundle folder, whole or
 absent, that says of everything else that it is not known. A Keras file is converted; ONNX and TFLite files stay as they are
-(an ONNX file's open batch is fixed to 1). Without labelled pictures nothing is fitted or scored.
+(an ONNX file's open batch is fixed to 1), and a float32 ONNX file gets int8 beside it where there are pictures to calibrate on.
+Without labelled pictures nothing is fitted or scored.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,11 +40,15 @@ from melanoma_edge.runtimes import process
 
 FORMATS = {**dict.fromkeys(keras_file.SUFFIXES, "keras"), ".onnx": "onnx", ".tflite": "tflite"}
 """What an ending says that a file is."""
-KERAS: tuple[tuple[Format, Precision], ...] = (("tflite", "float32"), ("tflite", "float16"), ("tflite", "dynamic"), ("tflite", "int8-ptq"), ("onnx", "float32"))
-"""What is made of a Keras file; int8-ptq only with pictures to calibrate on."""
+MADE: dict[str, tuple[tuple[Format, Precision], ...]] = {
+    "keras": (("tflite", "float32"), ("tflite", "float16"), ("tflite", "dynamic"), ("tflite", "int8-ptq"), ("onnx", "float32"), ("onnx", "int8-ptq")),
+    "onnx": (("onnx", "float32"), ("onnx", "int8-ptq")),
+}
+"""What is made of a model file, int8-ptq only with pictures to calibrate on; the first of an ONNX file is the file itself."""
+QUANTIZED: tuple[Format, Precision] = ("onnx", "int8-ptq")
+CALLED = {"keras": "a Keras", "onnx": "an ONNX", "tflite": "a TFLite"}
 LICENCE = "Not stated. The model was made by somebody else; its terms, and those of the pictures that it was trained on, are not known here."
-COVERAGE = 0.9
-OPERATING_SPECIFICITY = 0.8
+DECISIONS = {name: Recipe.model_fields[name].default for name in ("coverage", "operating_specificity")}
 """The recipe's defaults, for decisions that are fitted."""
 LOOK_SECONDS = 600
 """A file that takes longer to be looked through is taken for one that was made to."""
@@ -85,7 +91,7 @@ def export_model(
 ) -> Parity:
     """Wrap the model file `model` as the bundle `out` and return the outcome of its gates.
 
-    `calibrate` names pictures for int8-ptq, which only a Keras file can get. Of the labelled pictures of `data`, one half fits temperature,
+    `calibrate` names pictures for int8-ptq, which Keras and float32 ONNX files can get. Of the labelled pictures of `data`, one half fits temperature,
     thresholds and abstention, the other is scored. Raises BadInput for an existing `out` (unless `force`), files that hold code, are damaged or
     of another form than one picture to one row of `declared.classes`; nothing is left behind then.
     """
@@ -98,6 +104,7 @@ def export_model(
         opened = look(model, fmt, declared.size, Path(made))
         if opened.classes != len(declared.classes):
             raise BadInput(f"{model.name} gives {opened.classes} numbers, and {len(declared.classes)} classes were named: expected one line for each output, in its order")
+        _refuse_whole(opened, precisions, calibrate)
         contract = declared.contract(opened.size)
         input_table.table(contract)
         drawn = None
@@ -147,29 +154,33 @@ def format_of(model: Path) -> str:
 
 
 def plan(fmt: str, formats: Sequence[Format], precisions: Sequence[Precision], calibrate: Path | None) -> list[tuple[Format, Precision]]:
-    """Return the artifacts to make of a Keras file; of the others none, they are wrapped as they are. Raises BadInput for what cannot be made."""
-    if fmt != "keras":
+    """Return the artifacts to make of a file of this format; of a TFLite file none, it is wrapped as it is. Raises BadInput for what cannot be made."""
+    if fmt not in MADE:
         asked = [*(f"--{name}" for name in formats), *(["--precision"] if precisions else []), *(["--calibrate"] if calibrate else [])]
         if asked:
-            kind = {"onnx": "an ONNX", "tflite": "a TFLite"}[fmt]
-            raise BadInput(f"{kind} file is wrapped as it is, nothing is converted: leave out {', '.join(asked)}, or give the model as a Keras file")
+            raise BadInput(
+                f"{CALLED[fmt]} file is wrapped as it is, since nothing reads a network back out of one: leave out {', '.join(asked)}, or give the model as a Keras or ONNX file"
+            )
         return []
-    known = dict.fromkeys(precision for _, precision in KERAS)
+    possible, kind = MADE[fmt], CALLED[fmt]
+    known = dict.fromkeys(precision for _, precision in possible)
     for precision in precisions:
         if precision not in known:
             why = ": int8 of a run comes from training; after training it is int8-ptq" if precision == "int8" else ""
-            raise BadInput(f"there is no precision {precision!r} of a model file{why}; expected some of {', '.join(known)}")
+            raise BadInput(f"there is no precision {precision!r} of {kind} file{why}; expected some of {', '.join(known)}")
+    if other := [name for name in formats if name not in dict(possible)]:
+        raise BadInput(f"{kind} file is not converted to {', '.join(other)}: leave out --{other[0]}, or give the model as a Keras file")
     if "int8-ptq" in precisions and calibrate is None:
         raise BadInput("int8-ptq needs pictures to measure ranges on: name some with --calibrate DIR")
     made = [
         (made, precision)
-        for made, precision in KERAS
+        for made, precision in possible
         if (not formats or made in formats) and (precision in precisions if precisions else precision != "int8-ptq" or calibrate is not None)
     ]
-    if calibrate is not None and ("tflite", "int8-ptq") not in made:
-        raise BadInput("--calibrate is for the int8-ptq TFLite artifact, which was not asked for: leave it out, or ask for --precision int8-ptq too")
+    if calibrate is not None and "int8-ptq" not in {precision for _, precision in made}:
+        raise BadInput("--calibrate is for int8-ptq artifacts, and none was asked for: leave it out, or ask for --precision int8-ptq too")
     if not made:
-        table = "; ".join(f"{name}: {', '.join(p for f, p in KERAS if f == name)}" for name in PRECISIONS)
+        table = "; ".join(f"{name}: {', '.join(p for f, p in possible if f == name)}" for name in PRECISIONS)
         raise BadInput(f"there is no {'/'.join(formats)} artifact of precision {', '.join(precisions)}: expected one of {table}")
     return made
 
@@ -199,37 +210,81 @@ def output_kind(declared: Declared, ends: dict[str, str | None]) -> str:
 
 
 def source_runtime(fmt: str, sha256: str, artifacts: Sequence[str]) -> str | None:
-    """Return the runtime that runs the source as it came, None where an artifact is its very bytes."""
-    return None if sha256 in artifacts else f"{fmt}-file"
+    """Return the runtime that runs the source as it came, None where all artifacts are its very bytes."""
+    return None if set(artifacts) == {sha256} else f"{fmt}-file"
+
+
+def _refuse_whole(opened: Opened, precisions: Sequence[Precision], calibrate: Path | None) -> None:
+    """Raise BadInput where something is to be made of a file that is quantized already."""
+    found = opened.facts["precision"] if opened.facts is not None else "float32"
+    if found != "float32" and (precisions or calibrate is not None):
+        raise BadInput(
+            f"{opened.file.name} is {found} already, so it is wrapped as it is: leave out {'--calibrate' if calibrate is not None else '--precision'}, or give the float32 file"
+        )
 
 
 def _artifacts(
     opened: Opened, wanted, folder: Path, made: Path, contract: InputContract, drawn: Drawn | None, declared: Declared, progress: Progress
 ) -> dict[str, dict[str, Any]]:
-    """Write the artifacts into the bundle's folder and return {file name: facts}."""
-    stem = _stem(opened.file)
-    if opened.facts is not None:
-        name = f"{stem}-{opened.facts['precision']}.{opened.format}"
-        written = made / "model.onnx" if opened.format == "onnx" else opened.file
-        (folder / name).write_bytes(written.read_bytes())
-        return {name: {**opened.facts, "format": opened.format}}
+    """Write the artifacts into the bundle's folder, by way of `made`, and return {file name: facts}."""
     pictures = None
     if drawn is not None:
-        pictures = str(made / "calibration.npy")
+        pictures = made / "calibration.npy"
         np.save(pictures, drawn.inputs)
-    names = [(fmt, precision, f"{stem}-{precision}.{fmt}") for fmt, precision in wanted]
+    if opened.facts is None:
+        found = _converted(opened, wanted, made, contract, pictures, declared, progress)
+    else:
+        name = f"{_stem(opened.file)}-{opened.facts['precision']}.{opened.format}"
+        shutil.copyfile(made / "model.onnx" if opened.format == "onnx" else opened.file, made / name)
+        found = {name: {**opened.facts, "format": opened.format}}
+    if QUANTIZED in wanted:
+        source = next(name for name, facts in found.items() if (facts["format"], facts["precision"]) == ("onnx", "float32"))
+        found |= _quantized(opened, made, source, found[source]["layout"], contract, pictures, declared, progress)
+    as_it_is = opened.facts is not None and QUANTIZED not in wanted
+    kept = {name: facts for name, facts in found.items() if as_it_is or (facts["format"], facts["precision"]) in wanted}
+    for name in kept:
+        shutil.copyfile(made / name, folder / name)
+    return kept
+
+
+def _converted(opened: Opened, wanted, made: Path, contract: InputContract, pictures: Path | None, declared: Declared, progress: Progress) -> dict[str, dict[str, Any]]:
+    """Convert the Keras file to all of `wanted` but int8 ONNX, which needs the float32 one; return {file name: facts}."""
+    direct = [pair for pair in wanted if pair != QUANTIZED]
+    if QUANTIZED in wanted and ("onnx", "float32") not in direct:
+        direct.append(("onnx", "float32"))
+    names = [(fmt, precision, f"{_stem(opened.file)}-{precision}.{fmt}") for fmt, precision in direct]
     progress(f"converting {opened.file.name} to {', '.join(name for _, _, name in names)}")
     arguments = {
         "file": str(opened.file.absolute()),
         "size": opened.size,
         "wanted": names,
-        "folder": str(folder.absolute()),
+        "folder": str(made),
         "contract": contract.model_dump(mode="json"),
-        "calibration": pictures,
-        "properties": _properties(contract, declared),
+        "calibration": None if pictures is None else str(pictures),
+        "properties": _properties(contract, declared, "NHWC"),
     }
     found = process.run_call(KERAS_RUNTIME, f"{FOREIGN}:convert_keras", arguments, what=opened.file.name)
     return {name: {**found[name], "format": fmt, "precision": precision} for fmt, precision, name in names}
+
+
+def _quantized(
+    opened: Opened, made: Path, source: str, layout: str, contract: InputContract, pictures: Path, declared: Declared, progress: Progress
+) -> dict[str, dict[str, Any]]:
+    """Quantize the float32 ONNX file `source` of the folder `made` after training; return {file name: facts}."""
+    fmt, precision = QUANTIZED
+    name = f"{_stem(opened.file)}-{precision}.{fmt}"
+    progress(f"quantizing {opened.file.name} to {name}")
+    arguments = {
+        "file": str(made / source),
+        "target": str(made / name),
+        "shown": opened.file.name,
+        "layout": layout,
+        "contract": contract.model_dump(mode="json"),
+        "calibration": str(pictures),
+        "properties": _properties(contract, declared, layout),
+    }
+    found = process.run_call("onnxruntime", f"{FOREIGN}:quantize_onnx", arguments, what=opened.file.name)
+    return {name: {**found, "format": fmt, "precision": precision}}
 
 
 def _refuse_unfit(files: dict[str, dict[str, Any]], contract: InputContract) -> None:
@@ -270,8 +325,7 @@ def _decided(outputs: np.ndarray, kind: str, declared: Declared, halves: Halves 
     logits, labels, classes = calibration.as_logits(outputs, kind), halves.found.labels, declared.classes
     even = np.full(len(classes), 1 / len(classes))
     fitting, scoring = halves.fitting, halves.scoring
-    common = {"coverage": COVERAGE, "operating_specificity": OPERATING_SPECIFICITY}
-    decision = calibration.fit_decision(logits[fitting], labels[fitting], classes, declared.positive, even, even, **common)
+    decision = calibration.fit_decision(logits[fitting], labels[fitting], classes, declared.positive, even, even, **DECISIONS)
     probabilities = calibration.probabilities(logits[scoring], decision.temperature, even, even)
     return decision, metrics.scores(probabilities, labels[scoring], classes, declared.positive, decision=decision, groups=halves.found.groups[scoring])
 
@@ -317,13 +371,13 @@ def _labelled(halves: Halves, data: Path) -> Pictures:
     return Pictures(f"pictures of {data.name}", found.pictures, found.paths, found.labels, found.groups, scoring, account)
 
 
-def _properties(contract: InputContract, declared: Declared) -> dict[str, str]:
-    """Return what ONNX files made from a Keras file carry in metadata_props."""
+def _properties(contract: InputContract, declared: Declared, layout: str) -> dict[str, str]:
+    """Return what ONNX files made here carry in metadata_props."""
     low, high = contract.value_range
     return {
         "notice": NOTICE,
         "classes": "\n".join(declared.classes),
-        "input": f"{contract.width} x {contract.height} {contract.channels}, bytes as {low:g}..{high:g}, mean {list(contract.mean)}, std {list(contract.std)}, NHWC",
+        "input": f"{contract.width} x {contract.height} {contract.channels}, bytes as {low:g}..{high:g}, mean {list(contract.mean)}, std {list(contract.std)}, {layout}",
     }
 
 

@@ -103,13 +103,13 @@ def _of_integers(bundle: Bundle, artifact: Artifact, runtime: str, logits: np.nd
     """Yield the gates that only int8 artifacts have: what the runtime made of the graph, and what int8 costs."""
     if not artifact.integer:
         return
-    # Of files that somebody else quantized nobody promised that all is in integers; the manifest counts their operators.
-    promised = bundle.manifest.origin == "run" or artifact.precision == "int8-ptq"
-    census = measured.censuses.get((artifact.name, runtime)) if promised else None
+    ours = bundle.manifest.origin == "run"
+    # How others quantized their files is for them to say; the manifest counts their operators.
+    census = measured.censuses.get((artifact.name, runtime)) if ours or artifact.calibration is not None else None
     if isinstance(census, str):
         yield gates.not_run("census", artifact.name, runtime, "", "", census)
     elif census is not None:
-        yield gates.census_gate(artifact, runtime, census)
+        yield gates.census_gate(artifact, runtime, census, transposes=ours)
     yield _task(bundle, artifact, runtime, logits, measured)
 
 

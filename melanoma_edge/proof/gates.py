@@ -160,30 +160,33 @@ def peer_gate(group: str, artifact: Artifact, runtime: str, peer: str, found: Lo
     return Gate(**about, outcome="passed" if holds else "failed", reason=None if holds else reason, pictures=len(found), figures=figures, **flips)
 
 
-def census_gate(artifact: Artifact, runtime: str, operators: dict[str, int]) -> Gate:
+def census_gate(artifact: Artifact, runtime: str, operators: dict[str, int], *, transposes: bool = True) -> Gate:
     """Judge the graph that ONNX Runtime made of an int8 file: every convolution and dense layer in integers.
 
-    The file itself has one transpose where it takes NHWC, of the picture, and none where it takes NCHW. ONNX Runtime's integer
+    `transposes` says whether these count, too: those in a network of somebody else's are its own. Our file itself has one
+    where it takes NHWC, of the picture, and none where it takes NCHW. ONNX Runtime's integer
     kernels work on NHWC and it moves transposes accordingly: that of the picture cancels out, or comes in for NCHW,
     and one of the pooled features, which moves no byte, comes in behind.
     """
     integer = sum(operators.get(name, 0) for name in ONNX_INTEGER)
     floating = sum(operators.get(name, 0) for name in ONNX_FLOATING)
-    transposes, in_file = operators.get("Transpose", 0), artifact.operators.get("Transpose", 0)
-    if artifact.layout == "NHWC":
-        turned, allowed = transposes <= 1, "at most the input's transpose"
+    turns, in_file = operators.get("Transpose", 0), artifact.operators.get("Transpose", 0)
+    if not transposes:
+        turned, allowed = True, ""
+    elif artifact.layout == "NHWC":
+        turned, allowed = turns <= 1, "; at most the input's transpose"
     else:
-        turned, allowed = transposes <= 2 and in_file == 0, "no transpose in the file, at most ONNX Runtime's own two"
+        turned, allowed = turns <= 2 and in_file == 0, "; no transpose in the file, at most ONNX Runtime's own two"
     holds = integer > 0 and floating == 0 and turned
     return Gate(
         name="census",
         artifact=artifact.name,
         runtime=runtime,
         reference="",
-        requirement=f"every convolution and dense layer in integers, none in float; {allowed}",
+        requirement=f"every convolution and dense layer in integers, none in float{allowed}",
         outcome="passed" if holds else "failed",
-        reason=None if holds else f"{integer} in integers, {floating} in float, {transposes} transposes ({in_file} in the file): {_counted(operators)}",
-        figures={"in_integers": integer, "in_float": floating, "transposes": transposes, "transposes_in_file": in_file} | {f"operator {name}": n for name, n in operators.items()},
+        reason=None if holds else f"{integer} in integers, {floating} in float, {turns} transposes ({in_file} in the file): {_counted(operators)}",
+        figures={"in_integers": integer, "in_float": floating, "transposes": turns, "transposes_in_file": in_file} | {f"operator {name}": n for name, n in operators.items()},
     )
 
 

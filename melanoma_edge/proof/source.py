@@ -20,10 +20,10 @@ SOURCE = "source"
 """What the gates and the golden set call the model file that a bundle was wrapped from."""
 
 
-def is_artifact(bundle: Bundle) -> bool:
-    """Return whether an artifact of the bundle is the source's very bytes."""
+def is_all(bundle: Bundle) -> bool:
+    """Return whether every artifact of the bundle is the source's very bytes, so that there is nothing to run it for."""
     source = bundle.manifest.source
-    return source is not None and any(artifact.sha256 == source.sha256 for artifact in bundle.manifest.artifacts)
+    return source is not None and all(artifact.sha256 == source.sha256 for artifact in bundle.manifest.artifacts)
 
 
 def source_logits(bundle: Bundle, model: Path | None, here, inputs: np.ndarray, progress: Callable[[str], None]) -> dict[str, np.ndarray] | str:
@@ -45,7 +45,7 @@ def source_logits(bundle: Bundle, model: Path | None, here, inputs: np.ndarray, 
         if named:
             raise BadInput(f"{model} is not the file that the bundle was made from (its sha256 is another): name {source.file} as it was")
         return f"the model file {model} is another one than the bundle was made from; name the right one with --model FILE"
-    if is_artifact(bundle):
+    if is_all(bundle):
         return {}
     runtime = f"{source.format}-file"
     if not here[runtime].available:

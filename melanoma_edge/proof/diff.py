@@ -257,8 +257,7 @@ def _probabilities(bundle: Bundle, artifact: Artifact, given: np.ndarray) -> np.
     manifest = bundle.manifest
     if not np.isfinite(given).all():
         raise BadInput(f"{bundle.file(artifact)} gives NaN or infinity: nothing can be compared with that; export the bundle again")
-    priors = (np.array([shares[name] for name in manifest.classes]) for shares in (manifest.priors.training, manifest.priors.deployment))
-    return calibration.probabilities(calibration.as_logits(given, manifest.output), artifact.decision.temperature, *priors)
+    return calibration.probabilities(calibration.as_logits(given, manifest.output), artifact.decision.temperature, *calibration.priors_of(manifest))
 
 
 def _incomparable(a: Manifest, b: Manifest) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from melanoma_edge.contract import Abstention, Decision, Threshold
+from melanoma_edge.contract import Abstention, Decision, Manifest, Threshold
 from melanoma_edge.errors import BadInput
 
 TEMPERATURES = (0.05, 20.0)
@@ -85,6 +85,12 @@ def correct_priors(probabilities: np.ndarray, training: np.ndarray, deployment: 
 def probabilities(logits: np.ndarray, temperature: float, training: np.ndarray, deployment: np.ndarray) -> np.ndarray:
     """Return the probabilities that decisions rest on: softmax at `temperature`, then the priors corrected."""
     return correct_priors(softmax(logits, temperature), training, deployment)
+
+
+def priors_of(manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:
+    """Return the class shares (in training, in deployment) of a bundle, float64 [K] each, in the order of its classes."""
+    training, deployment = (np.array([shares[name] for name in manifest.classes]) for shares in (manifest.priors.training, manifest.priors.deployment))
+    return training, deployment
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray, training: np.ndarray, deployment: np.ndarray) -> float:

@@ -3,7 +3,8 @@
 Every figure has one definition, weighted: a picture of weight 2 counts as if it stood there twice.
 Weights of ones give the value itself; the bootstrap gives each replicate's weights, so value and
 interval cannot drift apart. Several pictures of a lesion are not independent, so the bootstrap
-draws whole lesions where they are known (Field and Welsh 2007, "Bootstrapping clustered data").
+draws whole lesions where they are known (Field and Welsh 2007, "Bootstrapping clustered data"). It sees no
+doubt where all resamples say the same; there, and between two models on the same lesions, limits come from :mod:`melanoma_edge.exact`.
 
 The predicted class is the one of the highest probability, the first of them on a tie. A figure that
 the pictures do not define (the recall of a class without pictures) is None, never zero.
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from melanoma_edge import exact
 from melanoma_edge.contract import Decision, Interval, Scores
 from melanoma_edge.errors import BadInput
 
@@ -52,7 +54,8 @@ def scores(
     defined; low and high are None when those are fewer than half, or when there is one lesion only.
     Resampling adds noise to ece and so moves its interval upwards: it can lie above the value. An
     accuracy, recall or sensitivity of 0 or 1 is the same in every resample, which would look certain:
-    its interval is Clopper and Pearson's (1934) for as many trials as there are lesions.
+    its interval is Clopper and Pearson's (1934) for as many trials as there are lesions. So are a mean over the classes and an
+    AUC of 1: they reach down to what that many lesions leave possible (:func:`melanoma_edge.exact.none_of_each`).
 
     Raises BadInput for wrong shapes, NaN and values that are not probabilities.
     """
@@ -70,7 +73,9 @@ def scores(
         proportions["accuracy_of_answers"] = _answered(probabilities, decisions)
     for name, members in proportions.items():
         if name in intervals:
-            intervals[name] = _not_certain(intervals[name], len(np.unique(units[members])))
+            intervals[name] = _not_certain(intervals[name], exact.none_of(len(np.unique(units[members]))))
+    for name, bound in _bounds_of_means(labels, units, positive).items():
+        intervals[name] = _not_certain(intervals[name], bound)
     counts = np.bincount(labels, minlength=len(classes))
     return Scores(
         pictures=len(labels),
@@ -102,12 +107,18 @@ def paired_losses(
     threshold) and `positive_auc`; each value is reference minus candidate, so above zero is a loss.
     Both models see the same resamples, of lesions where `groups` are given. A figure is undefined
     (None) without a positive class, without pictures of it or, for the sensitivity, without a
-    threshold. Intervals and errors are as in :func:`scores`. Where no answer of any resample differs, a
-    loss of nothing is as uncertain as a share of none of the lesions: few pictures prove little.
+    threshold. Errors are as in :func:`scores`.
+
+    Few pictures prove little, which resampling does not see: one lesion lost of one would be lost for certain. So
+    no interval ends before the limits that the counts of lost and gained lesions allow (:func:`melanoma_edge.exact.matched`):
+    for the sensitivity those of the positive class, for balanced accuracy those of each class beside the others as they were
+    found, and of all classes together in which none was lost, or gained. An AUC changes a little with every picture, and resampling
+    sees that; its interval reaches as far as those limits on a side to which nothing has moved.
     """
     positive = _position(positive_class, classes)
-    before = _gate_figures(*_checked(reference, labels, len(classes), "the reference's probabilities"), positive, reference_threshold)
-    after = _gate_figures(*_checked(candidate, labels, len(classes), "the candidate's probabilities"), positive, candidate_threshold)
+    reference, labels = _checked(reference, labels, len(classes), "the reference's probabilities")
+    candidate, labels = _checked(candidate, labels, len(classes), "the candidate's probabilities")
+    before, after = _gate_figures(reference, labels, positive, reference_threshold), _gate_figures(candidate, labels, positive, candidate_threshold)
 
     def losses(weights: np.ndarray) -> dict[str, np.ndarray]:
         kept = after(weights)
@@ -115,13 +126,55 @@ def paired_losses(
 
     units = _units(groups, len(labels))
     intervals = _intervals(losses, units, replicates, seed)
-    lesions = {label: len(np.unique(units[np.asarray(labels) == label])) for label in np.unique(labels)}
-    for name, trials in (("balanced_accuracy", list(lesions.values())), ("positive_sensitivity", [lesions.get(positive, 0)])):
-        loss = intervals[name]
-        if loss.value == loss.low == loss.high == 0.0:
-            bound = _none_of_each(trials)
-            intervals[name] = Interval(value=0.0, low=-bound, high=bound)
+    right = [(probabilities.argmax(axis=1) == labels).astype(np.float64) for probabilities in (reference, candidate)]
+    intervals["balanced_accuracy"] = _widened(intervals["balanced_accuracy"], *_limits_of_mean(right[0] - right[1], labels, units))
+    is_positive = labels == positive
+    if intervals["positive_sensitivity"].low is not None:
+        called = [(p[:, positive] >= threshold).astype(np.float64) for p, threshold in ((reference, reference_threshold), (candidate, candidate_threshold))]
+        moved = _moved(called[0] - called[1], is_positive, units)
+        intervals["positive_sensitivity"] = _widened(intervals["positive_sensitivity"], *exact.matched(*moved))
+    if intervals["positive_auc"].low is not None:
+        below = [_placements(probabilities[:, positive], is_positive) for probabilities in (reference, candidate)]
+        lost, gained, lesions = _moved(below[0] - below[1], is_positive, units)
+        fewer = min(lesions, len(np.unique(units[~is_positive])))
+        low, high = exact.matched(lost * fewer / lesions, gained * fewer / lesions, fewer)
+        found = intervals["positive_auc"]
+        intervals["positive_auc"] = _widened(found, found.low if gained else low, found.high if lost else high)
     return intervals
+
+
+def paired_decisions(
+    reference: np.ndarray,
+    candidate: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[str],
+    positive_class: str | None,
+    *,
+    decisions: tuple[Decision, Decision],
+    groups: np.ndarray | None = None,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Return what `candidate` [N, K] loses beside sensitivity, each model under its own of `decisions` (reference's, candidate's).
+
+    The keys are `positive_specificity`, undefined without a positive class or a threshold in force of either, and `coverage`, the share of
+    pictures on which the model does not abstain. Signs, intervals and errors are as in :func:`paired_losses`.
+    """
+    positive = _position(positive_class, classes)
+    reference, labels = _checked(reference, labels, len(classes), "the reference's probabilities")
+    candidate, labels = _checked(candidate, labels, len(classes), "the candidate's probabilities")
+    units, undefined = _units(groups, len(labels)), np.full(len(labels), np.nan)
+    thresholds = [decision.operating() for decision in decisions]
+    fit = positive is not None and None not in thresholds
+    kept = [p[:, positive] < threshold.probability for p, threshold in zip((reference, candidate), thresholds)] if fit else [undefined, undefined]
+    answered = [_answered(p, [decision]) for p, decision in zip((reference, candidate), decisions)]
+    every = np.ones(len(labels), dtype=bool)
+    found = {}
+    for name, (before, after), members in (("positive_specificity", kept, labels != positive), ("coverage", answered, every)):
+        change = before.astype(np.float64) - after.astype(np.float64)
+        [share] = _intervals(lambda weights: {name: _ratio(weights @ (change * members), weights @ members)}, units, replicates, seed).values()
+        found[name] = share if share.low is None else _widened(share, *exact.matched(*_moved(change, members, units)))
+    return found
 
 
 def recall_change(reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, float | None]:
@@ -335,34 +388,66 @@ def _proportions(labels: np.ndarray, k: int, positive: int | None) -> dict[str, 
     return members
 
 
-def _not_certain(interval: Interval, trials: int) -> Interval:
-    """Return the interval of a proportion, Clopper and Pearson's where resampling found none or all."""
+def _not_certain(interval: Interval, bound: float) -> Interval:
+    """Return the interval, reaching from 0 up to `bound`, or from 1 as far down, where every resample found none or all."""
     if interval.low is None or interval.low != interval.high or interval.value not in (0.0, 1.0):
         return interval
-    bound = _none_of(trials)
     return Interval(value=1.0, low=1 - bound, high=1.0) if interval.value else Interval(value=0.0, low=0.0, high=bound)
 
 
-def _none_of(trials: int) -> float:
-    """Return the upper end of Clopper and Pearson's 95 % interval (1934) for no success in `trials`."""
-    return 1 - 0.025 ** (1 / trials)
+def _bounds_of_means(labels: np.ndarray, units: np.ndarray, positive: int | None) -> dict[str, float]:
+    """Return how far means over the classes and AUCs may lie from a perfect 1 with so many lesions.
 
-
-def _none_of_each(trials: Sequence[int]) -> float:
-    """Return the upper 97.5 % likelihood bound of the mean of shares of which none was seen in `trials` each.
-
-    The largest mean of p whose probability of nothing, the product of (1 - p) ** trials, is still 2.5 %; for one
-    share that is :func:`_none_of`. With x = -log(1 - p) the mean is concave and the constraint linear, so the
-    solution fills the classes with the fewest trials first (Karush, Kuhn and Tucker's conditions).
+    An AUC is that of the class's lesions among the others: the fewer of both bound it.
     """
-    ordered = np.sort(np.asarray(trials, dtype=np.float64))
-    for count in range(len(ordered), 0, -1):
-        filled = ordered[:count]
-        level = (-np.log(0.025) + (filled * np.log(filled)).sum()) / filled.sum()
-        x = level - np.log(filled)
-        if x[-1] >= 0:
-            break
-    return float((1 - np.exp(-x)).sum() / len(ordered))
+    lesions = {label: (len(np.unique(units[labels == label])), len(np.unique(units[labels != label]))) for label in np.unique(labels)}
+    recalled = exact.none_of_each([mine for mine, _ in lesions.values()])
+    bounds = {"balanced_accuracy": recalled, "macro_f1": recalled}
+    if len(lesions) > 1:
+        bounds["macro_auc"] = exact.none_of_each([min(both) for both in lesions.values()])
+        if positive in lesions:
+            bounds["positive_auc"] = exact.none_of(min(lesions[positive]))
+    return bounds
+
+
+def _widened(found: Interval, low: float, high: float) -> Interval:
+    """Return the interval, if there is one, reaching at least from `low` to `high`."""
+    return found if found.low is None else Interval(value=found.value, low=min(found.low, low), high=max(found.high, high))
+
+
+def _moved(change: np.ndarray, members: np.ndarray, units: np.ndarray) -> tuple[float, float, int]:
+    """Return how many lesions of the pictures `members` [N] are lost and gained, and how many there are.
+
+    `change` [N] is 1 where the reference is right and the candidate is not, -1 where the reverse holds. A lesion with several pictures
+    counts by their mean.
+    """
+    names, lesion = np.unique(units[members], return_inverse=True)
+    mean = np.bincount(lesion, change[members]) / np.bincount(lesion)
+    return float(mean[mean > 0].sum()), float(-mean[mean < 0].sum()), len(names)
+
+
+def _limits_of_mean(change: np.ndarray, labels: np.ndarray, units: np.ndarray) -> tuple[float, float]:
+    """Return the limits of the mean loss over the classes that lesions allow, from each picture's `change` (:func:`_moved`)."""
+    moved = [_moved(change, labels == label, units) for label in np.unique(labels)]
+    total = sum((lost - gained) / lesions for lost, gained, lesions in moved)
+    # One class at its limit beside the others as they were found: the farthest of these.
+    limits = [np.array(exact.matched(*one)) - (one[0] - one[1]) / one[2] for one in moved]
+    alone = total + min(limit[0] for limit in limits), total + max(limit[1] for limit in limits)
+
+    def together(gained: int) -> float:
+        """Return the sum of losses if none was lost anywhere, most of it unseen where none was gained either."""
+        none = [one[2] for one in moved if not one[gained]]
+        unseen = len(none) * exact.none_of_each(none) if none else 0.0
+        return unseen - sum(one[gained] / one[2] for one in moved)
+
+    low, high = min(alone[0], -together(0)), max(alone[1], together(1))
+    return low / len(moved), high / len(moved)
+
+
+def _placements(score: np.ndarray, is_positive: np.ndarray) -> np.ndarray:
+    """Return the share of the negatives that each picture's `score` lies above, ties as halves: the AUC is its mean over the positives."""
+    negatives = np.sort(score[~is_positive])
+    return (np.searchsorted(negatives, score, "left") + np.searchsorted(negatives, score, "right")) / (2 * len(negatives))
 
 
 def _binned(probabilities: np.ndarray, labels: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / "melanoma_edge"
 
 ROOMS = (
     {"", "errors"},
-    {"calibration", "contract", "environments", "files", "host", "metrics", "recipes"},
+    {"calibration", "contract", "environments", "exact", "files", "host", "metrics", "recipes"},
     {"data"},
     {"model"},
     {"convert", "runtimes"},

@@ -380,9 +380,43 @@ def test_pictures_of_few_lesions_tell_less_than_as_many_lesions(manifest: Manife
 def test_without_a_threshold_or_a_positive_class_the_rest_decides(manifest: Manifest) -> None:
     gate = task_gate(manifest, wrong=20, threshold=None)
     assert gate.losses["positive_sensitivity"].value is None and gate.outcome == "failed"
+    for wrong, outcome in ((0, "passed"), (20, "failed")):
+        gate = task_gate(manifest, wrong=wrong, count=1200 if wrong == 0 else 600, threshold=None)
+        assert gate.outcome == outcome and "positive_sensitivity is left out: no threshold was fitted for test-float32.tflite and test-int8.tflite" in gate.reason
+        assert "too small" not in gate.reason and gate.reason.isprintable()
     none = manifest.model_copy(update={"positive_class": None})
     gate = task_gate(none, wrong=0)
-    assert gate.losses["positive_auc"].value is None and gate.outcome == "passed"
+    assert gate.losses["positive_auc"].value is None and gate.outcome == "passed" and gate.reason is None
+
+
+@pytest.mark.parametrize("wrong, outcome", [(0, "inconclusive"), (40, "failed")])
+def test_a_model_that_lost_its_threshold_cannot_pass(manifest: Manifest, wrong: int, outcome: str) -> None:
+    labels = np.arange(1200) % 3
+    right = (8.0 * np.eye(3)[labels]).astype(np.float32)
+    found = right.copy()
+    found[: 3 * wrong] = np.roll(right[: 3 * wrong], 1, axis=1)
+    gate = gates.task_gate(manifest, artifact("int8", threshold=None), FLOAT, "litert", found, right, labels, np.arange(1200), names(1200))
+    assert gate.outcome == outcome and gate.reason.endswith("no threshold was fitted for test-int8.tflite; export the bundle again")
+
+
+@pytest.mark.parametrize("gained", [0, 1])
+@pytest.mark.parametrize("of_class", [4, 10])
+def test_a_handful_of_pictures_cannot_pass_even_where_one_is_gained(manifest: Manifest, of_class: int, gained: int) -> None:
+    labels = np.repeat([0, 1, 2], of_class)
+    right = (8.0 * np.eye(3)[labels]).astype(np.float32)
+    before = right.copy()
+    before[:gained] = np.roll(right[:gained], 1, axis=1)
+    gate = gates.task_gate(manifest, INT8, FLOAT, "litert", right, before, labels, np.arange(len(labels)), names(len(labels)))
+    assert gate.outcome == "inconclusive" and all(name in gate.reason for name in ("balanced_accuracy", "positive_sensitivity", "positive_auc"))
+
+
+def test_one_lost_lesion_of_a_class_that_has_no_other_proves_nothing(manifest: Manifest) -> None:
+    labels = np.array([0] + [1, 2] * 150)
+    right = (8.0 * np.eye(3)[labels]).astype(np.float32)
+    found = right.copy()
+    found[0] = np.roll(right[0], 1)
+    gate = gates.task_gate(manifest, INT8, FLOAT, "litert", found, right, labels, np.arange(301), names(301))
+    assert gate.outcome == "inconclusive" and gate.losses["positive_sensitivity"].value == 1.0
 
 
 def test_each_artifact_is_judged_at_its_own_threshold_and_temperature(manifest: Manifest) -> None:

@@ -155,6 +155,20 @@ def test_diff_writes_a_test_case_a_check(cli: Cli, bundle: Path, tmp_path: Path)
     assert "not compared: A: not measured" in outcome(cases[-1])[1]
 
 
+def test_a_required_check_that_did_not_pass_is_a_failure_in_the_report_too(cli: Cli, bundle: Path, tmp_path: Path) -> None:
+    cli("diff", bundle, bundle, "--require", "latency", "--require", "size", "--junit", tmp_path / "diff.xml", "-q", code=1)
+    cases = read((tmp_path / "diff.xml").read_bytes())
+    assert [case.getAttribute("name") for case in cases if outcome(case)[0] == "failed"] == ["latency: all"]
+    assert outcome(cases[-1])[1].startswith("failed: required, but not compared: A: not measured")
+    other = Path(shutil.copytree(bundle, tmp_path / "other.bundle"))
+    manifest = json.loads((other / "manifest.json").read_text(encoding="utf-8"))
+    manifest["weights"] = {"float": "1" * 64, "qat": "1" * 64}
+    (other / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    cli("diff", bundle, other, "--require", "flips", "--junit", tmp_path / "diff.xml", "-q", code=1)
+    last = read((tmp_path / "diff.xml").read_bytes())[-1]
+    assert (last.getAttribute("name"), outcome(last)) == ("flips: all", ("failed", "failed: required, but nothing was to be judged by it"))
+
+
 def test_nothing_but_an_earlier_report_is_replaced_and_that_is_said_first(cli: Cli, bundle: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.xml"
     mine.write_text("<testsuites name='mine'/>", encoding="utf-8")

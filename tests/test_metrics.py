@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize
 from scipy.stats import binomtest, norm
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import (
@@ -20,7 +19,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from melanoma_edge import metrics
+from melanoma_edge import exact, metrics
 from melanoma_edge.contract import Abstention, Decision, Interval, Threshold
 from melanoma_edge.errors import BadInput
 
@@ -135,8 +134,9 @@ def test_ece_is_the_sum_over_the_bins():
 def test_perfect_predictor():
     labels = np.arange(60) % 3
     got = metrics.scores(np.eye(3)[labels], labels, NAMES[:3], "melanoma", replicates=50)
-    one = Interval(value=1.0, low=1.0, high=1.0)
-    assert got.balanced_accuracy == got.macro_f1 == got.macro_auc == got.positive_auc == one
+    for mean in (got.balanced_accuracy, got.macro_f1, got.macro_auc):
+        assert (mean.value, mean.high) == (1.0, 1.0) and mean.low == pytest.approx(0.025 ** (1 / 60), abs=1e-9), "none of 60 was wrong"
+    assert got.positive_auc.low == pytest.approx(got.recall["melanoma"].low, abs=1e-9)
     assert got.positive_sensitivity_at_80_specificity == got.positive_sensitivity_at_90_specificity == got.recall["melanoma"]
     assert all((recall.value, recall.high) == (1.0, 1.0) and recall.low == pytest.approx(0.8316, abs=1e-4) for recall in got.recall.values())
     assert got.ece == Interval(value=0.0, low=0.0, high=0.0)
@@ -356,25 +356,134 @@ def test_paired_losses_are_differences_of_the_figures():
 def test_a_model_loses_nothing_against_itself_as_surely_as_there_are_lesions():
     probabilities, labels = random_case()
     losses = paired(probabilities, probabilities, labels, 4, candidate_threshold=0.3)
-    assert losses["positive_auc"] == Interval(value=0.0, low=0.0, high=0.0)
     bound = binomtest(0, (labels == 0).sum()).proportion_ci(0.95, "exact").high
-    found = losses["positive_sensitivity"]
-    assert (found.value, found.low, found.high) == pytest.approx((0.0, -bound, bound))
+    for name in ("positive_sensitivity", "positive_auc"):
+        assert (losses[name].value, losses[name].low, losses[name].high) == pytest.approx((0.0, -bound, bound))
     assert losses["balanced_accuracy"].high == -losses["balanced_accuracy"].low > 0
 
 
-@given(st.lists(st.integers(1, 400), min_size=1, max_size=4))
+def both_ways(reference, candidate, labels, k, **options):
+    """Return the losses of `candidate` against `reference`, and the reverse, all at threshold 0.5."""
+    options |= {"candidate_threshold": 0.5, "reference_threshold": 0.5, "replicates": 60}
+    return paired(reference, candidate, labels, k, **options), paired(candidate, reference, labels, k, **options)
+
+
+def answers(rights, labels, k):
+    """Return probabilities that are right on the pictures `rights` and name the next class on the others."""
+    return np.where(rights[:, np.newaxis], np.eye(k)[labels], np.eye(k)[(labels + 1) % k]) * 0.9 + 0.1 / k
+
+
+@st.composite
+def matched_cases(draw):
+    """Answers of two models in classes of few lesions: (right before, right after, labels, number of classes)."""
+    sizes = draw(st.lists(st.integers(1, 12), min_size=2, max_size=4).filter(lambda sizes: sum(sizes) > 2))
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    rights = [np.array(draw(st.lists(st.booleans(), min_size=len(labels), max_size=len(labels)))) for _ in "ab"]
+    return *rights, labels, len(sizes)
+
+
 @settings(deadline=None, max_examples=60)
-def test_nothing_lost_in_classes_of_any_size_is_bounded_as_a_search_finds(trials):
-    """Against scipy's search for the largest mean share of which nothing is seen with a chance of 2.5 %."""
-    negative_logs = minimize(
-        lambda x: -(1 - np.exp(-x)).mean(),
-        np.full(len(trials), -np.log(0.025) / sum(trials)),
-        bounds=[(0, None)] * len(trials),
-        constraints={"type": "ineq", "fun": lambda x: -np.log(0.025) - np.dot(trials, x)},
-        options={"maxiter": 500, "ftol": 1e-12},
+@given(matched_cases())
+def test_no_interval_excludes_what_so_many_lesions_allow(case):
+    """Against scipy's exact binomial: where nothing moved the other way, a share lost may be as large as it says; swapping the models turns all round."""
+    before, after, labels, k = case
+    losses, back = both_ways(answers(before, labels, k), answers(after, labels, k), labels, k)
+    for name, loss in losses.items():
+        assert loss.low <= loss.value <= loss.high and loss.low < loss.high
+        assert (back[name].low, back[name].high) == pytest.approx((-loss.high, -loss.low), abs=1e-9)
+    farthest = []
+    for label in range(k):
+        members = labels == label
+        lost, gained = (int((one & ~other & members).sum()) for one, other in ((before, after), (after, before)))
+        share = binomtest(lost, int(members.sum())).proportion_ci(0.95, "exact").high
+        farthest.append(share - (lost - gained) / members.sum() if gained == 0 else 0.0)
+        if label == 0:
+            found = losses["positive_sensitivity"]
+            assert gained or found.high >= share - 1e-9
+            if lost + gained:
+                differs = binomtest(lost, lost + gained).pvalue <= 0.05
+                assert differs or found.low <= 0 <= found.high, "McNemar's exact test finds no difference"
+    assert losses["balanced_accuracy"].high >= losses["balanced_accuracy"].value + max(farthest) / k - 1e-9
+
+
+@settings(deadline=None, max_examples=40)
+@given(matched_cases(), st.data())
+def test_losing_one_more_moves_no_limit_down(case, data):
+    before, after, labels, k = case
+    one = data.draw(st.integers(0, len(labels) - 1))
+    before[one], worse = True, after.copy()
+    after[one], worse[one] = True, False
+    less, more = (paired(*(answers(rights, labels, k) for rights in (before, now)), labels, k, candidate_threshold=0.5, replicates=60) for now in (after, worse))
+    for name in ("balanced_accuracy", "positive_sensitivity"):
+        assert less[name].low <= more[name].low + 1e-9 and less[name].high <= more[name].high + 1e-9
+
+
+@settings(deadline=None, max_examples=20)
+@given(matched_cases())
+def test_three_times_as_many_lesions_of_the_same_answers_tell_more(case):
+    before, after, labels, k = case
+    few = paired(answers(before, labels, k), answers(after, labels, k), labels, k)
+    many = paired(*(answers(np.tile(rights, 3), np.tile(labels, 3), k) for rights in (before, after)), np.tile(labels, 3), k)
+    copies = paired(
+        *(answers(np.tile(rights, 3), np.tile(labels, 3), k) for rights in (before, after)), np.tile(labels, 3), k, groups=np.tile(np.arange(len(labels)), 3)
     )
-    assert metrics._none_of_each(trials) == pytest.approx(-negative_logs.fun, rel=1e-3)
+    for name in ("balanced_accuracy", "positive_sensitivity"):
+        assert many[name].high - many[name].low < few[name].high - few[name].low
+        assert (copies[name].low, copies[name].high) == pytest.approx((few[name].low, few[name].high), abs=1e-9), "copies tell nothing new"
+
+
+def test_few_pictures_are_not_certain_whatever_moved():
+    labels = np.repeat([0, 1], 10)
+    right, worse = np.ones(20, dtype=bool), np.arange(20) > 0
+    gained, lost = both_ways(answers(worse, labels, 2), answers(right, labels, 2), labels, 2)
+    for name in ("balanced_accuracy", "positive_sensitivity", "positive_auc"):
+        assert gained[name].value < 0 and gained[name].high > 0.1, "one gained of ten leaves room for losses"
+        assert lost[name].value > 0 and lost[name].low < -0.1
+    # One lesion of the class that counts among 301, then two, all lost: six would be a difference, as McNemar's exact test has it.
+    for positives, low in ((1, -0.95), (2, 2 * 0.025**0.5 - 1), (5, 2 * 0.025**0.2 - 1), (6, 2 * 0.025 ** (1 / 6) - 1)):
+        labels = np.array([0] * positives + [1] * 300)
+        before, after = answers(labels >= 0, labels, 2), answers(labels > 0, labels, 2)
+        loss = both_ways(before, after, labels, 2)[0]["positive_sensitivity"]
+        assert (loss.value, loss.low, loss.high) == pytest.approx((1.0, low, 1.0)) and (loss.low > 0) == (positives > 5)
+    # An untouched class of two lesions stays unknown when another class loses one.
+    labels = np.repeat([0, 1, 2], [2, 100, 100])
+    after = np.arange(202) != 50
+    found = both_ways(answers(labels >= 0, labels, 3), answers(after, labels, 3), labels, 3)[0]["balanced_accuracy"]
+    assert found.high >= (1 - 0.025**0.5 + 0.01) / 3 - 1e-9 and found.low <= -(1 - 0.025**0.5) / 3 + 0.01
+
+
+def test_an_auc_is_uncertain_on_the_side_to_which_nothing_moved():
+    reference, labels = random_case(60, 2, seed=4)
+    better = reference.copy()
+    worst = np.flatnonzero(labels == 0)[reference[labels == 0, 0].argmin()]
+    better[worst] = 0.99, 0.01
+    gained, lost = both_ways(reference, better, labels, 2)
+    bound = exact.none_of(min((labels == 0).sum(), (labels == 1).sum()))
+    assert gained["positive_auc"].value < 0 < 0.5 * bound < gained["positive_auc"].high < bound
+    assert lost["positive_auc"].low == pytest.approx(-gained["positive_auc"].high)
+    labels = np.array([0, 0, 1, 1])
+    upside_down = both_ways(np.eye(2)[labels], np.eye(2)[1 - labels], labels, 2)[0]["positive_auc"]
+    assert (upside_down.value, upside_down.high) == (1.0, 1.0) and upside_down.low == pytest.approx(2 * 0.025**0.5 - 1)
+
+
+def test_paired_decisions_are_differences_of_the_decisions_shares():
+    (reference, labels), (candidate, _) = random_case(seed=1), random_case(seed=2)
+    decisions = decision_of(0.3, 0.4), decision_of(0.2, 0.6)
+    found = metrics.paired_decisions(reference, candidate, labels, NAMES[:4], "melanoma", decisions=decisions, replicates=300)
+    scored = [metrics.scores(p, labels, NAMES[:4], "melanoma", decision=d, replicates=0) for p, d in zip((reference, candidate), decisions)]
+    for name, score in (("positive_specificity", "positive_specificity_of_decision"), ("coverage", "coverage_of_decision")):
+        before, after = (getattr(one, score).value for one in scored)
+        assert found[name].value == pytest.approx(before - after) and found[name].low < found[name].value < found[name].high
+    back = metrics.paired_decisions(candidate, reference, labels, NAMES[:4], "melanoma", decisions=decisions[::-1], replicates=300)
+    assert all((back[name].low, back[name].high) == pytest.approx((-one.high, -one.low)) for name, one in found.items())
+    everything = decision_of(0.0, 1.01)
+    lost = metrics.paired_decisions(reference, reference, labels, NAMES[:4], "melanoma", decisions=(decision_of(1.01, 0.0), everything), replicates=50)
+    assert all((one.value, one.high) == (1.0, 1.0) and 0.9 < one.low < 1.0 for one in lost.values())
+    nothing = metrics.paired_decisions(reference, reference, labels, NAMES[:4], "melanoma", decisions=decisions[:1] * 2, replicates=50)
+    assert nothing["coverage"].high == -nothing["coverage"].low == pytest.approx(exact.none_of(300))
+    without = decision_of(0.3, 0.4).model_copy(update={"thresholds": ()})
+    for positive, pair in (("melanoma", (decisions[0], without)), (None, decisions)):
+        assert metrics.paired_decisions(reference, candidate, labels, NAMES[:4], positive, decisions=pair, replicates=20)["positive_specificity"] == UNDEFINED
 
 
 def test_pairing_narrows_the_interval_and_lesions_widen_it():

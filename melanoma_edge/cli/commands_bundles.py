@@ -79,6 +79,12 @@ def export(run, tflite, onnx, precision, layout, head, coreml, out, data, licenc
     fail_if(parity)
 
 
+def _refuse_lonely(metadata: Path | None, data: Path | None) -> None:
+    """Refuse a table of pictures without the pictures."""
+    if metadata is not None and data is None:
+        raise wrong(f"--metadata {metadata} is the table of a data set, and none is given: name its folder with --data, or leave --metadata out")
+
+
 @command
 @click.argument("bundle", type=FOLDER)
 @click.option("--data", type=FOLDER, help="Labelled pictures, which the task gate needs: class folders or any other data set [default: drawn probes].")
@@ -104,6 +110,7 @@ def verify(bundle, data, metadata, run, model, runtimes, require, layers, thumbn
     Example: melanoma-edge verify my.bundle --layers
     Example: melanoma-edge verify my.bundle --data photographs --require task --junit gates.xml
     """
+    _refuse_lonely(metadata, data)
     screen = show(quiet, verbose)
     if layers:
         if thumbnails or junit is not None:
@@ -143,28 +150,33 @@ def verify(bundle, data, metadata, run, model, runtimes, require, layers, thumbn
 @command
 @click.argument("bundle_a", type=FOLDER)
 @click.argument("bundle_b", type=FOLDER)
-@click.option("--data", type=FOLDER, help="Labelled pictures: both answer for those that neither saw in training [default: the manifests' scores].")
+@click.option("--data", type=FOLDER, help="Labelled pictures: both answer for those that neither used [default: the manifests' scores].")
 @metadata_option
 @click.option("--artifact", "artifacts", multiple=True, metavar="NAME", help="Only this artifact of A, or precision; may be repeated.")
 @click.option("--max-loss", type=click.FloatRange(0, 1), help="Largest loss of balanced accuracy, positive sensitivity and positive AUC [default: 0.01].")
+@click.option("--max-specificity-loss", type=click.FloatRange(0, 1), help="Largest loss of positive specificity at the decision [default: 0.05].")
+@click.option("--max-coverage-loss", type=click.FloatRange(0, 1), help="Largest loss of the share of pictures that get an answer [default: 0.05].")
 @click.option("--max-size-growth", type=click.FloatRange(0), help="Largest growth of a file, as a share [default: 0.10].")
 @click.option("--max-flips", type=click.FloatRange(0, 1), help="Largest share of pictures with another first class [default: 0.01 for the same weights, else any].")
 @click.option("--max-latency", type=click.FloatRange(0, min_open=True), help="Largest ratio of median times, where both were measured alike [default: 1.10].")
 @click.option("--require", multiple=True, metavar="CHECK", help="Exit 1 unless every check of this name (contract, artifacts, balanced_accuracy, ...) passed.")
+@click.option("--allow", multiple=True, metavar="CHECK", help="A check of this name may fail, which is then said and leaves the exit code alone; may be repeated.")
 @junit_option
 @cache_option
 @json_option
-def diff(bundle_a, bundle_b, data, metadata, artifacts, max_loss, max_size_growth, max_flips, max_latency, require, junit, cache, as_json, quiet, verbose):
+def diff(bundle_a, bundle_b, data, metadata, artifacts, require, allow, junit, cache, as_json, quiet, verbose, **limits):
     """Show what differs between two bundles; exit 1 when B is worse than the tolerances allow. Writes nothing.
 
     A check fails when the whole 95 % interval of what was found lies beyond its tolerance, and is inconclusive when it reaches
     beyond. With --data, intervals are paired by picture and drawn by lesion. Without, they are put together from the scores in the
     manifests: wider, and only where both bundles were made from the same data. Latencies are compared only where `bench` measured
-    both alike. What cannot be compared is said, and fails only when --require names it.
+    both alike. What cannot be compared is said, and fails only when --require names it. Other classes, inputs or outputs fail, for an
+    application that runs A would have to change: --allow contract where it will.
 
     \b
     Example: melanoma-edge diff released.bundle candidate.bundle --data photographs --max-loss 0.02
     Example: melanoma-edge diff old.bundle new.bundle --artifact int8 --max-flips 0 --require latency
+    Example: melanoma-edge diff old.bundle larger.bundle --allow contract --allow size
     """
     from melanoma_edge.cli.show_diff import show_diff
     from melanoma_edge.proof import junit as reports
@@ -172,14 +184,16 @@ def diff(bundle_a, bundle_b, data, metadata, artifacts, max_loss, max_size_growt
 
     if junit is not None:
         reports.check(junit)
-    judged = tolerances(max_loss=max_loss, max_size_growth=max_size_growth, max_flips=max_flips, max_latency=max_latency)
+    _refuse_lonely(metadata, data)
+    judged = tolerances(**limits)
     screen = show(quiet, verbose)
     with screen.steps("comparing") as progress:
         found = library(
-            bundle_a, bundle_b, data=data, metadata=metadata, cache=cache, artifacts=artifacts, tolerances=judged, require=require, progress=progress
-        )
+            bundle_a, bundle_b, data=data, metadata=metadata, cache=cache, artifacts=artifacts, tolerances=judged, require=require, allow=allow,
+            progress=progress,
+        )  # fmt: skip
     if junit is not None:
-        reports.write(junit, reports.of_difference(found))
+        reports.write(junit, reports.of_difference(found, require))
     show_diff(screen, found, as_json)
     refuse_worse(found, require)
 

@@ -7,11 +7,11 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-STYLE = {"passed": "green", "failed": "bold red", "inconclusive": "yellow", "not compared": "dim"}
-SIGN = {"passed": "✓", "failed": "✗", "inconclusive": "?", "not compared": "-"}
+STYLE = {"passed": "green", "failed": "bold red", "allowed": "yellow", "inconclusive": "yellow", "not compared": "dim"}
+SIGN = {"passed": "✓", "failed": "✗", "allowed": "!", "inconclusive": "?", "not compared": "-"}
 SHOWN = 5
 """Flips of an artifact on the screen; all that are listed with -v."""
-FIGURES = ("balanced_accuracy", "positive_sensitivity_of_decision", "positive_specificity_of_decision", "positive_auc", "ece")
+FIGURES = ("balanced_accuracy", "positive_sensitivity_of_decision", "positive_specificity_of_decision", "positive_auc", "coverage_of_decision", "ece")
 """Figures of the manifests on the screen; all with -v."""
 
 HEADS = {"size": "growth", "flips": "flips", "latency": "times as long"}
@@ -25,6 +25,7 @@ def show_diff(screen, found, as_json: bool) -> None:
     out = screen.out
     out.print(", ".join(f"{name}: [bold]{escape(_line(side.name))}[/] ({side.manifest_sha256[:12]})" for name, side in (("A", found.a), ("B", found.b))))
     _changes(out, found)
+    unused = "neither saw in training" if found.training_known else "neither bundle used (whether training saw them is not known)"
     shown = [one for one in found.artifacts if screen.verbose or not _same(one)]
     if len(shown) < len(found.artifacts):
         same = ", ".join(one.a for one in found.artifacts if _same(one))
@@ -32,11 +33,11 @@ def show_diff(screen, found, as_json: bool) -> None:
     if shown:
         _artifacts(out, shown)
         _scores(screen, shown)
-        _flips(screen, shown)
+        _flips(screen, shown, unused)
         _checks(out, found, shown)
     _reasons(out, found)
     if found.comparison == "paired":
-        rests = f"losses: both on {found.labelled['unseen']} labelled {_line(found.data)} that neither saw in training, paired by picture"
+        rests = f"losses: both on {found.labelled['unseen']} labelled {_line(found.data)} that {unused}, paired by picture"
     else:
         rests = "losses: unpaired, from the scores in the manifests, each on its own test part; --data compares both on the same pictures"
     out.print(escape(rests))
@@ -47,15 +48,16 @@ def show_diff(screen, found, as_json: bool) -> None:
 
 def _same(one) -> bool:
     """Return whether an artifact is the same in all that is shown of it."""
-    return one.status == "same" and not one.decision and not (one.flips and one.flips.count) and not any(score.a != score.b for score in one.scores.values())
+    return one.status == "same" and not one.decision and not one.interface and not (one.flips and one.flips.count) and not any(score.a != score.b for score in one.scores.values())
 
 
 def _changes(out, found) -> None:
     files = [f"{what}: {_line(name)}" for what, names in found.files.items() for name in names]
-    if found.changes:
+    interfaces = [(change, f"{change.key} of {one.a}") for one in found.artifacts for change in one.interface]
+    if found.changes or interfaces:
         table = Table("", "what", "A", "B", title="what differs", title_justify="left")
-        for change in found.changes:
-            table.add_row(change.section, *(escape(_line(cell)) for cell in (change.key, _value(change.a), _value(change.b))))
+        for change, key in [*((change, change.key) for change in found.changes), *interfaces]:
+            table.add_row(change.section, *(escape(_line(cell)) for cell in (key, _value(change.a), _value(change.b))))
         out.print(table)
     if files:
         out.print(f"files {escape('; '.join(files))}", soft_wrap=True)
@@ -94,12 +96,12 @@ def _scores(screen, artifacts) -> None:
             screen.out.print(f"recall change of {escape(_line(one.a))}: {escape(_line(changes))}")
 
 
-def _flips(screen, artifacts) -> None:
+def _flips(screen, artifacts, unused: str) -> None:
     for one in artifacts:
         flips = one.flips
         if flips is None or not flips.count:
             continue
-        known = "" if flips.newly_wrong is None else f"; of those that neither saw in training {flips.newly_wrong} newly wrong, {flips.newly_right} newly right"
+        known = "" if flips.newly_wrong is None else f"; of those that {unused} {flips.newly_wrong} newly wrong, {flips.newly_right} newly right"
         screen.out.print(f"{flips.count} of {flips.pictures} pictures ({escape(_line(flips.measured_on))}) are given another first class by {escape(_line(one.b))}{known}:")
         shown = flips.listed if screen.verbose else flips.listed[:SHOWN]
         for flip in shown:

@@ -76,7 +76,7 @@ class Bundle:
         return min(self.manifest.artifacts, key=lambda a: (rank.get(a.precision, len(rank)), a.format != "tflite"))
 
     def seen_hashes(self) -> frozenset[str]:
-        """Return the pixel hashes of every picture that training or calibration used."""
+        """Return the keys of every picture that training, calibration or fitting used: hashes of files, of lesion and patient ids, and fingerprints."""
         return frozenset((self.path / SEEN).read_text(encoding="utf-8").split())
 
 

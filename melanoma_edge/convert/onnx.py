@@ -122,8 +122,6 @@ def _census(content: bytes) -> tuple[dict[str, int], dict[str, int]]:
 
 def _finish(proto, layout: Layout = "NHWC") -> bytes:
     """Give the graph an input of `layout`, check it and return its bytes, free of anything that changes from run to run."""
-    import onnx
-
     from melanoma_edge.convert.onnx_rewrites import channels_first_input
 
     names = [value.name for value in (*proto.graph.input, *proto.graph.output)]

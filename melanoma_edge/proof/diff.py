@@ -52,7 +52,7 @@ class _Pictures:
     """int [n], positions in A's classes."""
     groups: np.ndarray | None = None
     unseen: np.ndarray | None = None
-    """bool [n]: training of neither used them."""
+    """bool [n]: neither bundle says that it used them."""
 
 
 def diff(
@@ -65,19 +65,25 @@ def diff(
     artifacts: Sequence[str] = (),
     tolerances: Tolerances = Tolerances(),
     require: Sequence[str] = (),
+    allow: Sequence[str] = (),
     progress: Progress = lambda line: None,
 ) -> Difference:
     """Compare the bundle `b` with the bundle `a`.
 
-    `data` are labelled pictures (as for `verify`), of which only those count for losses that training of neither
-    bundle used. `artifacts` names artifacts of `a` (or precisions) to compare; left out, all. Both artifacts of
+    `data` are labelled pictures (as for `verify`; `metadata` is their table), of which only those count for losses that neither
+    bundle says to have used. `artifacts` names artifacts of `a` (or precisions) to compare; left out, all. Both artifacts of
     a pair run in the runtime of their format, unless file, decision and priors are the same. `require` names checks
-    for :func:`refuse_worse`. Raises BadInput for a bundle, data, artifact or check that is not right; a B that is worse
+    for :func:`refuse_worse`, and `allow` those that may fail. Raises BadInput for a bundle, data, artifact or check that is not right; a B that is worse
     does not raise.
     """
-    for name in require:
-        if name not in get_args(CheckName):
-            raise BadInput(f"there is no check {name!r} to require: expected one of {', '.join(get_args(CheckName))}")
+    for word, names in (("require", require), ("allow", allow)):
+        for name in names:
+            if name not in get_args(CheckName):
+                raise BadInput(f"there is no check {name!r} to {word}: expected one of {', '.join(get_args(CheckName))}")
+    if both := sorted({*require} & {*allow}):
+        raise BadInput(f"the check {both[0]} is required and allowed to fail: ask for one of both")
+    if metadata is not None and data is None:
+        raise BadInput(f"{metadata} is a table of labelled pictures, and there are none: give their folder with --data, or leave --metadata out")
     old, new = open_bundle(a), open_bundle(b)
     pairs = _chosen(old, facts.pairs(old.manifest, new.manifest), artifacts)
     changes = tuple(facts.changes(old.manifest, new.manifest))
@@ -94,14 +100,18 @@ def diff(
         comparison="unpaired" if data is None else "paired",
         data=pictures.description,
         labelled={} if pictures.unseen is None else {"used": len(pictures.names), "unseen": int(pictures.unseen.sum())},
+        training_known=comparison.training_known,
         changes=changes,
         files=facts.files(old.manifest, new.manifest),
         artifacts=found,
-        checks=(
-            checks.contract(changes),
-            checks.artifacts(found),
-            *(check for _, made in compared for check in made),
-            *checks.latency(_times(old), _times(new), names, tolerances),
+        checks=tuple(
+            checks.allowed(check, allow)
+            for check in (
+                checks.contract(changes, found),
+                checks.artifacts(found),
+                *(check for _, made in compared for check in made),
+                *checks.latency(_times(old), _times(new), names, tolerances),
+            )
         ),
     )
 
@@ -120,12 +130,9 @@ def refuse_worse(found: Difference, require: Sequence[str] = ()) -> None:
     lines = [f"{check.name} ({check.artifact}{f' on {check.runtime}' if check.runtime else ''})" for check in found.failed]
     if lines:
         raise ProofFailed(f"B is worse in {len(lines)} check{'s' if len(lines) > 1 else ''}: {', '.join(lines)}")
-    for name in require:
-        named = [check for check in found.checks if check.name == name]
-        open_ = [check for check in named if check.outcome != "passed"]
-        if open_ or not named:
-            why = f"{open_[0].outcome} for {open_[0].artifact}: {open_[0].reason}" if open_ else "nothing was to be judged by it"
-            raise ProofFailed(f"the check {name} was required but did not pass: {why}")
+    for name, check in found.unmet(require):
+        why = f"{check.outcome} for {check.artifact}: {check.reason}" if check else "nothing was to be judged by it"
+        raise ProofFailed(f"the check {name} was required but did not pass: {why}")
 
 
 def _chosen(bundle: Bundle, pairs: list[facts.Pair], asked: Sequence[str]) -> list[facts.Pair]:
@@ -148,6 +155,11 @@ class _Comparison:
     tolerances: Tolerances
     progress: Progress
 
+    @property
+    def training_known(self) -> bool:
+        """Whether both bundles say all that training used."""
+        return all(bundle.manifest.origin == "run" for bundle in (self.old, self.new))
+
     def of(self, mine: Artifact | None, theirs: Artifact | None) -> tuple[ArtifactDifference, list[Check]]:
         """Return what differs between two artifacts that stand for each other, and the checks on them."""
         sizes = tuple(None if artifact is None else artifact.bytes for artifact in (mine, theirs))
@@ -162,6 +174,7 @@ class _Comparison:
             operators=facts.counts(mine.operators, theirs.operators),
             weight_bytes=facts.counts(mine.weight_bytes, theirs.weight_bytes),
             decision=facts.decisions(mine.decision, theirs.decision),
+            interface=facts.interface(mine, theirs),
             scores=facts.scores(mine.scores, theirs.scores),
         )
         answers = self._answers(mine, theirs)
@@ -222,7 +235,7 @@ class _Comparison:
         names = checks.losses(a.positive_class is not None)
 
         def none(reason: str) -> tuple[dict, list[Check]]:
-            return {}, [checks.not_compared(name, mine.name, checks.loss_requirement(self.tolerances), reason) for name in names]
+            return {}, [checks.not_compared(name, mine.name, checks.loss_requirement(name, self.tolerances), reason) for name in names]
 
         if incomparable := _incomparable(a, b):
             return none(incomparable)
@@ -234,21 +247,24 @@ class _Comparison:
             return none(answers)
         use = pictures.unseen
         if not use.any():
-            return none("all pictures were used in training of A or B: give others with --data")
+            used = "in training of A or B" if self.training_known else "for A or B"
+            return none(f"all pictures were used {used}: give others with --data")
         before, after = answers[0][use], answers[1][use][:, [b.classes.index(name) for name in a.classes]]
         thresholds = [artifact.decision.operating() for artifact in (mine, theirs)]
+        compared = (before, after, pictures.labels[use], a.classes, a.positive_class)
         losses = metrics.paired_losses(
-            before,
-            after,
-            pictures.labels[use],
-            a.classes,
-            a.positive_class,
+            *compared,
             reference_threshold=thresholds[0].probability if thresholds[0] else None,
             candidate_threshold=thresholds[1].probability if thresholds[1] else None,
             groups=pictures.groups[use],
-        )
-        where = f"{pictures.description}, seen in training by neither, paired"
-        made = [checks.loss(name, mine, losses[name], self.tolerances, where, int(use.sum())) for name in names]
+        ) | metrics.paired_decisions(*compared, decisions=(mine.decision, theirs.decision), groups=pictures.groups[use])
+        known = "seen in training by neither" if self.training_known else "used for neither bundle, whether training saw them is not known"
+        made = []
+        for name in names:
+            if reason := checks.no_threshold(name, mine, theirs):
+                made.append(checks.not_compared(name, mine.name, checks.loss_requirement(name, self.tolerances), reason))
+            else:
+                made.append(checks.loss(name, mine, losses[name], self.tolerances, f"{pictures.description}, {known}, paired", int(use.sum())))
         return metrics.recall_change(before, after, pictures.labels[use], a.classes), made
 
 
@@ -257,8 +273,7 @@ def _probabilities(bundle: Bundle, artifact: Artifact, given: np.ndarray) -> np.
     manifest = bundle.manifest
     if not np.isfinite(given).all():
         raise BadInput(f"{bundle.file(artifact)} gives NaN or infinity: nothing can be compared with that; export the bundle again")
-    priors = (np.array([shares[name] for name in manifest.classes]) for shares in (manifest.priors.training, manifest.priors.deployment))
-    return calibration.probabilities(calibration.as_logits(given, manifest.output), artifact.decision.temperature, *priors)
+    return calibration.probabilities(calibration.as_logits(given, manifest.output), artifact.decision.temperature, *calibration.priors_of(manifest))
 
 
 def _incomparable(a: Manifest, b: Manifest) -> str | None:

@@ -19,23 +19,36 @@ from melanoma_edge.proof.latency_model import ArtifactLatency, Latency, RuntimeL
 LOSSES: dict[CheckName, str] = {
     "balanced_accuracy": "balanced_accuracy",
     "positive_sensitivity": "positive_sensitivity_of_decision",
+    "positive_specificity": "positive_specificity_of_decision",
     "positive_auc": "positive_auc",
+    "coverage": "coverage_of_decision",
 }
 """Figures that must not be lost, and what they are called among the scores of a manifest."""
+WITHOUT_POSITIVE = ("balanced_accuracy", "coverage")
+"""Those that there are without a positive class."""
+AT_THRESHOLD = ("positive_sensitivity", "positive_specificity")
+"""Those that rest on the threshold in force."""
 MORE_PICTURES = "too few pictures to tell: give more labelled ones with --data"
 CONDITIONS = ("system", "machine", "python")
 CPU = ("model", "logical_cores", "physical_cores", "governor", "relevant_flags")
 
 
-def contract(changes: tuple[Change, ...]) -> Check:
-    """Check that an application that runs A can run B: the same classes in the same order, the same input."""
-    found = [change for change in changes if change.section in ("classes", "input")]
-    reason = None
-    if found:
-        words = "; ".join(_words(change) for change in found)
-        reason = f"{words}: what reads labels or pictures has to change with it"
-    requirement = "the same classes in the same order, the same positive class, the same input"
-    return Check(name="contract", artifact="all", requirement=requirement, outcome="inconclusive" if found else "passed", reason=reason)
+def contract(changes: tuple[Change, ...], differences: tuple[ArtifactDifference, ...]) -> Check:
+    """Check that an application that runs A can run B: the same classes in the same order, fed and read in the same way."""
+    words = [_words(change) for change in changes if change.section in ("classes", "input", "interface")]
+    alike: dict[str, list[str]] = {}
+    for difference in differences:
+        for change in difference.interface:
+            alike.setdefault(_words(change), []).append(difference.a or "")
+    words += [f"{change} of {', '.join(names)}" for change, names in alike.items()]
+    reason = f"{'; '.join(words)}: an application that runs A has to change for B; --allow contract where it will" if words else None
+    requirement = "the same classes in the same order, the same positive class, the same inputs and outputs"
+    return Check(name="contract", artifact="all", requirement=requirement, outcome="failed" if words else "passed", reason=reason)
+
+
+def allowed(check: Check, names: Sequence[str]) -> Check:
+    """Return the check, marked where it failed and is among the `names` that may."""
+    return check.model_copy(update={"outcome": "allowed"}) if check.outcome == "failed" and check.name in names else check
 
 
 def artifacts(differences: tuple[ArtifactDifference, ...]) -> Check:
@@ -47,7 +60,7 @@ def artifacts(differences: tuple[ArtifactDifference, ...]) -> Check:
 
 def size(a: Artifact, b: Artifact, tolerances: Tolerances) -> Check:
     """Check how much the file grew."""
-    requirement = f"grows by at most {tolerances.max_size_growth:.0%}"
+    requirement = f"grows by at most {_percent(tolerances.max_size_growth)}"
     if a.bytes <= 0:
         return not_compared("size", a.name, requirement, f"the manifest of A says that it has {a.bytes} bytes")
     growth = b.bytes / a.bytes - 1
@@ -64,10 +77,11 @@ def size(a: Artifact, b: Artifact, tolerances: Tolerances) -> Check:
 
 def loss(name: CheckName, artifact: Artifact, found: Interval, tolerances: Tolerances, measured_on: str, pictures: int) -> Check:
     """Judge what B loses against A in one figure, by its interval."""
-    outcome, reason = judged(found, tolerances.max_loss, MORE_PICTURES)
+    bound = loss_bound(name, tolerances)
+    outcome, reason = judged(found, bound, MORE_PICTURES)
     if outcome == "failed":
-        reason = f"loses {found.value:.3f} ({found.low:.3f} to {found.high:.3f}), wholly beyond {tolerances.max_loss:g}"
-    about = {"requirement": loss_requirement(tolerances), "measured_on": measured_on, "pictures": pictures}
+        reason = f"loses {found.value:.3f} ({found.low:.3f} to {found.high:.3f}), wholly beyond {bound:g}"
+    about = {"requirement": loss_requirement(name, tolerances), "measured_on": measured_on, "pictures": pictures}
     return Check(name=name, artifact=artifact.name, outcome=outcome, reason=reason, found=found, **about)
 
 
@@ -75,7 +89,7 @@ def no_loss(artifact: Artifact, names: Sequence[CheckName], reason: str, toleran
     """Yield the checks of an artifact that cannot but give the same answers."""
     nothing = Interval(value=0.0, low=0.0, high=0.0)
     for name in names:
-        yield Check(name=name, artifact=artifact.name, requirement=loss_requirement(tolerances), outcome="passed", reason=reason, found=nothing)
+        yield Check(name=name, artifact=artifact.name, requirement=loss_requirement(name, tolerances), outcome="passed", reason=reason, found=nothing)
 
 
 def not_compared(name: CheckName, artifact: str, requirement: str, reason: str, runtime: str = "") -> Check:
@@ -84,12 +98,25 @@ def not_compared(name: CheckName, artifact: str, requirement: str, reason: str, 
 
 
 def losses(positive: bool) -> list[CheckName]:
-    """Return the figures that must not be lost; without a positive class balanced accuracy alone."""
-    return [name for name in LOSSES if positive or name == "balanced_accuracy"]
+    """Return the figures that must not be lost; without a positive class those of WITHOUT_POSITIVE."""
+    return [name for name in LOSSES if positive or name in WITHOUT_POSITIVE]
 
 
-def loss_requirement(tolerances: Tolerances) -> str:
-    return f"loses at most {tolerances.max_loss:g}"
+def loss_bound(name: CheckName, tolerances: Tolerances) -> float:
+    """Return how much of a figure B may lose."""
+    return {"positive_specificity": tolerances.max_specificity_loss, "coverage": tolerances.max_coverage_loss}.get(name, tolerances.max_loss)
+
+
+def loss_requirement(name: CheckName, tolerances: Tolerances) -> str:
+    return f"loses at most {loss_bound(name, tolerances):g}"
+
+
+def no_threshold(name: CheckName, a: Artifact, b: Artifact) -> str | None:
+    """Return why a figure at the threshold in force cannot be compared, None where it can."""
+    without = [f"{artifact.name} of {side}" for side, artifact in (("A", a), ("B", b)) if artifact.decision.operating() is None]
+    if name not in AT_THRESHOLD or not without:
+        return None
+    return f"no threshold was fitted for {' and '.join(without)}: labelled pictures at export (--data) give it one"
 
 
 def flip_bound(tolerances: Tolerances, same_weights: bool) -> float | None:
@@ -99,7 +126,7 @@ def flip_bound(tolerances: Tolerances, same_weights: bool) -> float | None:
 
 def flips(artifact: Artifact, found: Flips | str, bound: float) -> Check:
     """Judge the share of pictures whose first class changed; `found` may say in words why nothing was run."""
-    requirement = f"another first class on at most {bound:.2%} of the pictures"
+    requirement = f"another first class on at most {_percent(bound)} of the pictures"
     if isinstance(found, str):
         return not_compared("flips", artifact.name, requirement, found)
     share = found.count / found.pictures
@@ -122,22 +149,32 @@ def unpaired(a: Manifest, b: Manifest, mine: Artifact, theirs: Artifact, toleran
     were independent (square-and-add: Newcombe 1998, "Interval estimation for the difference between independent
     proportions", method 10; for any two intervals Zou and Donner 2008, "Construction of confidence limits about effect
     measures"). Scores on the same pictures go up and down together, so it is then wider than it need be: it says
-    less, but nothing wrong. Scores on other pictures are not compared: the pictures could make the difference.
+    less, but nothing wrong. Scores on other pictures are not compared: the pictures could make the difference. An interval
+    without width, as earlier versions wrote for a perfect score, knows nothing of how few pictures it rests on: it counts as none.
     """
-    requirement = loss_requirement(tolerances)
     for name in losses(a.positive_class is not None):
-        key = LOSSES[name]
+        key, requirement = LOSSES[name], loss_requirement(name, tolerances)
         scored = [None if artifact.scores is None else getattr(artifact.scores, key) for artifact in (mine, theirs)]
-        if a.data.sha256 != b.data.sha256:
+        unsaid = " and ".join(side for side, manifest in (("A", a), ("B", b)) if manifest.data is None)
+        if reason := no_threshold(name, mine, theirs):
+            yield not_compared(name, mine.name, requirement, reason)
+        elif unsaid:
+            reason = f"the manifest of {unsaid}, a model of somebody else's, does not say which pictures its scores are of: give labelled ones with --data"
+            yield not_compared(name, mine.name, requirement, reason)
+        elif a.data.sha256 != b.data.sha256:
             reason = "the manifests' scores are of other pictures (another data hash): give labelled ones with --data"
             yield not_compared(name, mine.name, requirement, reason)
         elif None in scored:
             missing = " and ".join(side for side, one in zip("AB", scored) if one is None)
             yield not_compared(name, mine.name, requirement, f"the manifest of {missing} has no such score: give labelled pictures with --data")
         else:
-            found = square_and_add(*scored)
+            found = square_and_add(*map(_with_width, scored))
             where = "each manifest's scores on the same test part, unpaired"
             yield loss(name, mine, found, tolerances, where, mine.scores.pictures)
+
+
+def _with_width(found: Interval) -> Interval:
+    return found.model_copy(update={"low": None, "high": None}) if found.low == found.high else found
 
 
 def square_and_add(a: Interval, b: Interval) -> Interval:
@@ -170,7 +207,8 @@ def latency(a: Latency | str, b: Latency | str, names: Mapping[str, str], tolera
     """Yield the ratio of times of each artifact in each runtime that both measured alike.
 
     `a` and `b` are the evidence, or in words why there is none; `names` says which artifact of B stands for
-    which of A. The interval goes from B's fastest round by A's slowest to the reverse.
+    which of A. The interval goes from B's fastest round by A's slowest to the reverse. What only A was timed in is not
+    compared, and there is always a check, whatever could be compared.
     """
     requirement = f"takes at most {tolerances.max_latency:g} times as long"
     why = "; ".join(f"{side}: {one}" for side, one in (("A", a), ("B", b)) if isinstance(one, str))
@@ -179,14 +217,32 @@ def latency(a: Latency | str, b: Latency | str, names: Mapping[str, str], tolera
     if why:
         yield not_compared("latency", "all", requirement, why)
         return
-    for runtime, other in _both(a, b):
-        if reason := _unlike_runtimes(runtime, other):
-            yield not_compared("latency", "all", requirement, reason, runtime.name)
+    found = [check for runtime in a.runtimes if runtime.status == "timed" for check in _in_runtime(runtime, b, names, requirement, tolerances.max_latency)]
+    if not found:
+        reason = "no runtime of this evidence timed anything that is compared: run `melanoma-edge bench` for both"
+        found = [not_compared("latency", "all", requirement, reason)]
+    yield from found
+
+
+def _in_runtime(a: RuntimeLatency, b: Latency, names: Mapping[str, str], requirement: str, bound: float) -> Iterator[Check]:
+    """Yield the checks of one runtime that A was timed in."""
+    other = next((runtime for runtime in b.runtimes if runtime.name == a.name), None)
+    if other is None or other.status != "timed":
+        why = f" ({other.reason})" if other is not None and other.reason else ""
+        yield not_compared("latency", "all", requirement, f"A was timed in it, B was not{why}: run `melanoma-edge bench` for both", a.name)
+        return
+    if reason := _unlike_runtimes(a, other):
+        yield not_compared("latency", "all", requirement, reason, a.name)
+        return
+    theirs = {row.name: row for row in other.artifacts}
+    for row in a.artifacts:
+        if row.name not in names:
             continue
-        theirs = {row.name: row for row in other.artifacts}
-        for row in runtime.artifacts:
-            if row.name in names and names[row.name] in theirs:
-                yield _ratio(row, theirs[names[row.name]], runtime.name, requirement, tolerances.max_latency)
+        if names[row.name] in theirs:
+            yield _ratio(row, theirs[names[row.name]], a.name, requirement, bound)
+        else:
+            reason = f"A was timed in it, {names[row.name]} of B was not: run `melanoma-edge bench` for both"
+            yield not_compared("latency", row.name, requirement, reason, a.name)
 
 
 def unlike(a: Latency, b: Latency) -> str | None:
@@ -207,11 +263,6 @@ def unlike(a: Latency, b: Latency) -> str | None:
     return None
 
 
-def _both(a: Latency, b: Latency) -> list[tuple[RuntimeLatency, RuntimeLatency]]:
-    timed = {runtime.name: runtime for runtime in b.runtimes if runtime.status == "timed"}
-    return [(runtime, timed[runtime.name]) for runtime in a.runtimes if runtime.status == "timed" and runtime.name in timed]
-
-
 def _unlike_runtimes(a: RuntimeLatency, b: RuntimeLatency) -> str | None:
     for what, mine, theirs in (("version", a.version, b.version), ("settings", a.settings, b.settings)):
         if mine != theirs:
@@ -228,7 +279,7 @@ def _ratio(a: ArtifactLatency, b: ArtifactLatency, runtime: str, requirement: st
     outcome, reason = judged(found, bound, "the rounds differ too much to tell: measure both again on a quiet machine")
     if outcome == "failed":
         reason = f"{found.value:.2f} times as long ({found.low:.2f} to {found.high:.2f} between rounds)"
-    about = {"measured_on": f"{len(mine)} and {len(theirs)} rounds on the same host", "found": found}
+    about = {"measured_on": f"{len(mine)} and {len(theirs)} rounds, on hosts alike", "found": found}
     return Check(name="latency", artifact=a.name, runtime=runtime, requirement=requirement, outcome=outcome, reason=reason, **about)
 
 
@@ -236,6 +287,11 @@ def _words(change: Change) -> str:
     if change.key == "class":
         return f"new class {change.b}" if change.a is None else f"no class {change.a}"
     return f"another {change.key}" + ("" if change.key == "order" else f" ({_said(change.a)}, then {_said(change.b)})")
+
+
+def _percent(share: float) -> str:
+    """Return a share with all the digits that somebody gave it."""
+    return f"{100 * share:.10g}%"
 
 
 def _said(value: object) -> str:

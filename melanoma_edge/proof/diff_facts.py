@@ -1,4 +1,4 @@
-"""What two manifests say differently, in terms of people: classes, input, recipe, data, decisions, files.
+"""What two manifests say differently, in terms of people: classes, input, interfaces, recipe, data, decisions, files.
 
 In: two manifests. Out: :class:`~melanoma_edge.proof.diff_model.Change` rows and pairs of artifacts. Nothing
 here runs a model or judges.
@@ -38,6 +38,8 @@ def changes(a: Manifest, b: Manifest) -> Iterator[Change]:
     if a.positive_class != b.positive_class:
         yield Change(section="classes", key="positive class", a=a.positive_class, b=b.positive_class)
     yield from differing("input", a.input.model_dump(mode="json"), b.input.model_dump(mode="json"))
+    if a.output != b.output:
+        yield Change(section="interface", key="output", a=a.output, b=b.output)
     yield from differing("recipe", *({} if m.recipe is None else m.recipe.model_dump(mode="json") for m in (a, b)))
     yield from differing("data", _data(a), _data(b))
     yield from differing("weights", *({**m.weights, **({} if m.source is None else {"source": m.source.sha256})} for m in (a, b)))
@@ -71,6 +73,11 @@ def pairs(a: Manifest, b: Manifest) -> list[Pair]:
         if found[artifact.name] is None and len(alike) == 1 and alone:
             found[artifact.name] = left.pop(alike[0].name)
     return [(artifact, found[artifact.name]) for artifact in a.artifacts] + [(None, artifact) for artifact in left.values()]
+
+
+def interface(a: Artifact, b: Artifact) -> tuple[Change, ...]:
+    """Return what an application that feeds and reads `a` would have to change for `b`, their second files included."""
+    return tuple(differing("interface", _interface(a), _interface(b)))
 
 
 def decisions(a: Decision, b: Decision) -> tuple[Change, ...]:
@@ -119,6 +126,16 @@ def _data(manifest: Manifest) -> dict[str, Any]:
         return {}
     found = manifest.data.model_dump(mode="json")
     return {**found, "attributions": len(found["attributions"])}
+
+
+def _interface(artifact: Artifact) -> dict[str, Any]:
+    second = artifact.probabilities
+    return {
+        "layout": artifact.layout,
+        "input": artifact.input.model_dump(mode="json"),
+        "output": artifact.output.model_dump(mode="json"),
+        "probabilities": {} if second is None else {"file": "there", "output": second.output.model_dump(mode="json")},
+    }
 
 
 def _decision(decision: Decision) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -12,9 +13,21 @@ from melanoma_edge.proof.parity_model import Flip
 
 DIFF_SCHEMA_VERSION = 1
 
-Outcome = Literal["passed", "failed", "inconclusive", "not compared"]
-CheckName = Literal["contract", "artifacts", "balanced_accuracy", "positive_sensitivity", "positive_auc", "size", "flips", "latency"]
-Section = Literal["classes", "input", "decisions", "recipe", "data", "weights", "priors", "tools", "licence"]
+Outcome = Literal["passed", "failed", "allowed", "inconclusive", "not compared"]
+"""`allowed`: it failed, and whoever asked for the comparison said beforehand that it may."""
+CheckName = Literal[
+    "contract",
+    "artifacts",
+    "balanced_accuracy",
+    "positive_sensitivity",
+    "positive_specificity",
+    "positive_auc",
+    "coverage",
+    "size",
+    "flips",
+    "latency",
+]
+Section = Literal["classes", "input", "interface", "decisions", "recipe", "data", "weights", "priors", "tools", "licence"]
 Status = Literal["same", "changed", "added", "removed"]
 
 
@@ -23,6 +36,11 @@ class Tolerances(Model):
 
     max_loss: Share = 0.01
     """Loss of balanced accuracy, of positive sensitivity and of positive AUC; 0.01 is a point."""
+    max_specificity_loss: Share = 0.05
+    """Loss of positive specificity at the decision. A false alarm costs less than a missed melanoma, and two trainings
+    settle the one against the other differently; it still has to be bounded, for a model that calls everything positive misses none."""
+    max_coverage_loss: Share = 0.05
+    """Loss of the share of pictures that get an answer, for the same reason: a model that always abstains is never wrong."""
     max_size_growth: Annotated[float, Field(ge=0.0)] = 0.10
     """Growth of an artifact's file, as a share of A's."""
     max_flips: Share | None = None
@@ -89,6 +107,8 @@ class ArtifactDifference(Model):
     """{data type: (bytes in A, in B)} where they differ."""
     decision: tuple[Change, ...] = ()
     """Temperature, thresholds and abstention where they differ."""
+    interface: tuple[Change, ...] = ()
+    """Layout, and names, types, shapes and quantization of input and output, where they differ."""
     scores: dict[str, ScoreChange] = {}
     recall_change: dict[str, float | None] = {}
     """Recall of each class, B minus A, on the labelled pictures; empty without."""
@@ -125,6 +145,8 @@ class Difference(Model):
     """On what the first classes were compared, and on what the losses rest."""
     labelled: dict[str, int] = {}
     """Account of the labelled pictures; empty without."""
+    training_known: bool = True
+    """Whether both bundles say all that their training used; of a model of somebody else's nobody knows that."""
     changes: tuple[Change, ...]
     files: dict[Literal["added", "removed", "changed"], tuple[str, ...]]
     """Sealed files other than artifacts."""
@@ -135,3 +157,11 @@ class Difference(Model):
     def failed(self) -> tuple[Check, ...]:
         """Checks in which B is worse than the tolerances allow."""
         return tuple(check for check in self.checks if check.outcome == "failed")
+
+    def unmet(self, require: Sequence[str]) -> Iterator[tuple[str, Check | None]]:
+        """Yield the names in `require` with every check of theirs that did not pass; with None where there is no such check."""
+        for name in dict.fromkeys(require):
+            named = [check for check in self.checks if check.name == name]
+            yield from ((name, check) for check in named if check.outcome != "passed")
+            if not named:
+                yield name, None

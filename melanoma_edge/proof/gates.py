@@ -226,8 +226,7 @@ def probabilities_gate(manifest: Manifest, artifact: Artifact, runtime: str, fou
     about = {"name": "probabilities", "artifact": artifact.probabilities.name, "runtime": runtime, "reference": artifact.name, "requirement": requirement}
     if broken := _broken(found, logits, pictures):
         return Gate(**about, **broken)
-    training, deployment = (np.array([priors[name] for name in manifest.classes]) for priors in (manifest.priors.training, manifest.priors.deployment))
-    expected = calibration.probabilities(logits, artifact.decision.temperature, training, deployment)
+    expected = calibration.probabilities(logits, artifact.decision.temperature, *calibration.priors_of(manifest))
     difference = float(np.abs(found - expected).max())
     holds = difference <= PROBABILITY_TOLERANCE
     return Gate(
@@ -242,14 +241,18 @@ def probabilities_gate(manifest: Manifest, artifact: Artifact, runtime: str, fou
 def task_gate(
     manifest: Manifest, artifact: Artifact, baseline: Artifact, runtime: str, found: Logits, expected: Logits, labels, groups, pictures: Sequence[str]
 ) -> Gate:
-    """Compare an int8 artifact with the float32 one on what counts, by a paired bootstrap over lesions."""
+    """Compare an int8 artifact with the float32 one on what counts, by paired intervals over lesions.
+
+    Without a positive class balanced accuracy is judged alone. A bundle without fitted thresholds has no sensitivity that could be lost:
+    the gate concludes on the other figures, and its reason says so. Where one of the two models has a threshold and the other
+    has not, it cannot pass.
+    """
     about = {"name": "task", "artifact": artifact.name, "runtime": runtime, "reference": baseline.name, "requirement": TASK_REQUIREMENT}
     if broken := _broken(found, expected, pictures):
         return Gate(**about, **broken)
     classes = manifest.classes
-    training, deployment = (np.array([priors[name] for name in classes]) for priors in (manifest.priors.training, manifest.priors.deployment))
     reference, candidate = (
-        calibration.probabilities(calibration.as_logits(outputs, manifest.output), model.decision.temperature, training, deployment)
+        calibration.probabilities(calibration.as_logits(outputs, manifest.output), model.decision.temperature, *calibration.priors_of(manifest))
         for outputs, model in ((expected, baseline), (found, artifact))
     )
     thresholds = [model.decision.operating() for model in (baseline, artifact)]
@@ -263,7 +266,18 @@ def task_gate(
         candidate_threshold=thresholds[1].probability if thresholds[1] else None,
         groups=groups,
     )
-    outcome, reason = task_outcome(losses if manifest.positive_class else {"balanced_accuracy": losses["balanced_accuracy"]})
+    judged, without = dict(losses), [model.name for model, threshold in zip((baseline, artifact), thresholds) if threshold is None]
+    if manifest.positive_class is None:
+        judged, without = {"balanced_accuracy": losses["balanced_accuracy"]}, []
+    elif without:
+        del judged["positive_sensitivity"]
+    outcome, reason = task_outcome(judged)
+    if len(without) == 1 and outcome == "passed":
+        outcome = "inconclusive"
+    if without:
+        remedy = "labelled pictures at export (--data) give it one" if len(without) == 2 else "export the bundle again"
+        note = f"positive_sensitivity is left out: no threshold was fitted for {' and '.join(without)}; {remedy}"
+        reason = f"{reason}; {note}" if reason else note
     return Gate(
         **about,
         outcome=outcome,

@@ -1,6 +1,6 @@
 """Outcomes as JUnit XML, which continuous integration shows: a test case for each gate or check.
 
-In: what `verify` or `diff` found. Out: a file that Jenkins (its xUnit plugin's junit-10.xsd) and GitLab read. What failed is a
+In: what `verify` or `diff` found, and what was required. Out: a file that Jenkins (its xUnit plugin's junit-10.xsd) and GitLab read. What failed is a
 failure; what is inconclusive, was not run or not compared is skipped, and its message says which. Reasons stand in
 the message and again in the text, for GitLab shows the text only; names are unique, for it drops the second of
 a name. Characters that XML 1.0 cannot hold, which names of files can, are written as escapes.
@@ -9,7 +9,7 @@ a name. Characters that XML 1.0 cannot hold, which names of files can, are writt
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -56,16 +56,21 @@ def of_parity(parity: Parity, *, lacking: str | None = None) -> bytes:
     return document("verify", [*_parity_cases(parity), *required], facts, date=parity.date, seconds=parity.seconds)
 
 
-def of_difference(found: Difference) -> bytes:
-    """Return the checks of a comparison of two bundles as JUnit XML (UTF-8)."""
+def of_difference(found: Difference, require: Sequence[str] = ()) -> bytes:
+    """Return the checks of a comparison of two bundles as JUnit XML (UTF-8).
+
+    A check that `require` names and that did not pass is a failure here too, as it is for the exit code; one that was allowed to fail
+    is skipped.
+    """
     facts = {
         **{f"{side}_{key}": value for side, one in (("a", found.a), ("b", found.b)) for key, value in one.model_dump().items()},
         **{f"tolerance_{name}": "default" if value is None else f"{value:g}" for name, value in found.tolerances.model_dump().items()},
         "comparison": found.comparison,
+        **({"required": ", ".join(require)} if require else {}),
         "pictures": found.data,
         "notice": found.notice,
     }
-    return document("diff", _difference_cases(found), facts)
+    return document("diff", _difference_cases(found, require), facts)
 
 
 def check(file: Path) -> None:
@@ -137,7 +142,8 @@ def _parity_cases(parity: Parity) -> Iterable[Case]:
         yield Case(gate.runtime, f"{gate.name}: {gate.artifact}{against}", gate.outcome, gate.reason or "", tuple(lines))
 
 
-def _difference_cases(found: Difference) -> Iterable[Case]:
+def _difference_cases(found: Difference, require: Sequence[str]) -> Iterable[Case]:
+    unmet = list(found.unmet(require))
     for one in found.checks:
         lines = [f"must hold: {one.requirement}"]
         lines += [f"pictures: {one.pictures}"] if one.pictures else []
@@ -147,7 +153,12 @@ def _difference_cases(found: Difference) -> Iterable[Case]:
             flips = next((artifact.flips for artifact in found.artifacts if artifact.a == one.artifact), None)
             lines += _flips(flips.count, flips.listed) if flips else []
         runtime = f" on {one.runtime}" if one.runtime else ""
-        yield Case(one.name, f"{one.name}: {one.artifact}{runtime}", one.outcome, one.reason or "", tuple(lines))
+        outcome, reason = one.outcome, one.reason or ""
+        if outcome != "failed" and any(one is check for _, check in unmet):
+            outcome, reason = "failed", f"required, but {outcome}: {reason}"
+        yield Case(one.name, f"{one.name}: {one.artifact}{runtime}", outcome, reason, tuple(lines))
+    for name in (name for name, check in unmet if check is None):
+        yield Case(name, f"{name}: all", "failed", "required, but nothing was to be judged by it")
 
 
 def _flips(count: int, flips) -> list[str]:

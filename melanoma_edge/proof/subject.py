@@ -87,6 +87,7 @@ def open_subject(path: Path, artifact: str | None = None) -> Subject:
 def of_artifact(bundle: Bundle, artifact: Artifact) -> Subject:
     """Return one artifact of an opened bundle."""
     manifest = bundle.manifest
+    training, deployment = calibration.priors_of(manifest)
     return Subject(
         name=artifact.name,
         recipe=manifest.policy,
@@ -94,8 +95,8 @@ def of_artifact(bundle: Bundle, artifact: Artifact) -> Subject:
         classes=manifest.classes,
         positive_class=manifest.positive_class,
         decision=artifact.decision,
-        training_priors=_vector(manifest.priors.training, manifest.classes),
-        deployment_priors=_vector(manifest.priors.deployment, manifest.classes),
+        training_priors=training,
+        deployment_priors=deployment,
         seen=bundle.seen_hashes(),
         runtime=RUNTIME_OF[artifact.format],
         model=bundle.file(artifact),
@@ -132,7 +133,3 @@ def of_run(run: runs.Run, which: str | None = None) -> Subject:
 def seen_of(run: runs.Run) -> frozenset[str]:
     """Return the keys of every picture and lesion that training or calibration of `run` used."""
     return frozenset(key for row in run.split if row.part != TEST for key in seen_keys(row.sha256, row.lesion, row.fingerprint))
-
-
-def _vector(priors: dict[str, float], classes: tuple[str, ...]) -> np.ndarray:
-    return np.array([priors[name] for name in classes])

@@ -25,8 +25,8 @@ ENDS = {"SOFTMAX": "softmax", "Softmax": "softmax", "LOGISTIC": "sigmoid", "Sigm
 
 def look(file: str, size: int | None) -> dict[str, Any]:
     """Return the facts of a Keras file: `size`, `classes`, `written_by`. Raises BadInput for one that is not to be loaded, or of another form."""
-    network = keras_file.load(Path(file), size)
-    return {"size": network.input_shape[1], "classes": network.output_shape[-1], **keras_file.inspect(Path(file))}
+    network, said = keras_file.read(Path(file), size)
+    return {"size": network.input_shape[1], "classes": network.output_shape[-1], **said}
 
 
 def convert_keras(file: str, size: int, wanted: Sequence[tuple[str, str, str]], folder: str, contract: dict, calibration: str | None, properties: dict[str, str]) -> dict[str, Any]:

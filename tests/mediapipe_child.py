@@ -37,7 +37,7 @@ def metadata(path):
         "normalizes": type(unit.options).__name__ == "NormalizationOptionsT",
         "mean": list(map(float, unit.options.mean)),
         "std": list(map(float, unit.options.std)),
-        "range": [float(taken.stats.min[0]), float(taken.stats.max[0])],
+        "range": None if taken.stats.min is None else [float(taken.stats.min[0]), float(taken.stats.max[0])],
         "output": given.name.decode(),
         "output_description": given.description.decode(),
         "calibrates": bool(given.processUnits),

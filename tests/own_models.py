@@ -35,9 +35,8 @@ def write_models(folder: Path) -> None:
     import tf_keras as keras
 
     applications = keras.applications
-    keras.utils.set_random_seed(3)
+    v2 = mobilenet_v2()
     common = {"input_shape": (SIZE, SIZE, 3), "weights": None, "include_top": False}
-    v2 = _fitted(applications.MobileNetV2(alpha=0.35, **common), lambda images: images / 127.5 - 1, None)
     v3 = _fitted(applications.MobileNetV3Small(alpha=0.75, **common), lambda images: images, "softmax")
     (folder / "labels.txt").write_text("\n".join(SPELT) + "\n", encoding="utf-8")
     v2.save(folder / "v2.keras")
@@ -53,6 +52,15 @@ def write_models(folder: Path) -> None:
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = converter.inference_output_type = tf.int8
     (folder / "v2-int8.tflite").write_bytes(converter.convert())
+
+
+def mobilenet_v2():
+    """Return a MobileNetV2 that takes -1..1 and gives logits of CLASSES."""
+    import tf_keras as keras
+
+    keras.utils.set_random_seed(3)
+    backbone = keras.applications.MobileNetV2(alpha=0.35, input_shape=(SIZE, SIZE, 3), weights=None, include_top=False)
+    return _fitted(backbone, lambda images: images / 127.5 - 1, None)
 
 
 def _fitted(backbone, scaled, activation: str | None):

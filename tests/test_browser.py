@@ -22,8 +22,9 @@ import psutil
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from conftest import Cli, read_json, snapshot, validate, wait_until
-from tiny_bundle import CLASSES, SIZE, numpy_logits, onnx, pictures, tflite, write_bundle
+from tiny_bundle import BIAS, CLASSES, SIZE, WEIGHTS, numpy_logits, onnx, pictures, tflite, write_bundle
 
+from melanoma_edge.contract import InputContract
 from melanoma_edge.errors import BadInput, Missing
 from melanoma_edge.runtimes import browser as place
 from melanoma_edge.runtimes import chromium, places
@@ -145,6 +146,43 @@ def test_logits_are_what_numpy_computes(browser: str, model, temporary: Path, ru
     assert found.dtype == np.float32 and found.shape == (AT_ONCE + 6, len(CLASSES))
     np.testing.assert_allclose(found, numpy_logits(images), rtol=1e-4, atol=1e-4)
     assert_gone(temporary)
+
+
+DECLARED = {
+    "bytes as they are": InputContract(width=SIZE, height=SIZE),
+    "0 to 1 by ImageNet's mean and std": InputContract(width=SIZE, height=SIZE, value_range=(0, 1), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    "-1 to 1, blue first": InputContract(width=SIZE, height=SIZE, value_range=(-1, 1), channels="BGR"),
+    "another mean and std for each channel, blue first": InputContract(
+        width=SIZE, height=SIZE, value_range=(0, 255), mean=(103.9, 116.8, 123.7), std=(0.5, 1.0, 2.0), channels="BGR"
+    ),
+}
+
+
+def declared_logits(images: np.ndarray, contract: InputContract, channels_first: bool) -> np.ndarray:
+    """Return what numpy computes for a declared contract, in float64 up to the product."""
+    low, high = contract.value_range
+    ordered = images[..., ::-1] if contract.channels == "BGR" else images
+    taken = (low + ordered.astype(np.float64) * (high - low) / 255 - np.array(contract.mean)) / np.array(contract.std)
+    taken = taken.transpose(0, 3, 1, 2) if channels_first else taken
+    return taken.reshape(len(images), -1) @ WEIGHTS.T.astype(np.float64) + BIAS
+
+
+FED = [(runtime, "float32", first, what) for runtime in BUILDERS for first in (False, True) for what in DECLARED]
+FED += [("onnxruntime-browser", "uint8", True, "bytes as they are")]
+
+
+@pytest.mark.parametrize(("runtime", "dtype", "channels_first", "what"), FED)
+def test_models_of_others_get_in_the_page_what_was_declared(browser: str, model, temporary: Path, runtime: str, dtype: str, channels_first: bool, what: str) -> None:
+    """In both orders of axes, as bytes and as numbers of every range."""
+    contract = DECLARED[what]
+    shape = (1, 3, SIZE, SIZE) if channels_first else (1, SIZE, SIZE, 3)
+    images = pictures(AT_ONCE + 3)
+    found = run_logits(runtime, model(NAMES[runtime], BUILDERS[runtime](dtype, shape)), images, contract=contract)
+    expected = declared_logits(images, contract, channels_first)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * max(1, np.ptp(expected)))
+    assert np.ptp(expected, axis=0).min() > 0.005
+    here = run_logits(runtime.removesuffix("-browser"), model(NAMES[runtime], BUILDERS[runtime](dtype, shape)), images, contract=contract)
+    np.testing.assert_allclose(found, here, rtol=0, atol=1e-5 * max(1, np.ptp(expected)))
 
 
 def test_the_build_for_browsers_without_relaxed_simd_computes_the_same(browser: str, model, temporary: Path) -> None:

@@ -126,6 +126,50 @@ def test_int8_onnx_wants_a_pair_around_each_layer(lie: dict, found: list[str]) -
     assert census.contradictions(dense(**lie), "onnx", "int8") == found
 
 
+FOREIGN = [
+    ({"weights": np.uint8}, "int8", None),
+    ({"gives": False}, "int8", None),
+    ({"read": False}, "int8", "Gemm dense reads what no DequantizeLinear gives"),
+    ({"weights": np.float32}, "int8", "Gemm dense has FLOAT weights"),
+    ({}, "float32", "QuantizeLinear .* quantizes"),
+    ({}, "dynamic", "QuantizeLinear .* quantizes activations by a fixed scale"),
+    ({}, "float16", "QuantizeLinear .* quantizes"),
+]
+
+
+@pytest.mark.parametrize(("made", "precision", "found"), FOREIGN, ids=str)
+def test_files_of_others_are_held_to_one_precision_but_not_to_our_way_of_writing_it(made: dict, precision: str, found: str | None) -> None:
+    if found is None:
+        census.require_foreign("it.onnx", dense(**made), "onnx", precision)
+        return
+    with pytest.raises(BadInput, match=f"it.onnx mixes precisions: by most of its weights it is {precision}, but {found}.*export it in one precision") as caught:
+        census.require_foreign("it.onnx", dense(**made), "onnx", precision)
+    assert str(caught.value).isprintable()
+
+
+def test_integer_kernels_of_others_and_products_of_activations_are_known() -> None:
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, 4]) for name in ("image", "logits")]
+    weights = numpy_helper.from_array(np.ones((4, 4), np.uint8), "w")
+    dynamic = [
+        helper.make_node("DynamicQuantizeLinear", ["image"], ["q", "s", "z"]),
+        helper.make_node("MatMulInteger", ["q", "w", "z"], ["i"]),
+        helper.make_node("Cast", ["i"], ["logits"], to=TensorProto.FLOAT),
+    ]
+    attention = [helper.make_node("Transpose", ["image"], ["t"], perm=[1, 0]), helper.make_node("MatMul", ["image", "t"], ["logits"])]
+    content = helper.make_model(helper.make_graph(dynamic, "g", value[:1], value[1:], [weights])).SerializeToString()
+    census.require_foreign("it", content, "onnx", "dynamic")
+    assert census.contradictions(content, "onnx", "int8", foreign=True) == ["MatMulInteger  quantizes activations as they come"]
+    content = helper.make_model(helper.make_graph(attention, "g", value[:1], value[1:])).SerializeToString()
+    for precision in ("float32", "float16"):
+        census.require_foreign("it", content, "onnx", precision)
+    assert census.contradictions(content, "onnx", "float32") == ["MatMul  has computed weights"]
+
+
+def test_a_float_network_of_others_may_take_bytes() -> None:
+    census.require_foreign("it", tiny_bundle.tflite("uint8"), "tflite", "float32")
+    assert census.contradictions(tiny_bundle.tflite("uint8"), "tflite", "float32") == ["the tensor image is UINT8"]
+
+
 def test_what_is_no_tflite_is_refused() -> None:
     with pytest.raises(BadInput, match="not a TFLite model"):
         census.contradictions(onnx.ModelProto().SerializeToString() + b"\0" * 8, "tflite", "int8")

@@ -6,6 +6,7 @@ Core ML does not run here. What the program in a package means does not depend o
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from melanoma_edge import NOTICE
 from melanoma_edge.convert import coreml
 from melanoma_edge.convert.bundle import open_bundle
 from melanoma_edge.convert.facts import Facts
-from melanoma_edge.errors import BadInput, Missing, ProofFailed
+from melanoma_edge.errors import BadInput, Error, Missing, ProofFailed
 
 CHILD = Path(__file__).with_name("coreml_child.py")
 PACKAGES = ("demo-float16.mlpackage", "demo-int8-weights.mlpackage")
@@ -171,6 +172,30 @@ NETWORKS = {
 }
 
 
+WRONG = {
+    "uneven padding and strides": [
+        (None, {}, {}, []),
+        (helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[0, 1, 2, 0], strides=[2, 2]), {}, {}, ["c has strides [2, 1], its source [2, 2]"]),
+        (helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[1, 1, 1, 0], strides=[2, 1]), {}, {}, ["c has pad [0, 2, 1, 0], its source [1, 1, 1, 0]"]),
+        (helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[0, 1, 2, 0], strides=[2, 1], dilations=[1, 2]), {}, {}, ["c has dilations [1, 1], its source [1, 2]"]),
+        (helper.make_node("Conv", ["x", "w"], ["c"], pads=[0, 1, 2, 0], strides=[2, 1]), {}, {}, ["the biases of c are others than its source's"]),
+        (None, {"b": CONSTANTS["b"] * np.float32(1.01)}, {}, ["the biases of c are others than its source's"]),
+        (None, {}, {"temperature": 1.31}, ["its temperature is another"]),
+        (None, {}, {"ratio": [0.0, 0.0, 0.0]}, ["its priors are others"]),
+    ],
+    "dilation, groups and both poolings": [
+        (None, {}, {}, []),
+        (helper.make_node("MaxPool", ["c"], ["p"], kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 1, 0]), {}, {}, ["p has strides [1, 2], its source [2, 2]"]),
+        (helper.make_node("AveragePool", ["g"], ["a"], kernel_shape=[3, 3], pads=[1, 1, 0, 0], count_include_pad=1), {}, {}, ["a has exclude_padding_from_average [True], its source [False]"]),
+    ],
+    "a dense layer on pixels": [
+        (None, {}, {}, []),
+        (None, {"shift": CONSTANTS["shift"] + np.float32(0.01)}, {}, ["the biases of m are others than its source's"]),
+    ],
+}  # fmt: skip
+"""{network: [(a node in place of the one that makes the same, constants in place of others, another decision, what is found)]}"""
+
+
 def converted(content: bytes, folder: Path, **changes: object):
     """Convert an ONNX file of the tests into `folder`."""
     facts = Facts("tiny-float32", "tiny", "float32", CLASSES, "melanoma", 8, "CC0 1.0", "0123456789ab")
@@ -221,6 +246,10 @@ def test_the_bytes_are_the_same_every_time(set_up: None, tmp_path: Path, monkeyp
     [
         ([IN, helper.make_node("Conv", ["x", "w", "b"], ["c"]), helper.make_node("Erf", ["c"], ["r"]), *end("r", 6)], "the operator Erf of this network"),
         ([IN, helper.make_node("Conv", ["x", "w", "b"], ["c"], auto_pad="SAME_UPPER"), *end("c", 6)], "the operator Conv of this network, or a setting of it"),
+        ([IN, helper.make_node("Conv", ["x", "w", "b"], ["c"]), helper.make_node("Clip", ["c", "zero"], ["r"]), *end("r", 6)], "the operator Clip of this network, or a setting"),
+        ([IN, helper.make_node("Conv", ["x", "w", "b"], ["c"]), helper.make_node("Clip", ["c", "", "six"], ["r"]), *end("r", 6)], "the operator Clip of this network, or a setting"),
+        ([IN, helper.make_node("Conv", ["x", "w", "b"], ["c"]), helper.make_node("Clip", ["c"], ["r"]), *end("r", 6)], "the operator Clip of this network, or a setting"),
+        ([IN, helper.make_node("Conv", ["x", "w", "b"], ["c"]), helper.make_node("ReduceMean", ["c"], ["r"]), *end("r", 6)], "the operator ReduceMean of this network, or a setting"),
     ],
 )
 def test_a_network_without_a_counterpart_is_refused(set_up: None, tmp_path: Path, nodes: list, found: str) -> None:
@@ -238,6 +267,9 @@ GOOD = {
     "classes": list(CLASSES),
     "operators": {"conv": 1},
     "weights": [{"layer": "c", "stored": "float16", "shape": [6, 3, 3, 3], "error": 0.9}],
+    "biases": [{"layer": "c", "error": 0.9}],
+    "decision": {"temperature": 0.5, "priors": 0.0},
+    "settings": [],
 }
 
 
@@ -254,6 +286,11 @@ GOOD = {
         ("float16", {"weights": [GOOD["weights"][0] | {"error": float("nan")}]}, "a weight of c is nan times"),
         ("float16", {"weights": [GOOD["weights"][0] | {"stored": "float32"}]}, "the layer c has float32 weights"),
         ("float16", {"weights": [GOOD["weights"][0] | {"stored": "int8"}]}, "the layer c has int8 weights"),
+        ("float16", {"biases": [{"layer": "c", "error": 1.01}]}, "the biases of c are others than its source's"),
+        ("float16", {"biases": [{"layer": "c", "error": None}]}, "the biases of c are others than its source's"),
+        ("float16", {"decision": {"temperature": 1.01, "priors": 0.0}}, "its temperature is another"),
+        ("float16", {"decision": {"temperature": 0.5, "priors": None}}, "its priors are others"),
+        ("float16", {"settings": ["c has strides [1, 1], its source [2, 1]"]}, r"c has strides \[1, 1\], its source \[2, 1\]"),
         ("int8-weights", {}, "no layer has int8 weights"),
         ("int8-weights", {"weights": [GOOD["weights"][0] | {"stored": "int8"}]}, None),
     ],
@@ -265,6 +302,50 @@ def test_a_package_that_is_not_what_it_should_be_is_refused(tmp_path: Path, prec
         return
     with pytest.raises(ProofFailed, match=f"n is not what it should be: {found}"):
         coreml._checked("n", precision, "a", facts, GOOD | change, tmp_path)
+
+
+READ_AGAIN = f"""
+import importlib.util, json, sys
+import onnx
+spec = importlib.util.spec_from_file_location("child", {str(Path(coreml.__file__).with_name("coreml_child.py"))!r})
+child = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(child)
+from pathlib import Path
+print(json.dumps([child._read_back(Path(sys.argv[1]), onnx.load(file).graph, json.loads(job)) for file, job in zip(sys.argv[2::2], sys.argv[3::2])]))
+"""
+
+
+def test_a_package_is_held_to_everything_that_its_source_computes_with(set_up: None, python: Path, tmp_path: Path) -> None:
+    """One package read back against its own source, and against sources that differ in one thing each."""
+    facts = Facts("tiny-float32", "tiny", "float32", CLASSES, "melanoma", 8, "", "")
+    for what, changes in WRONG.items():
+        folder = tmp_path / what.split()[-1]
+        folder.mkdir()
+        converted(network(NETWORKS[what], CONSTANTS), folder, training=np.array([0.2, 0.3, 0.5]))
+        arguments, expected = [], []
+        for number, (replaced, constants, decision, words) in enumerate(changes):
+            nodes = [replaced if replaced is not None and node.output == replaced.output else node for node in NETWORKS[what]]
+            (folder / f"{number}.onnx").write_bytes(network(nodes, CONSTANTS | constants))
+            ratio = decision.get("ratio", (np.log(EVEN) - np.log([0.2, 0.3, 0.5])).tolist())
+            arguments += [folder / f"{number}.onnx", json.dumps({"temperature": decision.get("temperature", 1.3), "log_prior_ratio": ratio, "classes": CLASSES})]
+            expected.append(words)
+        done = own_environments.call(python, "-c", READ_AGAIN, folder / "tiny-float16.mlpackage", *arguments)
+        assert done.returncode == 0, done.stderr[-2000:]
+        for found, words in zip(json.loads(done.stdout.splitlines()[-1]), expected, strict=True):
+            assert list(coreml._contradictions("float16", facts, found)) == words
+
+
+def test_what_coremltools_leaves_where_it_is_stopped_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging, told, temporary = tmp_path / "python", tmp_path / "told", tmp_path / "tmp"
+    hanging.write_text(f'#!/bin/sh\nmkdir "$TMPDIR/left"\necho "$TMPDIR" > {told}\nexec sleep 600\n')
+    hanging.chmod(0o755)
+    temporary.mkdir()
+    monkeypatch.setattr(coreml, "require", lambda: hanging)
+    monkeypatch.setattr(coreml, "SECONDS", 5)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    with pytest.raises(Error, match="gave no package of tiny-float32.onnx within 5 s and was stopped"):
+        converted(network(NETWORKS["a residual of depthwise layers"], CONSTANTS), tmp_path)
+    assert Path(told.read_text().strip()).parent.parent == temporary and list(temporary.iterdir()) == []
 
 
 # --- where it is not set up

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,10 @@ from ai_edge_litert.interpreter import Interpreter
 from conftest import Cli, once, read_json, validate
 from own_models import CLASSES, PER_CLASS, SIZE, SPELT, drawn, keras_zip, layer, network, write_models
 from PIL import Image
+
+from melanoma_edge.contract import InputContract
+from melanoma_edge.errors import Missing
+from melanoma_edge.runtimes import process
 
 IMAGENET = ["--input-range", "0,1", "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"]
 
@@ -305,6 +311,32 @@ def tiny_onnx(shape: list, *, dtype: int = onnx.TensorProto.FLOAT, outputs: int 
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
 
 
+def dense_onnx(*, mixed: bool = False, given: list | None = None) -> bytes:
+    """Return an ONNX model with float32 input and output and float16 weights, as onnxconverter-common writes it with keep_io_types.
+
+    `mixed` keeps its last layer in float32; `given` is the shape that the file states for its output.
+    """
+    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    random = np.random.default_rng(4)
+    last = np.float32 if mixed else np.float16
+    arrays = {"w1": random.normal(size=(8, 3)).astype(np.float16), "w2": random.normal(size=(3, 8)).astype(last), "unread": np.ones(100, np.float16)}
+    if not mixed:
+        del arrays["unread"]
+    nodes = [
+        onnx.helper.make_node("ReduceMean", ["x"], ["m"], axes=[2, 3], keepdims=0),
+        onnx.helper.make_node("Cast", ["m"], ["h"], to=half),
+        onnx.helper.make_node("Gemm", ["h", "w1"], ["d"], transB=1, name="first"),
+        onnx.helper.make_node("Cast", ["d"], ["e"], to=single) if mixed else onnx.helper.make_node("Neg", ["d"], ["e"]),
+        onnx.helper.make_node("Gemm", ["e", "w2"], ["g"], transB=1, name="second"),
+        onnx.helper.make_node("Cast", ["g"], ["y"], to=single),
+    ]
+    image = onnx.helper.make_tensor_value_info("x", single, [1, 3, 32, 32])
+    output = onnx.helper.make_tensor_value_info("y", single, given or [1, 3])
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    graph = onnx.helper.make_graph(nodes, "g", [image], [output], tensors)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
@@ -317,6 +349,9 @@ def tiny_onnx(shape: list, *, dtype: int = onnx.TensorProto.FLOAT, outputs: int 
         ("a.onnx", tiny_onnx(["N", 3, 32, 32], outputs=2), "has 1 inputs and 2 outputs"),
         ("a.onnx", tiny_onnx(["N", 3, 32, 32], dtype=onnx.TensorProto.FLOAT16), "takes tensor(float16): expected float32 or uint8"),
         ("a.onnx", tiny_onnx([1, 3, 32, 32], dtype=onnx.TensorProto.INT8), "which ONNX has no place for"),
+        ("a.onnx", tiny_onnx(["N", 3, 16, 16]), "takes pictures of 16 x 16 pixels: expected 32 to 1024 a side; export the model for pictures of another size"),
+        ("a.onnx", tiny_onnx([1, 3, 2048, 2048]), "takes pictures of 2048 x 2048 pixels: expected 32 to 1024 a side"),
+        ("a.onnx", dense_onnx(mixed=True), "mixes precisions: by most of its weights it is float16, but Gemm second has FLOAT weights"),
         ("a.onnx", b"not a model", "is damaged or no ONNX model"),
         ("a.onnx", b"", "damaged or no ONNX model"),
         ("a.tflite", b"not a model at all", "not a TFLite model"),
@@ -331,6 +366,61 @@ def test_files_of_another_form_are_one_line(cli: Cli, tmp_path: Path, name: str,
     line = refused(cli, tmp_path / name, "--classes", tmp_path / "labels.txt", "--out", tmp_path / "x.bundle")
     assert reason in line and line.startswith(f"melanoma-edge: {name}")
     assert not (tmp_path / "x.bundle").exists()
+
+
+def test_a_size_that_cannot_be_proved_on_is_refused_before_anything_stands(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(tiny_onnx(["N", 3, "H", "W"]))
+    (tmp_path / "labels.txt").write_text("\n".join(SPELT))
+    line = refused(cli, tmp_path / "net.onnx", "--classes", tmp_path / "labels.txt", "--size", 16, "--out", tmp_path / "x.bundle")
+    assert "takes pictures of 16 x 16 pixels: expected 32 to 1024 a side" in line and "or give another --size where the file takes any" in line
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["labels.txt", "net.onnx"]
+
+
+def test_half_weights_behind_a_float32_input_are_called_float16(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "h.onnx").write_bytes(dense_onnx())
+    (tmp_path / "labels.txt").write_text("\n".join(SPELT))
+    out = tmp_path / "h.bundle"
+    cli("export", "--model", tmp_path / "h.onnx", "--classes", tmp_path / "labels.txt", "--out", out, "-q")
+    [artifact] = read_json(out / "manifest.json")["artifacts"]
+    assert (artifact["name"], artifact["precision"]) == ("h-float16.onnx", "float16") and artifact["input"]["dtype"] == artifact["output"]["dtype"] == "float32"
+    assert artifact["weight_bytes"] == {"float16": 96} and (out / "h-float16.onnx").read_bytes() == (tmp_path / "h.onnx").read_bytes()
+    assert outcomes(out)["source", "h-float16.onnx", "onnxruntime"] == "passed"
+    cli("verify", out, "-q")
+
+
+@pytest.mark.parametrize("given", [["batch", 3], [0, 3], [-1, "classes"]], ids=str)
+def test_an_open_output_behind_a_fixed_input_is_worked_out(cli: Cli, tmp_path: Path, given: list) -> None:
+    (tmp_path / "o.onnx").write_bytes(dense_onnx(given=given))
+    (tmp_path / "labels.txt").write_text("\n".join(SPELT))
+    out = tmp_path / "o.bundle"
+    cli("export", "--model", tmp_path / "o.onnx", "--classes", tmp_path / "labels.txt", "--out", out, "-q")
+    manifest = read_json(out / "manifest.json")
+    assert manifest["source"]["changes"] == ["the lengths of the output's axes were written into it"]
+    [value] = onnx.load(out / "o-float16.onnx").graph.output
+    assert [dim.dim_value for dim in value.type.tensor_type.shape.dim] == [1, 3] == manifest["artifacts"][0]["output"]["shape"]
+    assert outcomes(out)["float16", "o-float16.onnx", "onnxruntime"] == "passed"
+
+
+@pytest.mark.parametrize(("runtime", "function", "name"), [("keras-file", "convert_keras", "net.onnx"), ("onnxruntime", "fix_onnx", "net.onnx")])
+def test_a_full_disk_is_called_one(tmp_path: Path, runtime: str, function: str, name: str) -> None:
+    """And not a model that cannot be converted, or a crash."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).symlink_to("/dev/full")
+    if function == "fix_onnx":
+        (tmp_path / "a.onnx").write_bytes(tiny_onnx(["N", 3, 32, 32]))
+        arguments = {"file": str(tmp_path / "a.onnx"), "size": None, "target": str(tmp_path / "out" / name)}
+    else:
+        pytest.importorskip("tensorflow")
+        make = f"""
+import tf_keras as keras
+image = keras.Input((32, 32, 3))
+keras.Model(image, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(image))).save({str(tmp_path / "a.keras")!r})
+"""
+        subprocess.run([sys.executable, "-c", make], check=True, capture_output=True)
+        arguments = {"file": str(tmp_path / "a.keras"), "size": 32, "wanted": [("onnx", "float32", name)], "folder": str(tmp_path / "out")}
+        arguments |= {"contract": InputContract(width=32, height=32).model_dump(mode="json"), "calibration": None, "properties": {}, "said": {}}
+    with pytest.raises(Missing, match="the disk is full while writing"):
+        process.run_call(runtime, f"melanoma_edge.convert.foreign:{function}", arguments, what="a")
 
 
 def test_code_in_a_keras_file_is_refused_by_the_command(cli: Cli, tmp_path: Path) -> None:

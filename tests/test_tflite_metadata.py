@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melanoma_edge import NOTICE
+from melanoma_edge.contract import InputContract, Quantization, Tensor
 from melanoma_edge.convert.facts import Facts
+from melanoma_edge.convert.foreign_facts import foreign_facts
 from melanoma_edge.convert.tflite_metadata import with_metadata
 from melanoma_edge.errors import BadInput
 
@@ -69,6 +71,56 @@ def test_another_normalization_is_written_where_a_network_wants_one() -> None:
     options = inside(root(with_metadata(tiny_bundle.tflite("float32"), facts)), *INPUT, -4, 1)
     assert numbers(options, 0) == [127.5] and numbers(options, 1) == [127.5, 100.0, 50.0]
     assert facts.properties()["input"] == "32 x 32 RGB, (0..255 - 127.5) / 127.5/100/50, NHWC"
+
+
+SAID = {"source": "net.keras", "version": "0123456789ab", "classes": ("melanoma", "nevus", "vascular lesion"), "positive": "melanoma", "output": None, "licence": "MIT"}
+NUMBERS = st.floats(-300, 300)
+SPREADS = st.floats(0.01, 300)
+
+
+@given(low=NUMBERS, wide=st.floats(0.5, 600), mean=st.tuples(*[NUMBERS] * 3), std=st.tuples(*[SPREADS] * 3))
+@settings(deadline=None, max_examples=100)
+def test_what_was_declared_is_what_a_reader_computes_from_bytes(low: float, wide: float, mean: tuple, std: tuple) -> None:
+    """MediaPipe and Android's readers compute (byte - mean) / std."""
+    contract = InputContract(width=32, height=32, value_range=(low, low + wide), mean=mean, std=std)
+    taken = Tensor(name="image", dtype="float32", shape=(1, 32, 32, 3))
+    facts = foreign_facts(SAID, contract, taken, "net-float32.tflite", "float32", None)
+    options = inside(root(with_metadata(tiny_bundle.tflite("float32"), facts)), *INPUT, -4, 1)
+    written = [np.float64(numbers(options, field) * (3 if len(numbers(options, field)) == 1 else 1)) for field in (0, 1)]
+    computed = (np.arange(256)[None, :] - written[0][:, None]) / written[1][:, None]
+    expected = (low + np.arange(256)[None, :] * wide / 255 - np.array(mean)[:, None]) / np.array(std)[:, None]
+    np.testing.assert_allclose(computed, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("declared", "dtype", "quantization", "expressed"),
+    [
+        ({}, "float32", None, ([0.0], [1.0])),
+        ({"value_range": (-1, 1)}, "float32", None, ([127.5], [127.5])),
+        ({"value_range": (0, 1), "mean": (0.5, 0.5, 0.25)}, "float32", None, ([127.5, 127.5, 63.75], [255.0] * 3)),
+        ({"channels": "BGR"}, "float32", None, None),
+        ({"value_range": (1, 0)}, "float32", None, None),
+        ({"value_range": (0, 1e-38), "std": (1e30, 1e30, 1e30)}, "float32", None, None),
+        ({"value_range": (-1, 1)}, "uint8", Quantization(scale=2 / 255, zero_point=127), ([127.5], [127.5])),
+        ({"value_range": (-1, 1)}, "uint8", Quantization(scale=2 / 255, zero_point=120), None),
+        ({"value_range": (-1, 1)}, "int8", Quantization(scale=2 / 255, zero_point=0), None),
+    ],
+)
+def test_what_the_metadata_cannot_say_is_left_out_and_said_in_words(declared: dict, dtype: str, quantization: Quantization | None, expressed: tuple | None) -> None:
+    contract = InputContract(width=32, height=32, **declared)
+    taken = Tensor(name="image", dtype=dtype, shape=(1, 32, 32, 3), quantization=quantization)
+    facts = foreign_facts(SAID, contract, taken, "net-float32.tflite", "float32", "softmax")
+    found = root(with_metadata(tiny_bundle.tflite("float32"), facts))
+    image, description = inside(found, *INPUT), text(found, 1)
+    assert text(found, 0) == "net-float32" and text(found, 2) == "0123456789ab" and text(found, 5) == "MIT" and text(inside(found, *OUTPUT), 0) == "probabilities"
+    assert description.startswith(NOTICE) and "Converted from net.keras" in description and "dermoscop" not in description and "trained is not known" in description
+    assert ("no normalization that such readers know" in description) == (expressed is None)
+    properties = inside(image, 3, 1)
+    assert bool(image.Offset(4 + 2 * 4)) == bool(properties.Offset(4)) == (expressed is not None), "normalization and RGB stand there together"
+    assert text(image, 1).startswith(f"32 x 32 {contract.channels}, bytes as ")
+    if expressed is not None:
+        options = inside(image, -4, 1)
+        assert (numbers(options, 0), numbers(options, 1)) == expressed
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])

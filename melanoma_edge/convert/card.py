@@ -168,8 +168,8 @@ def _running(manifest: Manifest) -> list[str]:
     if manifest.coreml:
         lines += [
             f"Core ML: {', '.join(f'`{package.name}`' for package in manifest.coreml)}, with the weights and the temperature of "
-            f"`{manifest.coreml[0].artifact}`. They were read back and compared with it weight by weight, and **not run**: Core ML runs on Apple's "
-            "systems only.",
+            f"`{manifest.coreml[0].artifact}`. They were read back, and weights, biases, strides, paddings, temperature and class priors compared with "
+            "it; how the operators are connected was not. They were **not run**: Core ML runs on Apple's systems only.",
             "",
         ]
     return ["## Running it", "", *lines] if lines else []

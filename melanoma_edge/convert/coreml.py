@@ -2,7 +2,8 @@
 
 In: the float32 ONNX file with its facts and temperature. Out: folders `NAME.mlpackage` that hold an ML program: image in
 (RGB bytes), class label, calibrated probabilities and logits out. Core ML runs on Apple's systems only; what can be checked
-anywhere is: the package is read back, and its interface, its layers and every weight are compared with the source.
+anywhere is: the package is read back, and its interface, its weights and biases, its strides and paddings, its temperature and class
+priors are compared with the source. How its operators are connected is not: tests compute whole programs for that.
 """
 
 from __future__ import annotations
@@ -104,7 +105,10 @@ def _work(python: Path, folder: Path, artifact: str) -> dict:
     """Have a child do the job in `folder` and return its report."""
     # -I: neither our packages nor the modules beside the script, one of which is called onnx, can be imported by it.
     command = [str(python), "-I", "-B", str(_CHILD), str(folder / "job.json")]
-    environment = os.environ | {"PYTHONHASHSEED": "0"}
+    temporary = folder / "temporary"  # for what coremltools leaves where it is stopped
+    with explained(temporary):
+        temporary.mkdir()
+    environment = os.environ | {"PYTHONHASHSEED": "0", "TMPDIR": str(temporary)}
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, timeout=SECONDS
@@ -154,6 +158,13 @@ def _contradictions(precision: str, facts: Facts, found: dict) -> Iterator[str]:
             yield f"the layer {layer['layer']} has {layer['stored']} weights"
         elif not layer["error"] <= 1:
             yield f"a weight of {layer['layer']} is {layer['error']:.2f} times further from its source than rounding explains"
+    for layer in found["biases"]:
+        if layer["error"] is None or not layer["error"] <= 1:
+            yield f"the biases of {layer['layer']} are others than its source's"
+    yield from found["settings"]
+    for what, error in found["decision"].items():
+        if error is None or not error <= 1:
+            yield f"its {what} are others" if what == "priors" else f"its {what} is another"
     if STORED[precision][0] not in {layer["stored"] for layer in found["weights"]}:
         yield f"no layer has {STORED[precision][0]} weights"
 

@@ -36,7 +36,7 @@ def convert(job):
     for precision, wanted in job["packages"].items():
         folder = Path(wanted["folder"])
         _save(_package(graph, job, precision), folder, wanted["facts"], job["outputs"])
-        report[precision] = _read_back(folder, graph)
+        report[precision] = _read_back(folder, graph, job)
     return report
 
 
@@ -80,7 +80,10 @@ def _operators(graph, image, precision):
         inputs = [constants[name] if name in constants else values.get(name) for name in node.input]
         attributes = {found.name: helper.get_attribute_value(found) for found in node.attribute}
         rule = RULES.get(node.op_type)
-        made = rule(Builder, inputs, attributes, node.output[0], least) if rule else None
+        try:
+            made = rule(Builder, inputs, attributes, node.output[0], least) if rule else None
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):  # a form of the operator that the rule does not foresee
+            made = None
         if made is None:
             raise Unknown(f"the operator {node.op_type} of this network, or a setting of it, has no counterpart in the Core ML export")
         values[node.output[0]] = made
@@ -136,7 +139,10 @@ def _dense(builder, inputs, attributes, name, least):
 
 
 def _clip(builder, inputs, attributes, name, least):
-    low, high = (float(value) for value in inputs[1:3])
+    bounds = inputs[1:3]
+    if len(bounds) < 2 or not all(isinstance(bound, np.ndarray) and bound.size == 1 for bound in bounds):
+        return None  # one end only, or one that is computed
+    low, high = (float(bound.reshape(())) for bound in bounds)
     return builder.relu6(x=inputs[0], name=name) if (low, high) == (0, 6) else builder.clip(x=inputs[0], alpha=low, beta=high, name=name)
 
 
@@ -218,11 +224,12 @@ def _fix_names(file):
     file.write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _read_back(folder, graph):
-    """Return what stands in the package, read from the disk: interface, operators, and each layer's weights against the source's.
+def _read_back(folder, graph, job):
+    """Return what stands in the package, read from the disk: interface, operators, and what each layer computes with against the source.
 
     `weights` has for each convolution and dense layer, in order, its name, how it is stored, its shape, and the largest
-    difference to the source, as a share of what rounding to that type explains.
+    difference to the source, as a share of what rounding to that type explains; `biases` the same differences of biases; `decision` those of
+    the temperature and the class priors; `settings` says in words where strides, paddings, dilations, groups or windows are others.
     """
     import coremltools as ct
     from coremltools.converters.mil.frontend.milproto.load import load
@@ -230,20 +237,113 @@ def _read_back(folder, graph):
     [file] = folder.rglob("*.mlmodel")
     spec = ct.utils.load_spec(str(file))
     program = load(spec, spec.specificationVersion, str(file.parent / "weights"))
+    written = program.functions["main"].operations
     operators = {}
-    for operator in program.functions["main"].operations:
+    for operator in written:
         if operator.op_type != "const":
             operators[operator.op_type] = operators.get(operator.op_type, 0) + 1
-    layers = [operator for operator in program.functions["main"].operations if operator.op_type in ("conv", "linear")]
+    layers = [operator for operator in written if operator.op_type in ("conv", "linear")]
     sources = [node for node in graph.node if node.op_type in WEIGHTED]  # the program keeps the graph's order
+    pools = [operator for operator in written if operator.op_type in POOLS.values()]
+    windows = [node for node in graph.node if node.op_type in POOLS]
+    pairs = list(itertools.zip_longest(layers, sources))
     return {
         "specification": spec.specificationVersion,
         "input": {"name": spec.description.input[0].name, **_image(spec.description.input[0].type.imageType)},
         "outputs": [feature.name for feature in spec.description.output],
         "classes": _classes(program),
         "operators": dict(sorted(operators.items())),
-        "weights": [_compared(layer, node, graph) for layer, node in itertools.zip_longest(layers, sources)],
+        "weights": [_compared(layer, node, graph) for layer, node in pairs],
+        "biases": [{"layer": node.output[0], "error": _bias_error(layer, node, graph)} for layer, node in pairs if layer is not None and node is not None],
+        "decision": _decision_errors(written, job),
+        "settings": [words for operator, node in (*pairs, *itertools.zip_longest(pools, windows)) for words in _other_settings(operator, node)],
     }
+
+
+POOLS = {"MaxPool": "max_pool", "AveragePool": "avg_pool"}
+
+
+def _attributes(node):
+    from onnx import helper
+
+    return {found.name: helper.get_attribute_value(found) for found in node.attribute}
+
+
+def _other_settings(operator, node):
+    """Yield in words how an operator of the package slides over its input otherwise than the source's."""
+    if operator is None or node is None:
+        if node is None or node.op_type in POOLS:  # a layer without a partner is told by its weights
+            yield f"{node.output[0] if node is not None else operator.name} has no counterpart"
+        return
+    if operator.op_type == "linear":
+        return
+    attributes = _attributes(node)
+    wanted = {"strides": attributes.get("strides", [1, 1]), "pad": _padding(attributes, None)}
+    if operator.op_type == "conv":
+        wanted |= {"dilations": attributes.get("dilations", [1, 1]), "groups": [attributes.get("group", 1)]}
+    else:
+        wanted["kernel_sizes"] = attributes["kernel_shape"]
+        if operator.op_type != POOLS[node.op_type]:
+            yield f"{node.output[0]} is {operator.op_type}, its source {node.op_type}"
+    if operator.op_type == "avg_pool":
+        wanted["exclude_padding_from_average"] = [not attributes.get("count_include_pad", 0)]
+    for name, value in wanted.items():
+        given = getattr(operator, name)
+        found = [0, 0, 0, 0] if given is None and name == "pad" else np.asarray(given.val).reshape(-1).tolist()
+        if found != list(value):
+            yield f"{node.output[0]} has {name} {found}, its source {list(value)}"
+    if operator.pad_type.val not in ("custom", "valid"):
+        yield f"{node.output[0]} has the padding {operator.pad_type.val}"
+
+
+def _rounded(found, source):
+    """Return the largest difference as a share of what rounding to float16 explains; None for another shape."""
+    found, source = np.asarray(found, np.float64), np.asarray(source, np.float64)
+    if found.shape != source.shape:
+        return None
+    return float((np.abs(found - source) / (HALF_STEP * np.abs(source) + SMALLEST_STEP)).max())
+
+
+def _bias_error(operator, node, graph):
+    """Return how far the biases of a layer are from the source's: its own, or those of an addition behind it that was drawn into it."""
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    channels = operator.weight.shape[0]
+    source = np.zeros(channels)
+    given = operator.bias
+    found = np.zeros(channels) if given is None else np.broadcast_to(given.val, channels) if np.size(given.val) == 1 else given.val
+    if len(node.input) > 2 and node.input[2]:
+        source = numpy_helper.to_array(constants[node.input[2]]).reshape(-1)
+    elif np.any(found):
+        readers = [one for one in graph.node if node.output[0] in one.input]
+        added = [name for one in readers if one.op_type == "Add" for name in one.input if name in constants]
+        if len(readers) == len(added) == 1:
+            source = np.broadcast_to(numpy_helper.to_array(constants[added[0]]).reshape(-1), channels)
+    return _rounded(found, np.broadcast_to(source, channels))
+
+
+def _decision_errors(written, job):
+    """Return how far the factor and the summand between logits and probabilities are from 1 / temperature and the class priors."""
+    makers = {value.name: operator for operator in written for value in operator.outputs}
+    [softmax] = [operator for operator in written if operator.op_type == "softmax"]
+    factor, summand, value = 1.0, np.zeros(len(job["classes"])), softmax.x
+    while value.name in makers and (operator := makers[value.name]).op_type in ("add", "mul", "cast"):
+        if operator.op_type == "cast":
+            value = operator.x
+            continue
+        fixed = next((side for side in (operator.y, operator.x) if side.val is not None), None)
+        if fixed is None:
+            break
+        if operator.op_type == "add":
+            summand = summand + factor * np.asarray(fixed.val, np.float64).reshape(-1)
+        else:
+            factor = factor * float(np.asarray(fixed.val).reshape(()))
+        value = operator.x if fixed is operator.y else operator.y
+        if operator.op_type == "mul":
+            break  # what stands before it are the logits
+    shift = np.asarray(job["log_prior_ratio"], np.float64)
+    return {"temperature": _rounded(factor, 1 / job["temperature"]), "priors": _rounded(summand, shift if np.ptp(shift) > 0 else np.zeros(len(shift)))}
 
 
 def _image(found):

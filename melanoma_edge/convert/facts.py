@@ -41,10 +41,10 @@ class Facts:
     head: Head = "logits"
     layout: str = "NHWC"
     """Order of the input's axes."""
-    mean: tuple[float, ...] = (0.0,)
-    """What the network's input wants taken off each byte, one number or one a channel."""
-    std: tuple[float, ...] = (1.0,)
-    """What it wants the rest divided by."""
+    mean: tuple[float, ...] | None = (0.0,)
+    """What the network's input wants taken off each byte, one number or one a channel; None where that does not describe it."""
+    std: tuple[float, ...] | None = (1.0,)
+    """What it wants the rest divided by; None as for `mean`."""
 
     @property
     def author(self) -> str:

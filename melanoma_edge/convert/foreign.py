@@ -13,9 +13,13 @@ from typing import Any
 import numpy as np
 
 from melanoma_edge.contract import InputContract, Precision, Tensor
+from melanoma_edge.convert import census
 from melanoma_edge.convert import onnx as onnx_files
 from melanoma_edge.convert import tflite as tflite_files
-from melanoma_edge.errors import BadInput
+from melanoma_edge.convert.foreign_facts import foreign_facts
+from melanoma_edge.convert.tflite_metadata import with_metadata
+from melanoma_edge.errors import BadInput, Error
+from melanoma_edge.files import explained
 from melanoma_edge.model import keras_file
 
 SAME = frozenset({"RESHAPE", "SQUEEZE", "DEQUANTIZE", "QUANTIZE", "CAST", "Reshape", "Squeeze", "Flatten", "Identity", "Cast", "DequantizeLinear", "QuantizeLinear"})
@@ -25,14 +29,15 @@ ENDS = {"SOFTMAX": "softmax", "Softmax": "softmax", "LOGISTIC": "sigmoid", "Sigm
 
 def look(file: str, size: int | None) -> dict[str, Any]:
     """Return the facts of a Keras file: `size`, `classes`, `written_by`. Raises BadInput for one that is not to be loaded, or of another form."""
-    network = keras_file.load(Path(file), size)
-    return {"size": network.input_shape[1], "classes": network.output_shape[-1], **keras_file.inspect(Path(file))}
+    network, said = keras_file.read(Path(file), size)
+    return {"size": network.input_shape[1], "classes": network.output_shape[-1], **said}
 
 
-def convert_keras(file: str, size: int, wanted: Sequence[tuple[str, str, str]], folder: str, contract: dict, calibration: str | None, properties: dict[str, str]) -> dict[str, Any]:
+def convert_keras(file: str, size: int, wanted: Sequence[tuple[str, str, str]], folder: str, contract: dict, calibration: str | None, properties: dict[str, str], said: dict) -> dict[str, Any]:
     """Write each of `wanted` (format, precision, file name) made from the Keras file into `folder`; return {file name: facts}.
 
-    `calibration` is a `.npy` file of pictures, uint8 [n, size, size, 3], for int8-ptq. Raises BadInput where a converter refuses the network.
+    `calibration` is a `.npy` file of pictures, uint8 [n, size, size, 3], for int8-ptq. ONNX files carry `properties`, TFLite files what
+    :func:`melanoma_edge.convert.foreign_facts.foreign_facts` makes of `said`. Raises BadInput where a converter refuses the network.
     """
     from melanoma_edge.model.tensorflow import require
 
@@ -41,22 +46,30 @@ def convert_keras(file: str, size: int, wanted: Sequence[tuple[str, str, str]], 
 
     keras.backend.clear_session()
     network = keras_file.load(Path(file), size)
-    found = {}
+    found, declared = {}, InputContract(**_tuples(contract))
     for fmt, precision, name in wanted:
+        target = Path(folder) / name
         try:
-            if fmt == "onnx":
-                content = onnx_files.with_properties(onnx_files.from_keras(network, size), properties)
-            elif precision == "int8-ptq":
-                content = quantized(network, np.load(calibration, mmap_mode="r"), InputContract(**_tuples(contract)))
-            else:
-                content = tflite_files.convert(network, precision)
-        except BadInput:
+            with explained(target):
+                if fmt == "onnx":
+                    content = onnx_files.with_properties(onnx_files.from_keras(network, size), properties)
+                elif precision == "int8-ptq":
+                    content = quantized(network, np.load(calibration, mmap_mode="r"), declared)
+                else:
+                    content = tflite_files.convert(network, precision)
+                target.write_bytes(content)
+        except Error:
             raise
         except Exception as error:
             line = " ".join(str(error).split())[:300]
             raise BadInput(f"{Path(file).name} cannot be converted to {fmt} {precision}: {line}; leave it out with --precision, or give the model as ONNX or TFLite") from None
-        (Path(folder) / name).write_bytes(content)
-        found[name] = facts(str(Path(folder) / name))
+        found[name] = facts(str(target))
+        census.require_foreign(name, content, fmt, precision)
+        if fmt == "tflite":
+            taken = tflite_files.tensors(content)[0]
+            content = with_metadata(content, foreign_facts(said, declared, taken, name, precision, found[name]["ends_in"]))
+            with explained(target):
+                target.write_bytes(content)
     return found
 
 
@@ -135,7 +148,7 @@ def facts(file: str, shown: str | None = None) -> dict[str, Any]:
         "quantum": given.quantization.scale if given.quantization else quantum,
         "operators": operators,
         "weight_bytes": weights,
-        "precision": precision_of(weights, path.suffix.lower(), operators, taken),
+        "precision": precision_of(weights, operators, taken),
         "ends_in": ENDS.get(end),
     }
 
@@ -156,7 +169,7 @@ def layout_of(taken: Tensor, given: Tensor, name: str) -> str:
     return "NHWC" if last else "NCHW"
 
 
-def precision_of(weights: dict[str, int], suffix: str, operators: dict[str, int], taken: Tensor) -> Precision:
+def precision_of(weights: dict[str, int], operators: dict[str, int], taken: Tensor) -> Precision:
     """Return the precision that describes a file best, by the types of its constants and of what flows through it.
 
     Mostly whole-number weights: int8 where activations are quantized, too (there are QUANTIZE operators, or the input is), else dynamic.
@@ -167,13 +180,14 @@ def precision_of(weights: dict[str, int], suffix: str, operators: dict[str, int]
     if whole > max(half, single):
         quantizes = taken.dtype != "float32" or any(name in operators for name in ("QUANTIZE", "QuantizeLinear", "QLinearConv", "QLinearMatMul"))
         return "int8" if quantizes else "dynamic"
-    return "float16" if half > single and suffix == ".tflite" else "float32"
+    return "float16" if half > single else "float32"
 
 
 def fix_onnx(file: str, size: int | None, target: str) -> dict[str, Any]:
     """Check an ONNX file and write it to `target` for one picture at a time; return `size`, `classes`, `changes`, `written_by` and the :func:`facts`.
 
-    The bytes stay as they are where batch and sides are fixed already. Raises BadInput for what is no such model.
+    The bytes stay as they are where every axis of input and output is fixed already. Raises BadInput for what is no such model, and
+    for one that mixes precisions.
     """
     import onnx
 
@@ -193,7 +207,7 @@ def fix_onnx(file: str, size: int | None, target: str) -> dict[str, Any]:
     if len(inputs) != 1 or len(proto.graph.output) != 1:
         raise BadInput(f"{path.name} has {len(inputs)} inputs and {len(proto.graph.output)} outputs: expected one of each")
     axes = list(inputs[0].type.tensor_type.shape.dim)
-    shape = [axis.dim_value if axis.HasField("dim_value") else None for axis in axes]
+    shape = _lengths(axes)
     _refuse_shape(shape, [axis.dim_param for axis in axes], path.name)
     changes = []
     if None in shape:
@@ -205,9 +219,15 @@ def fix_onnx(file: str, size: int | None, target: str) -> dict[str, Any]:
             changes.append(f"height and width were fixed to {side}")
         for axis, number in zip(axes, [shape[0] or 1, *((side, side, 3) if shape[3] == 3 else (3, side, side))]):
             axis.dim_value = number
+    given = proto.graph.output[0].type.tensor_type
+    if None in shape or not given.HasField("shape") or None in _lengths(given.shape.dim):
+        if not changes:
+            changes.append("the lengths of the output's axes were written into it")
         content = _with_shapes(proto, path.name)
-    Path(target).write_bytes(content)
+    with explained(Path(target)):
+        Path(target).write_bytes(content)
     found = facts(target, path.name)
+    census.require_foreign(path.name, content, "onnx", found["precision"])
     taken = found["input"]["shape"]
     sides = taken[1:3] if found["layout"] == "NHWC" else taken[2:4]
     return {
@@ -217,6 +237,11 @@ def fix_onnx(file: str, size: int | None, target: str) -> dict[str, Any]:
         "written_by": " ".join(f"{proto.producer_name} {proto.producer_version}".split()),
         "facts": found,
     }
+
+
+def _lengths(axes) -> list[int | None]:
+    """Return the length of each axis of an ONNX shape, None for one that is open; some exporters write 0 or -1 for that."""
+    return [axis.dim_value if axis.HasField("dim_value") and axis.dim_value > 0 else None for axis in axes]
 
 
 def _refuse_shape(shape: list[int | None], names: list[str], name: str) -> None:
@@ -266,6 +291,7 @@ def _with_shapes(proto, name: str) -> bytes:
 def look_tflite(file: str, size: int | None) -> dict[str, Any]:
     """Return `size`, `classes`, `written_by` and the :func:`facts` of a TFLite file. Raises BadInput for another form."""
     found = facts(file)
+    census.require_foreign(Path(file).name, Path(file).read_bytes(), "tflite", found["precision"])
     taken = found["input"]["shape"]
     sides = taken[1:3] if found["layout"] == "NHWC" else taken[2:4]
     return {

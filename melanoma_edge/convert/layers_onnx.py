@@ -159,8 +159,17 @@ class _Walk:
         return [name for name in node.input if name and not self._constant(name)]
 
     def _constant(self, name: str) -> bool:
-        node = self.producers.get(name)
-        return name in self.constants if node is None else all(self._constant(source) for source in node.input if source)
+        """Return whether `name` depends on constants alone."""
+        waiting, seen = [name], set()
+        while waiting:
+            name = waiting.pop()
+            node = self.producers.get(name)
+            if node is None and name not in self.constants:
+                return False
+            if node is not None and name not in seen:
+                waiting += [source for source in node.input if source]
+            seen.add(name)
+        return True
 
     def _grid(self, node: NodeProto) -> Grid | None:
         parameters = [self.constants.get(name) for name in node.input[1:]]

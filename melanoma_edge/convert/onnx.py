@@ -104,7 +104,7 @@ def last_operators(content: bytes) -> list[str]:
 
 
 def census(content: bytes) -> tuple[dict[str, int], dict[str, int]]:
-    """Return ({operator: count}, {data type: bytes of initializers}) of an ONNX file; raises BadInput for a damaged one."""
+    """Return ({operator: count}, {data type: bytes of constants}) of an ONNX file; raises BadInput for a damaged one."""
     with whole("ONNX"):
         return _census(content)
 
@@ -115,7 +115,8 @@ def _census(content: bytes) -> tuple[dict[str, int], dict[str, int]]:
     graph = onnx.load_from_string(content).graph
     operators = Counter(node.op_type for node in graph.node)
     weights: Counter[str] = Counter()
-    for tensor in graph.initializer:
+    held = [attribute.t for node in graph.node if node.op_type == "Constant" for attribute in node.attribute if attribute.name == "value"]
+    for tensor in (*graph.initializer, *held):
         weights[onnx.TensorProto.DataType.Name(tensor.data_type).lower()] += onnx.numpy_helper.to_array(tensor).nbytes
     return dict(sorted(operators.items())), dict(sorted(weights.items()))
 
@@ -157,10 +158,10 @@ def _canonical(graph) -> None:
     names = {value.name: value.name for value in (*graph.input, *graph.output)}
     nodes, used, done = [], [], set()
     waiting = [(value.name, False) for value in reversed(graph.output)]
-    while waiting:  # no recursion: graphs of others are deeper than Python's stack
-        name, visited = waiting.pop()
+    while waiting:  # a stack of its own: networks may be deeper than Python's
+        name, read = waiting.pop()
         node = producers.get(name)
-        if visited:
+        if read:  # what the node reads has been visited
             node.name = f"{node.op_type}_{len(nodes)}"
             for position, output in enumerate(node.output):
                 names.setdefault(output, f"{node.name}_output_{position}" if output else "")
@@ -169,10 +170,11 @@ def _canonical(graph) -> None:
         if name in constants and name not in names:
             names[name] = f"constant_{len(used)}"
             used.append(constants[name])
-        if node is not None and id(node) not in done:
-            done.add(id(node))
-            waiting.append((name, True))
-            waiting.extend((source, False) for source in reversed(node.input))
+        if node is None or id(node) in done:
+            continue
+        done.add(id(node))
+        waiting.append((name, True))
+        waiting += [(source, False) for source in reversed(node.input)]
     for node in nodes:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names[name] for name in node.output]

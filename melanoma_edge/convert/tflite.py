@@ -59,37 +59,75 @@ def quantize_weights(content: bytes) -> bytes:
     """Return a float32 TFLite file with the large weights as int8: dynamic-range quantization.
 
     Convolutions and dense layers of at least LEAST_WEIGHTS weights get symmetric per-channel int8
-    weights; the runtime quantizes their inputs as they come. The converter's own version also takes the
+    weights; the runtime quantizes their inputs as they come. Weights that another kind of operator reads too
+    stay float. The converter's own version also takes the
     depthwise and the small early layers, which hold few bytes and most of the error.
     """
     from ai_edge_litert import schema_py_generated as schema
 
     graph, model = unpack(content)
     hybrid = {getattr(schema.BuiltinOperator, name): known for name, known in HYBRID.items()}
-    able = [operator for operator in graph.operators if builtin(model, operator) in hybrid]
-    least = min(LEAST_WEIGHTS, max((_weights(graph, model, operator).size for operator in able), default=0))
-    for operator in able:
-        tensor, weights = graph.tensors[operator.inputs[1]], _weights(graph, model, operator)
+    able = _quantizable(graph, model, set(hybrid))
+    least = min(LEAST_WEIGHTS, max((_weights(graph, model, position).size for position in able), default=0))
+    for position, readers in able.items():
+        tensor, weights = graph.tensors[position], _weights(graph, model, position)
         if weights.size < least:
             continue
         channels = weights.reshape(len(weights), -1)  # the output channel is the first axis of both kinds
         scales = (np.maximum(np.abs(channels).max(axis=1), np.finfo(np.float32).tiny) / 127).astype(np.float32)
         quantized = np.clip(np.rint(channels / scales[:, None]), -127, 127).astype(np.int8)
-        model.buffers[tensor.buffer].data = np.frombuffer(quantized.tobytes(), np.uint8)
+        # A buffer of its own: equal weights share one, which other tensors still read as float32.
+        tensor.buffer = len(model.buffers)
+        model.buffers.append(schema.BufferT(data=np.frombuffer(quantized.tobytes(), np.uint8)))
         tensor.type = schema.TensorType.INT8
         tensor.quantization = schema.QuantizationParametersT()
         tensor.quantization.scale, tensor.quantization.zeroPoint = scales, np.zeros(len(scales), np.int64)
-        if hasattr(operator.builtinOptions, "asymmetricQuantizeInputs"):
-            operator.builtinOptions.asymmetricQuantizeInputs = True
-        version, runtime = hybrid[builtin(model, operator)]
-        operator.opcodeIndex = operator_code(model, builtin(model, operator), version)
-        _raise_runtime_version(model, runtime)
+        for operator in readers:
+            if hasattr(operator.builtinOptions, "asymmetricQuantizeInputs"):
+                operator.builtinOptions.asymmetricQuantizeInputs = True
+            version, runtime = hybrid[builtin(model, operator)]
+            operator.opcodeIndex = operator_code(model, builtin(model, operator), version)
+            _raise_runtime_version(model, runtime)
+    _drop_unread(graph, model)
     return pack(model, len(content))
 
 
-def _weights(graph, model, operator) -> np.ndarray:
-    """Return the float32 weights of a convolution or dense layer, output channels first."""
-    tensor = graph.tensors[operator.inputs[1]]
+def _quantizable(graph, model, kinds: set[int]) -> dict[int, list]:
+    """Return {position of a tensor: the operators of `kinds` that have it as weights}, each tensor once, in the order of the graph.
+
+    Only float32 constants that nothing else reads, and that are no output.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    found: dict[int, list] = {}
+    others = {int(index) for index in graph.outputs}
+    for operator in graph.operators:
+        weights = int(operator.inputs[1]) if builtin(model, operator) in kinds else None
+        for place, index in enumerate(operator.inputs):
+            if place == 1 and index == weights:
+                found.setdefault(weights, []).append(operator)
+            else:
+                others.add(int(index))
+    stored = {position: model.buffers[graph.tensors[position].buffer].data for position in found}
+    return {
+        position: readers
+        for position, readers in found.items()
+        if position not in others and graph.tensors[position].type == schema.TensorType.FLOAT32 and stored[position] is not None and len(stored[position])
+    }
+
+
+def _drop_unread(graph, model) -> None:
+    """Empty the buffers that no tensor and no metadata points to any more; their positions stay."""
+    old = model.metadataBuffer  # where files had metadata before it had names
+    used = {tensor.buffer for tensor in graph.tensors} | {entry.buffer for entry in model.metadata or []} | {int(place) for place in (old if old is not None else ())}
+    for position, buffer in enumerate(model.buffers):
+        if position not in used:
+            buffer.data = None
+
+
+def _weights(graph, model, position: int) -> np.ndarray:
+    """Return the float32 weights in the tensor at `position`, output channels first."""
+    tensor = graph.tensors[position]
     return np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32).reshape([int(size) for size in tensor.shape])
 
 

@@ -26,7 +26,7 @@ ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 """Every entry's time: the earliest that the format knows, so that files of two days are the same."""
 
 _TENSOR_AXIS_LABELS = 2  # enum AssociatedFileType
-_RGB = 1  # enum ColorSpaceType
+_UNKNOWN, _RGB = 0, 1  # enum ColorSpaceType
 _IMAGE_PROPERTIES, _FEATURE_PROPERTIES = 2, 1  # union ContentProperties
 _NORMALIZATION_OPTIONS = 1  # union ProcessUnitOptions
 
@@ -68,13 +68,12 @@ _Table = dict
 def _model(facts: Facts) -> _Table:
     """Return the ModelMetadata table."""
     labels = {0: LABELS_FILE, 1: "The class of each output, a line each.", 2: _Byte(_TENSOR_AXIS_LABELS)}
-    image = {
-        0: "image",
-        1: facts.input,
-        3: {0: _Byte(_IMAGE_PROPERTIES), 1: {0: _Byte(_RGB), 1: {0: facts.size, 1: facts.size}}},
-        4: [{0: _Byte(_NORMALIZATION_OPTIONS), 1: {0: facts.mean, 1: facts.std}}],
-        5: {0: (255.0,), 1: (0.0,)} if (facts.mean, facts.std) == ((0.0,), (1.0,)) else {},
-    }
+    # Readers that prepare pictures themselves, MediaPipe for one, refuse an unknown order of colours; they would prepare them wrongly.
+    known = facts.mean is not None
+    image = {0: "image", 1: facts.input, 3: {0: _Byte(_IMAGE_PROPERTIES), 1: {0: _Byte(_RGB if known else _UNKNOWN), 1: {0: facts.size, 1: facts.size}}}}
+    if known:
+        image[4] = [{0: _Byte(_NORMALIZATION_OPTIONS), 1: {0: facts.mean, 1: facts.std}}]
+        image[5] = {0: (255.0,), 1: (0.0,)} if (facts.mean, facts.std) == ((0.0,), (1.0,)) else {}
     # No score calibration: it is a sigmoid of each class alone, and calibration here is a softmax over all.
     scores = {0: facts.head, 1: facts.output, 3: {0: _Byte(_FEATURE_PROPERTIES), 1: {}}, 6: [labels]}
     graph = {0: facts.name, 2: [image], 3: [scores]}

@@ -8,19 +8,16 @@ classifiers are made of, from the file's JSON alone, before TensorFlow sees the 
 
 from __future__ import annotations
 
-import json
 import re
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from melanoma_edge.errors import BadInput
+from melanoma_edge.model.keras_container import SUFFIXES, description, line, private_copy
 
-SUFFIXES = (".keras", ".h5", ".hdf5")
-CONFIG = "config.json"
-MOST_BYTES = 64 * 2**20
-"""A longer description of a network is refused unread."""
+__all__ = ["SUFFIXES", "inspect", "load", "read", "side_of"]
+
 MOST_DEPTH = 200
 
 LAYERS = frozenset(
@@ -63,6 +60,10 @@ VALUES = frozenset(
 )
 """Initializers, regularizers, constraints, policies and plain values."""
 ACTIVATIONS = frozenset("linear relu relu6 softmax sigmoid hard_sigmoid tanh softplus softsign elu selu gelu swish silu mish exponential leaky_relu".split())
+NAMED = frozenset(name.lower() for name in VALUES) | {"uniform", "normal", "zero", "one"}
+"""What initializers, regularizers and constraints may be called where only their name is given, underscores left out."""
+COMPOSITE = "_COMPOSITE_TYPE"
+"""Stands before a second description, written as text inside the first."""
 _MODULE = re.compile(r"(tf_)?keras(\.[a-z_0-9]+)*|builtins")
 _EXPLAIN = "its code would have to run; rebuild the model with built-in layers, or export it as ONNX or TFLite and give that"
 
@@ -71,52 +72,61 @@ def inspect(path: Path) -> dict[str, str]:
     """Refuse the Keras file `path` unless it describes a network of built-in layers, without loading it.
 
     Returns {"written_by": what it says about its origin}. Raises BadInput with what was found in the file. Reads
-    `.h5` files with h5py, so call it where a crash of that library is not the caller's.
+    HDF5 with h5py, so call it where a crash of that library is not the caller's.
     """
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise BadInput(f"{path.name} is not called a Keras file: expected one of {', '.join(SUFFIXES)}")
-    text, version = _description(path)
-    if version.split(".")[0].isdigit() and int(version.split(".")[0]) >= 3:
-        raise BadInput(f"{path.name} was written by Keras {version}: expected tf_keras (Keras 2); save it from there, or export it as ONNX or TFLite")
-    try:
-        described = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path.name} holds no readable description of a network ({type(error).__name__}): save the model again") from None
-    if not isinstance(described, dict) or described.get("class_name") not in ("Functional", "Sequential", "Model"):
-        name = described.get("class_name") if isinstance(described, dict) else None
-        raise BadInput(f"{path.name} describes {_shown(name)}, no functional or sequential model: {_EXPLAIN}")
-    top = {key: value for key, value in described.items() if key != "compile_config"}  # which is never used
-    for found in _objects(top, path.name):
-        _refuse_code(found, path.name)
-    return {"written_by": f"Keras {version}" if version else "Keras, of a version that it does not state"}
+    with private_copy(path) as copy:
+        return _inspect(copy, path.name)
 
 
-def load(path: Path, size: int | None = None):
-    """Return the network in the Keras file `path` as a ``tf_keras.Model`` from `image` [1, side, side, 3] to `logits` [1, K].
+def read(path: Path, size: int | None = None) -> tuple[Any, dict[str, str]]:
+    """Return the network in the Keras file `path`, and what :func:`inspect` says of those very bytes.
 
-    `size` is the side for networks that take any. Raises BadInput for what :func:`inspect` refuses, damaged files, and
-    networks of another form.
+    The network is a ``tf_keras.Model`` from `image` [1, side, side, 3] to `logits` [1, K]; `size` is the side for networks that take any.
+    Raises BadInput for what :func:`inspect` refuses, damaged files, and networks of another form.
     """
-    inspect(path)
-    import tf_keras as keras
+    path = Path(path)
+    with private_copy(path) as copy:
+        facts = _inspect(copy, path.name)
+        import tf_keras as keras
 
-    from melanoma_edge.model.tensorflow import quiet
+        from melanoma_edge.model.tensorflow import quiet
 
-    try:
-        with quiet():
-            loaded = keras.models.load_model(str(path), compile=False, safe_mode=True)
-    except Exception as error:
-        raise BadInput(f"{path.name} cannot be loaded: {_line(error)}; save the model again with tf_keras {keras.__version__}") from None
+        try:
+            with quiet():
+                loaded = keras.models.load_model(str(copy), compile=False, safe_mode=True)
+        except Exception as error:
+            raise BadInput(f"{path.name} cannot be loaded: {line(error)}; save the model again with tf_keras {keras.__version__}") from None
     side = _side(loaded, path.name, size)
     image = keras.Input(batch_shape=(1, side, side, 3), name="image")
     try:
         given = loaded(image, training=False)
     except Exception as error:
-        raise BadInput(f"{path.name} cannot take pictures of {side} x {side}: {_line(error)}; give another --size") from None
+        fixed = any(found is not None for found in loaded.inputs[0].shape[1:3])
+        advice = "save the model again" if fixed else "give another --size"
+        raise BadInput(f"{path.name} cannot take pictures of {side} x {side}: {line(error)}; {advice}") from None
     if len(given.shape) != 2 or None in given.shape or given.dtype.name != "float32":
         raise BadInput(f"{path.name} gives {list(given.shape)} {given.dtype.name}: expected one row of float32 numbers, one for each class")
-    return keras.Model(image, keras.layers.Activation("linear", name="logits")(given))
+    return keras.Model(image, keras.layers.Activation("linear", name="logits")(given)), facts
+
+
+def load(path: Path, size: int | None = None):
+    """Return the network of :func:`read` alone."""
+    return read(path, size)[0]
+
+
+def _inspect(copy: Path, name: str) -> dict[str, str]:
+    """Look through a private copy of the file called `name`."""
+    described, version = description(copy, name)
+    if version.split(".")[0].isdigit() and int(version.split(".")[0]) >= 3:
+        raise BadInput(f"{name} was written by Keras {version}: expected tf_keras (Keras 2); save it from there, or export it as ONNX or TFLite")
+    if not isinstance(described, dict) or described.get("class_name") not in ("Functional", "Sequential", "Model"):
+        kind = described.get("class_name") if isinstance(described, dict) else None
+        raise BadInput(f"{name} describes {_shown(kind)}, no functional or sequential model: {_EXPLAIN}")
+    top = {key: value for key, value in described.items() if key != "compile_config"}  # which is never used
+    for found in _objects(top, name):
+        _refuse_code(found, name)
+    return {"written_by": f"Keras {version}" if version else "Keras, of a version that it does not state"}
 
 
 def _side(loaded, name: str, size: int | None) -> int:
@@ -142,44 +152,12 @@ def side_of(sides: tuple[int | None, int | None], size: int | None, name: str) -
     return side
 
 
-def _description(path: Path) -> tuple[str, str]:
-    """Return (JSON of the network, version of Keras) of a file, whichever of the two kinds it is."""
-    try:
-        return _of_zip(path) if path.suffix.lower() == ".keras" else _of_hdf5(path)
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.LargeZipFile) as error:
-        kind = "a .keras archive" if path.suffix.lower() == ".keras" else "an HDF5 file of Keras"
-        raise BadInput(f"{path.name} is not {kind} ({_line(error)}): save the model again") from None
-
-
-def _of_zip(path: Path) -> tuple[str, str]:
-    with zipfile.ZipFile(path) as archive:
-        for name in (CONFIG, "metadata.json"):
-            if name in archive.namelist() and archive.getinfo(name).file_size > MOST_BYTES:
-                raise BadInput(f"{path.name} describes its network in more than {MOST_BYTES // 2**20} MB: expected a Keras model; save it again")
-        if CONFIG not in archive.namelist():
-            raise BadInput(f"{path.name} holds no {CONFIG}: expected a whole model; save it with model.save")
-        version = ""
-        if "metadata.json" in archive.namelist():
-            facts = json.loads(archive.read("metadata.json"))
-            version = str(facts.get("keras_version", "")) if isinstance(facts, dict) else ""
-        return archive.read(CONFIG).decode("utf-8", "replace"), version
-
-
-def _of_hdf5(path: Path) -> tuple[str, str]:
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        if "model_config" not in file.attrs:
-            raise BadInput(f"{path.name} holds weights without a network: expected a whole model; save it with model.save")
-        text, version = file.attrs["model_config"], file.attrs.get("keras_version", "")
-    text, version = (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in (text, version))
-    return text, version
-
-
 def _objects(value: Any, name: str, depth: int = 0) -> Iterator[dict]:
     """Yield every dictionary in `value`, the outer ones first."""
     if depth > MOST_DEPTH:
         raise BadInput(f"{name} nests its description more than {MOST_DEPTH} deep: expected a Keras model; save it again")
+    if value == COMPOSITE:
+        raise BadInput(f"{name} holds a second description as text, which cannot be looked through: {_EXPLAIN}")
     if isinstance(value, dict):
         yield value
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
@@ -191,6 +169,9 @@ def _refuse_code(found: dict, name: str) -> None:
     for key in ("activation", "recurrent_activation"):
         if isinstance(found.get(key), str) and found[key] not in ACTIVATIONS:
             raise BadInput(f"{name} uses the activation {_shown(found[key])}, which is not built in: {_EXPLAIN}")
+    for key, value in found.items():
+        if key.endswith(("_initializer", "_regularizer", "_constraint")) and isinstance(value, str) and value.replace("_", "").lower() not in NAMED:
+            raise BadInput(f"{name} uses the {key.rpartition('_')[2]} {_shown(value)}, which is not built in: {_EXPLAIN}")
     if "class_name" not in found and "registered_name" not in found:
         return
     kind, module, registered = found.get("class_name"), found.get("module"), found.get("registered_name")
@@ -207,7 +188,7 @@ def _refuse_code(found: dict, name: str) -> None:
         return
     if module == "builtins":
         raise BadInput(f"{name} names {_shown(kind)} of 'builtins', which is not part of Keras: {_EXPLAIN}")
-    if kind in OPERATIONS:
+    if isinstance(kind, str) and kind in OPERATIONS:
         function = config.get("function", "__operators__.getitem" if kind == "SlicingOpLambda" else None) if isinstance(config, dict) else None
         if not isinstance(function, str) or function not in FUNCTIONS:
             raise BadInput(f"{name} calls TensorFlow's {_shown(function)}{f' in the layer{called}' if called else ''}, which is not known to be harmless: {_EXPLAIN}")
@@ -222,6 +203,3 @@ def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

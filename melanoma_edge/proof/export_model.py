@@ -22,8 +22,9 @@ from melanoma_edge import NOTICE, calibration, host, metrics
 from melanoma_edge.contract import PRECISIONS, Artifact, Decision, Format, InputContract, Manifest, Precision, Priors, Recipe, Scores, Source, Tensor
 from melanoma_edge.convert.bundle import GOLDEN, MANIFEST, SEEN, Golden
 from melanoma_edge.convert.card import model_card
+from melanoma_edge.convert.foreign_facts import in_words
 from melanoma_edge.convert.golden import write_golden
-from melanoma_edge.data import input_table
+from melanoma_edge.data import input_table, samples
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import cache_folder, new_folder, refuse_existing, sha256_file, to_json
 from melanoma_edge.model import keras_file
@@ -104,6 +105,7 @@ def export_model(
         opened = look(model, fmt, declared.size, Path(made))
         if opened.classes != len(declared.classes):
             raise BadInput(f"{model.name} gives {opened.classes} numbers, and {len(declared.classes)} classes were named: expected one line for each output, in its order")
+        _refuse_side(opened, declared)
         _refuse_whole(opened, precisions, calibrate)
         contract = declared.contract(opened.size)
         input_table.table(contract)
@@ -116,7 +118,7 @@ def export_model(
             progress("reading labelled pictures")
             rules = Recipe(name="defaults", positive_class=declared.positive or "")
             halves = load_halves(data, declared.classes, rules, opened.size, drawn.keys if drawn else frozenset(), metadata=metadata, cache=cache or cache_folder())
-        files = _artifacts(opened, wanted, folder, Path(made), contract, drawn, declared, progress)
+        files = _artifacts(opened, wanted, folder, Path(made), contract, drawn, declared, licence, progress)
         _refuse_unfit(files, contract)
         kind = output_kind(declared, {name: facts["ends_in"] for name, facts in files.items()})
         golden, golden_inputs = write_golden(folder, opened.size)
@@ -196,6 +198,15 @@ def look(model: Path, fmt: str, size: int | None, made: Path) -> Opened:
     return Opened(model, fmt, sha256, found["size"], found["classes"], found["written_by"], tuple(found.get("changes", ())), found.get("facts"))
 
 
+def _refuse_side(opened: Opened, declared: Declared) -> None:
+    """Raise BadInput for pictures of a size that nothing can be proved on: the gates draw theirs."""
+    if not samples.MIN_SIZE <= opened.size <= samples.MAX_SIZE:
+        advice = "export the model for pictures of another size" + ("" if declared.size is None else ", or give another --size where the file takes any")
+        raise BadInput(
+            f"{opened.file.name} takes pictures of {opened.size} x {opened.size} pixels: expected {samples.MIN_SIZE} to {samples.MAX_SIZE} a side; {advice}"
+        )
+
+
 def output_kind(declared: Declared, ends: dict[str, str | None]) -> str:
     """Return what the artifacts give: as declared, else probabilities where all end in softmax. Raises BadInput for a sigmoid that nobody explained."""
     found = set(ends.values())
@@ -224,7 +235,7 @@ def _refuse_whole(opened: Opened, precisions: Sequence[Precision], calibrate: Pa
 
 
 def _artifacts(
-    opened: Opened, wanted, folder: Path, made: Path, contract: InputContract, drawn: Drawn | None, declared: Declared, progress: Progress
+    opened: Opened, wanted, folder: Path, made: Path, contract: InputContract, drawn: Drawn | None, declared: Declared, licence: str | None, progress: Progress
 ) -> dict[str, dict[str, Any]]:
     """Write the artifacts into the bundle's folder, by way of `made`, and return {file name: facts}."""
     pictures = None
@@ -232,7 +243,7 @@ def _artifacts(
         pictures = made / "calibration.npy"
         np.save(pictures, drawn.inputs)
     if opened.facts is None:
-        found = _converted(opened, wanted, made, contract, pictures, declared, progress)
+        found = _converted(opened, wanted, made, contract, pictures, declared, licence, progress)
     else:
         name = f"{_stem(opened.file)}-{opened.facts['precision']}.{opened.format}"
         shutil.copyfile(made / "model.onnx" if opened.format == "onnx" else opened.file, made / name)
@@ -247,7 +258,9 @@ def _artifacts(
     return kept
 
 
-def _converted(opened: Opened, wanted, made: Path, contract: InputContract, pictures: Path | None, declared: Declared, progress: Progress) -> dict[str, dict[str, Any]]:
+def _converted(
+    opened: Opened, wanted, made: Path, contract: InputContract, pictures: Path | None, declared: Declared, licence: str | None, progress: Progress
+) -> dict[str, dict[str, Any]]:
     """Convert the Keras file to all of `wanted` but int8 ONNX, which needs the float32 one; return {file name: facts}."""
     direct = [pair for pair in wanted if pair != QUANTIZED]
     if QUANTIZED in wanted and ("onnx", "float32") not in direct:
@@ -262,6 +275,14 @@ def _converted(opened: Opened, wanted, made: Path, contract: InputContract, pict
         "contract": contract.model_dump(mode="json"),
         "calibration": None if pictures is None else str(pictures),
         "properties": _properties(contract, declared, "NHWC"),
+        "said": {
+            "source": opened.file.name,
+            "version": opened.sha256[:12],
+            "classes": declared.classes,
+            "positive": declared.positive,
+            "output": declared.output,
+            "licence": licence or LICENCE,
+        },
     }
     found = process.run_call(KERAS_RUNTIME, f"{FOREIGN}:convert_keras", arguments, what=opened.file.name)
     return {name: {**found[name], "format": fmt, "precision": precision} for fmt, precision, name in names}
@@ -373,12 +394,7 @@ def _labelled(halves: Halves, data: Path) -> Pictures:
 
 def _properties(contract: InputContract, declared: Declared, layout: str) -> dict[str, str]:
     """Return what ONNX files made here carry in metadata_props."""
-    low, high = contract.value_range
-    return {
-        "notice": NOTICE,
-        "classes": "\n".join(declared.classes),
-        "input": f"{contract.width} x {contract.height} {contract.channels}, bytes as {low:g}..{high:g}, mean {list(contract.mean)}, std {list(contract.std)}, {layout}",
-    }
+    return {"notice": NOTICE, "classes": "\n".join(declared.classes), "input": f"{in_words(contract)}, {layout}"}
 
 
 def _stem(file: Path) -> str:

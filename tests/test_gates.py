@@ -123,7 +123,7 @@ def test_float16_and_dynamic_agree_on_99_of_100(subject: Artifact, flips: int, o
     assert flips == 0 or gate.figures["share_of_range"] > 0.5, "the size of the difference is no part of this gate"
 
 
-@pytest.mark.parametrize(("flips", "outcome"), [(10, "passed"), (11, "failed")])
+@pytest.mark.parametrize(("flips", "outcome"), [(1, "passed"), (2, "inconclusive"), (10, "inconclusive"), (11, "failed")])
 def test_int8_quantized_after_training_is_compared_with_the_float_network_only(flips: int, outcome: str) -> None:
     expected = logits(100)
     found = expected.copy()
@@ -164,7 +164,17 @@ def test_the_census_counts_transposes_by_layout(layout: str, in_file: int, in_gr
 
 def test_logits_that_are_all_equal_have_no_range_to_differ_by() -> None:
     flat = np.zeros((4, 3), np.float32)
-    assert float_gate(FLOAT, flat, flat).outcome == "passed"
+    gate = float_gate(FLOAT, flat, flat)
+    assert gate.outcome == "inconclusive" and "to every picture, so agreement proves nothing" in gate.reason
+
+
+def test_agreement_with_a_model_that_always_says_the_same_proves_nothing() -> None:
+    expected = logits(50)
+    expected[:, 1] += 100
+    assert float_gate(HALF, expected, expected).outcome == "inconclusive"
+    assert float_gate(FLOAT, expected, expected).outcome == "passed", "its numbers do"
+    expected[0, 1] -= 200
+    assert float_gate(HALF, expected, expected).outcome == "passed"
     assert float_gate(FLOAT, flat + np.float32(1e-6), flat).outcome == "failed"
 
 

@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt) as stop:
-        _say("interrupted; finished files are kept (train goes on with --resume)")
+        _say("interrupted; finished files are kept" + (" (train goes on with --resume)" if sys.argv[1:2] == ["train"] else ""))
         code = getattr(stop.__cause__ or stop, "exit_code", INTERRUPTED)  # click wraps what interrupted it
     except Error as error:
         _say(str(error))

@@ -63,5 +63,7 @@ def demo(out, force, quiet, verbose):
     screen.parity(result.parity, False)
     screen.latency(result.latency, False)
     screen.predictions(result.predictions, False)
+    screen.gates(result.parity)
     click.echo(f"report: {result.report}")
+    click.echo("next: melanoma-edge audit YOUR-PICTURES, then melanoma-edge train YOUR-PICTURES")
     fail_if(result.parity)

@@ -13,9 +13,13 @@ def fail_if(parity) -> None:
 
 
 def fail_if_suspect(found) -> None:
-    """Exit with 1 when a layer's own error is more than rounding."""
+    """Exit with 1 when a layer's own error is more than rounding, or a runtime failed on an opened file."""
     if found.suspects:
         from melanoma_edge.errors import ProofFailed
 
         names = ", ".join(f"{row.layer} ({pair.artifact} on {pair.runtime} against {pair.reference})" for pair, row in found.suspects)
         raise ProofFailed(f"{len(found.suspects)} suspect layer{'s' if len(found.suspects) > 1 else ''}: {names}")
+    if found.failed:
+        from melanoma_edge.errors import ProofFailed
+
+        raise ProofFailed("; ".join(f"{pair.artifact} on {pair.runtime} could not be looked into: {pair.reason}" for pair in found.failed))

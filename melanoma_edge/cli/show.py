@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import shlex
 import time
 from pathlib import Path
 
@@ -21,6 +23,11 @@ from melanoma_edge.cli.output import drop_output
 
 FILE_WIDTH = 150
 """Columns of tables that go to a file or a pipe."""
+COUNTING = re.compile(r": [\d,]+ of [\d,]+$")
+"""Lines of progress that say how far something is."""
+COUNTED_SECONDS = 10.0
+FEW_TO_CALIBRATE = 100
+"""Below so many pictures, ranges measured on them are told to be doubtful."""
 OUTCOME_STYLE = {"passed": "green", "failed": "bold red", "inconclusive": "yellow", "not run": "dim"}
 OUTCOME_SIGN = {"passed": "✓", "failed": "✗", "inconclusive": "?", "not run": "-"}
 FIGURES = {
@@ -71,11 +78,24 @@ class Screen:
         """Yield a callback (line) that names the step in progress."""
         started = time.monotonic()
         if not self.err.is_terminal or self.verbose:
-            yield lambda text: self.line(f"[{time.monotonic() - started:6.1f} s] {text}")
+            yield self._logged(started)
             return
         with self.progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as progress:
             task = progress.add_task(what)
             yield lambda text: progress.update(task, description=escape(text))
+
+    def _logged(self, started: float):
+        """Return a callback that prints its lines, of those that only count on (`... 64 of 200`) one every COUNTED_SECONDS."""
+        shown = started - COUNTED_SECONDS
+
+        def log(text: str) -> None:
+            nonlocal shown
+            now = time.monotonic()
+            if self.verbose or not COUNTING.search(text) or now - shown >= COUNTED_SECONDS:
+                shown = now
+                self.line(f"[{now - started:6.1f} s] {text}")
+
+        return log
 
     def progress(self, *columns) -> Progress:
         """Return a live line of these columns, still to be entered."""
@@ -110,7 +130,7 @@ class Screen:
         scores = {names[which]: found["scores"] for which, found in evaluation.items()}
         self._scores(scores, run.recipe.positive_class, f"test part: {len(run.part('test'))} pictures that training never saw")
         self.out.print(f"run: {escape(str(run.path))}")
-        self.out.print(f"next: melanoma-edge export {escape(str(run.path))}", style="dim")
+        self._next("export", run.path)
 
     def folds(self, folds, as_json: bool) -> None:
         """Print what all folds came to together."""
@@ -133,7 +153,11 @@ class Screen:
             if fold.absent_from_test:
                 self.out.print(f"{fold.run} tests no {escape(', '.join(fold.absent_from_test))}: too few lesions for {facts.recipe.folds} folds", style="yellow")
         self.out.print(f"folds: {escape(str(folds.path))} ({', '.join(fold.run for fold in facts.runs)})")
-        self.out.print(f"next: melanoma-edge export {escape(str(folds.path / facts.runs[0].run))}", style="dim")
+        self._next("export", folds.path / facts.runs[0].run)
+
+    def _next(self, command: str, path: Path) -> None:
+        """Name the command that usually comes next, as a shell takes it."""
+        self.out.print(f"next: melanoma-edge {command} {escape(shlex.quote(str(path)))}", style="dim", soft_wrap=True)
 
     @staticmethod
     def _row(table: Table, label: str, columns: list[tuple]) -> None:
@@ -181,6 +205,8 @@ class Screen:
         for package in bundle.manifest.coreml:
             table.add_row(escape(package.name), f"{package.bytes / 1000:.0f}", "not run here", "in the graph")
         self.out.print(table)
+        for line in _warnings(bundle.manifest):
+            self.out.print(escape(line), style="yellow")
         self.out.print(NOTICE)
 
     def parity(self, parity, as_json: bool) -> None:
@@ -203,10 +229,14 @@ class Screen:
                 changes = ", ".join(f"{name} {change:+.3f}" for name, change in gate.recall_change.items() if change is not None)
                 self.out.print(f"recall change of {escape(gate.artifact)} on {gate.runtime}: {escape(changes)}")
         self._flips(parity)
-        count = {outcome: sum(gate.outcome == outcome for gate in parity.gates) for outcome in OUTCOME_STYLE}
-        self.out.print(", ".join(f"{n} {outcome}" for outcome, n in count.items()) + f"; {parity.pictures} pictures ({escape(parity.data)})")
+        self.gates(parity)
         if parity.labelled:
             self.out.print("labelled pictures: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in parity.labelled.items()))
+
+    def gates(self, parity) -> None:
+        """Print how many gates came to what."""
+        count = {outcome: sum(gate.outcome == outcome for gate in parity.gates) for outcome in OUTCOME_STYLE}
+        self.out.print("gates: " + ", ".join(f"{n} {outcome}" for outcome, n in count.items()) + f"; {parity.pictures} pictures ({escape(parity.data)})")
 
     def _flips(self, parity) -> None:
         """Print the pictures on which the first class changed: some of them, all with -v."""
@@ -304,6 +334,21 @@ def _spread(spread) -> str:
     return f"{spread.mean:.3f}" + ("" if spread.sd is None else f" ± {spread.sd:.3f}")
 
 
+def _warnings(manifest) -> list[str]:
+    """Return what should give its maker pause about a bundle's calibration and fitting."""
+    found = []
+    calibrated = next((artifact.calibration for artifact in manifest.artifacts if artifact.calibration), None)
+    if calibrated is not None:
+        absent = [name for name in manifest.classes if not calibrated.per_class.get(name)] if calibrated.per_class else []
+        if calibrated.pictures < FEW_TO_CALIBRATE:
+            found.append(f"int8-ptq was calibrated on {calibrated.pictures} pictures only: ranges may be too narrow; give {FEW_TO_CALIBRATE} or more with --calibrate")
+        if absent:
+            found.append(f"no picture to calibrate on is of {', '.join(absent)}: its activations may be cut off")
+    if manifest.fitting is not None and (absent := [name for name in manifest.classes if not manifest.fitting.per_class.get(name)]):
+        found.append(f"no labelled picture is of {', '.join(absent)}: figures and decisions leave it out")
+    return found
+
+
 def _found(gate) -> str:
     """Return a gate's main figure in words."""
     figures = gate.figures
@@ -318,9 +363,10 @@ def _found(gate) -> str:
     if "pictures_that_differ" in figures:
         return f"{figures['pictures_that_differ']} pictures differ"
     if gate.losses:
-        loss = gate.losses["balanced_accuracy"]
-        if loss.value is None:
+        defined = {name: loss for name, loss in gate.losses.items() if loss.value is not None}
+        if not defined:
             return "undefined"
-        # 0 - x rather than -x, which would show a loss of nothing as -0.000.
-        return f"balanced accuracy {0 - loss.value:+.3f}" + ("" if loss.low is None else f" ({0 - loss.high:+.3f} to {0 - loss.low:+.3f})")
+        # The figure that decides: the one whose interval reaches furthest.
+        name, loss = max(defined.items(), key=lambda item: item[1].value if item[1].high is None else item[1].high)
+        return f"loss of {name.replace('_', ' ')} {loss.value:+.3f}" + ("" if loss.low is None else f" ({loss.low:+.3f} to {loss.high:+.3f})")
     return "-"

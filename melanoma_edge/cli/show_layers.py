@@ -18,11 +18,11 @@ def show_layers(screen, found, as_json: bool) -> None:
                 screen.out.print(f"note: {escape(note)}", style="yellow")
             screen.out.print()
     for pair in found.pairs:
-        if pair.outcome == "not run":
-            screen.out.print(f"- not run: {escape(pair.artifact)} on {pair.runtime} against {escape(pair.reference)}: {escape(pair.reason or '')}", style="dim")
+        if pair.outcome != "compared":
+            screen.out.print(f"- {pair.outcome}: {escape(pair.artifact)} on {pair.runtime} against {escape(pair.reference)}: {escape(pair.reason or '')}", style="dim")
     compared = sum(pair.outcome == "compared" for pair in found.pairs)
     screen.out.print(
-        f"{compared} pairs compared, {len(found.pairs) - compared} not run; {found.pictures} pictures (golden, and {escape(found.data)}). "
+        f"{compared} pairs compared, {len(found.pairs) - compared} not; {found.pictures} pictures (golden, and {escape(found.data)}). "
         "End to end: each model computes from the picture on. Alone: the operator on the reference's input of its layer.",
         soft_wrap=True,
     )

@@ -17,7 +17,7 @@ from melanoma_edge.convert.golden import input_hash
 from melanoma_edge.proof import gates
 from melanoma_edge.proof.parity_model import Gate
 from melanoma_edge.proof.source import SOURCE
-from melanoma_edge.runtimes.protocol import RUNTIMES
+from melanoma_edge.runtimes.protocol import RUNTIMES, asked
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,9 @@ def carry_out(bundle: Bundle, measured: Measured) -> Iterator[Gate]:
                     yield _probabilities(bundle, artifact, runtime, logits, measured)
     for package in bundle.manifest.coreml:
         yield gates.not_run("coreml", package.name, "coreml", package.artifact, "", "Core ML runs on Apple's systems only: open the package in Xcode on a Mac")
+    for runtime in (name for name in asked([]) if name not in measured.asked and not RUNTIMES[name].gpu):
+        for artifact in (artifact for artifact in bundle.manifest.artifacts if artifact.format in RUNTIMES[runtime].formats):
+            yield gates.not_run(artifact.precision, artifact.name, runtime, "", "", f"not asked for: verify without --runtime, or with --runtime {runtime} too")
     for group in sorted({row.group for row in RUNTIMES.values() if row.peer} - {RUNTIMES[name].group for name in measured.asked}):
         yield gates.not_run(group, "all", group, "", gates.PEER_REQUIREMENT[group]["int8"], f"not asked for: verify --runtime {group}")
 

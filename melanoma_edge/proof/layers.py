@@ -31,7 +31,7 @@ from melanoma_edge.proof.layers_model import Difference, LayerPair, LayerRow, La
 from melanoma_edge.proof.requirements import TASK, expanded
 from melanoma_edge.proof.verify import labelled_pictures, probes, reference_run
 from melanoma_edge.runtimes import process
-from melanoma_edge.runtimes.protocol import BESIDE, RUNTIMES, asked, one_line
+from melanoma_edge.runtimes.protocol import BESIDE, RUNTIMES, RuntimeFailed, Unsupported, asked, one_line
 
 LAYERS_FILE = "layers.json"
 PICTURES = 24
@@ -93,7 +93,7 @@ def look(
     here = process.available()
     if TASK in require:
         raise BadInput("--layers carries out no task gate: leave out --require task, or --layers")
-    require = expanded(require, here, labelled=False)
+    require = expanded(require, here, opened, labelled=False)
     named = [*(runtimes or asked([])), *(name for name in require if RUNTIMES[name].runs_artifacts)]
     wanted = asked(named)
     if pictures is None:
@@ -152,7 +152,8 @@ class _Comparison:
                             raise Missing(f"the bundle has no {precision} TFLite file, whose layers the others are compared by: export one")
                         yield LayerPair(**about, outcome="compared", **self._compare(artifact, twin, runtime, peer, network))
                     except Error as error:
-                        yield LayerPair(**about, outcome="not run", reason=str(error))
+                        crashed = isinstance(error, RuntimeFailed) and not isinstance(error, Unsupported)
+                        yield LayerPair(**about, outcome="failed" if crashed else "not run", reason=str(error))
 
     def _compare(self, artifact: Artifact, twin: Artifact, runtime: str, peer: str | None, network: str) -> dict:
         """Return the figures of one pair."""
@@ -189,7 +190,7 @@ class _Comparison:
         if key not in self.held:
             self._require(runtime)
             file = self._open(artifact, rows)
-            found, facts = self._run(_edited(artifact, file.traced), runtime, artifact, {INPUT_NAME: self.images}, beside=self.bundle.file(artifact))
+            found, facts = self._run(_edited(artifact, file.traced), runtime, artifact, {INPUT_NAME: self._pictures(artifact)}, beside=self.bundle.file(artifact))
             notes, logits, expected = [], found[OUTPUT_NAME], found[BESIDE]
             if not np.array_equal(logits, expected):
                 largest = float(np.abs(logits.astype(np.float64) - expected).max() / (artifact.quantum or np.ptp(expected) or 1.0))
@@ -197,7 +198,7 @@ class _Comparison:
                 notes.append(f"{artifact.name} in {runtime} gives other logits while it is looked into (by up to {largest:.2g} {unit})")
             self.usual[key] = facts.get("usual_operators", {})
             notes += self._changed(key, facts)
-            self.held[key] = Seen(file.values(found, self.images), file.tensors, file.grids, tuple(notes))
+            self.held[key] = Seen(file.values(found, self._pictures(artifact)), file.tensors, file.grids, tuple(notes))
         return self.held[key]
 
     def _alone(self, artifact: Artifact, runtime: str, rows: Sequence[Layer], reference: Seen) -> Seen:
@@ -213,8 +214,12 @@ class _Comparison:
             elif not reference.grids[position]:
                 values = np.clip(np.rint(values / np.float32(grid.scale)) + grid.zero_point, -128, 127).astype(np.int8)
             given[f"given_{position}"] = file.arranged(position, values)
-        found, facts = self._run(_edited(artifact, lambda: file.cut(grids)), runtime, artifact, {INPUT_NAME: self.images, **given})
-        return Seen(file.values(found, self.images), file.tensors, file.grids, tuple(self._changed((artifact.name, runtime), facts)))
+        found, facts = self._run(_edited(artifact, lambda: file.cut(grids)), runtime, artifact, {INPUT_NAME: self._pictures(artifact), **given})
+        return Seen(file.values(found, self._pictures(artifact)), file.tensors, file.grids, tuple(self._changed((artifact.name, runtime), facts)))
+
+    def _pictures(self, artifact: Artifact) -> np.ndarray:
+        """Return the pictures with their axes in the order that the file takes."""
+        return self.images if artifact.layout == "NHWC" else np.ascontiguousarray(self.images.transpose(0, 3, 1, 2))
 
     def _open(self, artifact: Artifact, rows: Sequence[Layer]) -> _Tflite | _Onnx:
         kind = _Tflite if artifact.format == "tflite" else _Onnx

@@ -57,7 +57,8 @@ class LayerPair(Model):
     reference: str
     unit: Literal["quanta", "share of range"]
     """What differences are counted in: steps of the reference's int8 tensor, or the range of its float tensor."""
-    outcome: Literal["compared", "not run"]
+    outcome: Literal["compared", "not run", "failed"]
+    """Failed: a runtime that is there crashed, hung or refused the file that was opened up."""
     reason: str | None = None
     notes: tuple[str, ...] = ()
     """What looking into the models changed about them."""
@@ -77,6 +78,11 @@ class Layers(Evidence):
 
     schema_version: Literal[1] = 1
     pairs: tuple[LayerPair, ...]
+
+    @property
+    def failed(self) -> tuple[LayerPair, ...]:
+        """The pairs that could not be compared because a runtime failed."""
+        return tuple(pair for pair in self.pairs if pair.outcome == "failed")
 
     @property
     def suspects(self) -> tuple[tuple[LayerPair, LayerRow], ...]:

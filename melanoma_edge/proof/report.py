@@ -76,6 +76,7 @@ def report(
         verdict=report_view.verdict(material),
         cards=report_view.cards(material),
         facts=report_view.facts(material),
+        unseen=report_view.unseen(material),
         table=report_view.score_table(material),
         quantized=report_view.quantized(material),
         plots=_plots(material, test, progress),

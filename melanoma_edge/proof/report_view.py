@@ -82,7 +82,9 @@ def verdict(material: Material) -> dict[str, Any]:
         gap = material.parity
         return {"tone": "not run", "icon": OUTCOMES["not run"], "text": f"Gates: {gap.why}", "command": gap.command, "counts": {}, "open": []}
     counts = Counter(gate.outcome for gate in material.parity.gates)
-    tone = next((outcome for outcome in ("failed", "inconclusive") if counts[outcome]), "passed" if counts["passed"] else "not run")
+    # A look at other runtimes alone says nothing of those that the artifacts are made for.
+    partly = any(gate.outcome == "not run" and gate.runtime in RUNTIMES and RUNTIMES[gate.runtime].by_default and not RUNTIMES[gate.runtime].gpu for gate in material.parity.gates)
+    tone = next((outcome for outcome in ("failed", "inconclusive") if counts[outcome]), "passed" if counts["passed"] and not partly else "not run")
     text = "Gates: " + ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("passed", "failed", "inconclusive", "not run"))
     troubled: dict[tuple[str, str, str], list[str]] = {}
     for gate in sorted(material.parity.gates, key=lambda gate: list(OUTCOMES).index(gate.outcome)):
@@ -112,7 +114,8 @@ def facts(material: Material) -> list[dict[str, str]]:
     artifact, scores = material.headline.artifact, material.headline.scores
     tested = []
     if scores is not None:
-        note = f"{scores.lesions:,} lesions, {len(material.classes)} classes"
+        tested_classes = sum(count > 0 for count in scores.per_class.values())
+        note = f"{scores.lesions:,} lesions, {tested_classes} classes"
         tested = [{"label": _tested(material), "value": f"{scores.pictures:,}", "unit": "pictures", "note": note}]
     if artifact is None:
         run = material.run.facts
@@ -132,6 +135,11 @@ def facts(material: Material) -> list[dict[str, str]]:
     if not material.latency.comparable:
         note += "; not comparable: " + ("quick protocol" if material.latency.quick else "noisy")
     return [size, {"label": "Host latency, p50", "value": f"{row.p50_ms:.2f}", "unit": "ms", "note": note}, *tested]
+
+
+def unseen(material: Material) -> str:
+    """Return what is known of the pictures of the scores, to stand behind their number."""
+    return "that training never saw" if material.recipe else "that this bundle was not fitted on; whether training saw them is not known"
 
 
 def _tested(material: Material) -> str:
@@ -253,8 +261,8 @@ def layer_pairs(material: Material) -> list[dict[str, Any]]:
     found = []
     for pair in material.layers.pairs:
         title = f"{pair.artifact} in {pair.runtime} against {pair.reference}"
-        if pair.outcome == "not run":
-            found.append({"pair": pair, "title": title, "tone": "not run", "icon": OUTCOMES["not run"], "words": pair.reason or ""})
+        if pair.outcome != "compared":
+            found.append({"pair": pair, "title": title, "tone": pair.outcome, "icon": OUTCOMES[pair.outcome], "words": pair.reason or ""})
             continue
         words = f"they part first at {pair.first_part}" if pair.first_part else "no value of any layer differs" if pair.unit == "quanta" else "float32 rounding only"
         suspects = "; ".join(f"suspect: {row.layer}: {row.suspect}" for row in pair.suspects)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from melanoma_edge.convert.bundle import Bundle
 from melanoma_edge.errors import BadInput, Missing
 from melanoma_edge.proof.parity_model import Gate, Parity
 from melanoma_edge.runtimes.process import Availability
@@ -24,12 +25,13 @@ class Unmet(Missing):
         self.parity = parity
 
 
-def expanded(require: Sequence[str], here: Mapping[str, Availability], *, labelled: bool) -> list[str]:
-    """Return `require` with groups (`arm64`, `browser`, `kernels`) as their runtimes.
+def expanded(require: Sequence[str], here: Mapping[str, Availability], bundle: Bundle, *, labelled: bool) -> list[str]:
+    """Return `require` with groups (`arm64`, `browser`, `kernels`) as those of their runtimes that `bundle` has artifacts for.
 
     Raises BadInput for an unknown name and Missing for what is known not to be here; `labelled` says whether there are
     labelled pictures for the task gate.
     """
+    formats = {artifact.format for artifact in bundle.manifest.artifacts}
     groups = {row.group for row in RUNTIMES.values() if row.runs_artifacts} - {"here"}
     result: list[str] = []
     for name in require:
@@ -38,7 +40,7 @@ def expanded(require: Sequence[str], here: Mapping[str, Availability], *, labell
                 raise Missing("the task gate was required but could not be carried out: give labelled pictures with --data")
         elif name not in here and name not in groups:
             raise BadInput(f"there is no runtime {name!r} to require: expected one of {', '.join([*here, *sorted(groups), TASK])}")
-        for one in asked([name]) if name in groups else [name]:
+        for one in (one for one in asked([name]) if formats & set(RUNTIMES[one].formats)) if name in groups else [name]:
             if one != TASK and not here[one].available:
                 raise Missing(f"the runtime {one} was required but is not here ({here[one].reason}): {here[one].install or 'use a machine that has it'}")
             result += [one] if one not in result else []

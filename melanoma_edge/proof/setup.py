@@ -18,7 +18,7 @@ NAMES = (*places.SET_UP, coreml.NAME)
 def set_up(name: str, progress: Callable[[str], None] = lambda line: None) -> dict:
     """Set up `name` and return facts for people; raises BadInput for an unknown one and Missing for what it needs."""
     if name == coreml.NAME:
-        return {"place": name, **coreml.install(progress)}
+        return {"place": name, **coreml.install(progress), "next": "melanoma-edge export --coreml"}
     if name not in NAMES:
         raise BadInput(f"there is nothing called {name!r} to set up: expected one of {', '.join(NAMES)}")
-    return places.install(name, progress)
+    return {**places.install(name, progress), "next": f"melanoma-edge verify BUNDLE --runtime {name}"}

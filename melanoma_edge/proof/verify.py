@@ -69,7 +69,7 @@ def verify(
     opened = open_bundle(bundle)
     _refuse_other_origin(opened, run, model)
     here = process.available()
-    require = expanded(require, here, labelled=data is not None or (pictures is not None and pictures.labels is not None))
+    require = expanded(require, here, opened, labelled=data is not None or (pictures is not None and pictures.labels is not None))
     if pictures is None:
         progress("reading pictures")
         pictures = labelled_pictures(opened, data, metadata, cache or cache_folder()) if data is not None else probes(opened)

@@ -268,4 +268,4 @@ def _output(command: list[str], failed: str = "the emulator does not work", chan
 def _facts(set_up: SetUp, folder: Path, state: str) -> dict:
     """Return what people want to know of the place."""
     python = f"{set_up.python} (Debian {GUEST_SUITE}, from {set_up.mirror})"
-    return {"state": state, "computes": set_up.named(_cpu()), "python": python, "folder": str(folder), "use": "melanoma-edge verify BUNDLE --runtime arm64"}
+    return {"state": state, "computes": set_up.named(_cpu()), "python": python, "folder": str(folder)}

@@ -91,7 +91,8 @@ def layers(job: dict, _: Progress) -> dict:
     found, facts = runtime.tensors(model, inputs, job["wanted"])
     if job["beside"] is not None:
         load(runtime, Path(job["beside"]), 1)
-        found[BESIDE] = runtime.logits(inputs[INPUT_NAME])
+        pictures = inputs[INPUT_NAME]
+        found[BESIDE] = runtime.logits(pictures if runtime.signature.layout == "NHWC" else pictures.transpose(0, 2, 3, 1))
     if hasattr(runtime, "census") and importlib.util.find_spec("onnx") is not None:  # other places may lack it
         folder = Path(job["tensors"]).parent
         facts["operators"] = runtime.census(model, folder)

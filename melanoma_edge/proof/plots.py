@@ -20,7 +20,6 @@ from melanoma_edge.proof.plot_style import (
     figure,
     gain_in_points,
     intervals,
-    legend,
     legend_above,
     log_ticks,
     offset,
@@ -30,6 +29,10 @@ from melanoma_edge.proof.plot_style import (
     series_style,
     title,
 )
+
+
+ROC_LETTERS = 44
+"""Two names of classes side by side that are longer together do not fit under the curves."""
 
 
 def training_curves(theme: Theme, rows: Sequence[EpochRow]) -> bytes:
@@ -50,7 +53,7 @@ def training_curves(theme: Theme, rows: Sequence[EpochRow]) -> bytes:
     for text, left, right in spans:
         top.text((left + right) / 2, 1.03, text, transform=top.get_xaxis_transform(), ha="center", color=theme.muted, fontsize=SMALL)
     title(top, "Loss")
-    legend(top, theme, loc="upper right")
+    legend_above(top, theme)
     title(bottom, "Balanced accuracy, validation part")
     bottom.set_ylim(0, 1)
     bottom.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
@@ -76,7 +79,9 @@ def recall_dots(theme: Theme, classes: Sequence[str], positive: str | None, seri
 
 def roc(theme: Theme, curves: Sequence[tuple[str, np.ndarray, np.ndarray, float]], positive: str | None) -> bytes:
     """Draw one-vs-rest curves (class, false and true positive rates, area), the positive class on top."""
-    drawn, axes = figure(theme, 4.35 + 0.19 * ((len(curves) + 1) // 2))
+    widest = sorted((len(plain(name)) for name, *_ in curves), reverse=True)[:2]
+    columns = 2 if sum(widest) <= ROC_LETTERS else 1
+    drawn, axes = figure(theme, 4.35 + 0.19 * (-(-len(curves) // columns)))
     axes.plot([0, 1], [0, 1], color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
     muted = [one for one in curves if one[0] != positive]
     for index, (name, false, true, area) in enumerate(sorted(muted, key=lambda one: -one[3])):
@@ -94,7 +99,7 @@ def roc(theme: Theme, curves: Sequence[tuple[str, np.ndarray, np.ndarray, float]
     handles, labels = axes.get_legend_handles_labels()
     if positive is not None and any(one[0] == positive for one in curves):
         handles, labels = [handles[-1], *handles[:-1]], [labels[-1], *labels[:-1]]
-    key = drawn.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=SMALL, labelcolor=theme.ink, handlelength=1.6)
+    key = drawn.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=SMALL, labelcolor=theme.ink, handlelength=1.6)
     if positive is not None and key.get_texts():
         key.get_texts()[0].set_fontweight("bold")
     return png(drawn)
@@ -286,9 +291,9 @@ def _quanta(axes, theme: Theme, quanta) -> None:
         axes.hlines(row, 0, largest, color=theme.accent, linewidth=3, alpha=0.45)
         axes.scatter(largest, row, color=theme.accent, s=36, zorder=4)
         note = f"max {largest:g}" if p999 is None else f"max {largest:g}, p99.9 {p999:g}"
-        axes.annotate(note, (largest, row), (9, 0), textcoords="offset points", va="center", color=theme.ink, fontsize=SMALL)
+        axes.annotate(note, (max(largest, bound), row), (9, 0), textcoords="offset points", va="center", color=theme.ink, fontsize=SMALL)
         axes.plot(bound, row, marker="|", markersize=17, markeredgewidth=2, color=theme.bound)
-    axes.set_xlim(-0.05, max(4.0, max(max(largest, bound) for _, largest, _, bound in quanta) * 1.45))
+    axes.set_xlim(-0.05, max(5.0, max(max(largest, bound) for _, largest, _, bound in quanta) * 1.6))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     title(axes, "Int8: quanta, steps of its output")
     _bound_note(axes, theme)

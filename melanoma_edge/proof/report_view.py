@@ -54,6 +54,11 @@ GATE_FIGURES = {
     "share_of_logits_off": ("logits that differ", "share"),
     "flips_beyond_margin": ("flips beyond the margin", "count"),
     "pictures_that_differ": ("pictures that differ", "count"),
+    "pictures_not_finite": ("pictures with NaN or infinity", "count"),
+    "in_integers": ("layers in integers", "count"),
+    "in_float": ("layers in float", "count"),
+    "transposes": ("transposes", "count"),
+    "transposes_in_file": ("transposes in the file", "count"),
 }
 PHASES = {"float": "Float", "qat": "QAT"}
 LOSSES = {"balanced_accuracy": "balanced accuracy", "positive_sensitivity": "positive sensitivity", "positive_auc": "positive AUC"}
@@ -249,7 +254,7 @@ def gate_groups(gates: tuple[Gate, ...]) -> list[dict[str, Any]]:
     """Return the gates in groups of one artifact in one runtime, in their own order."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for gate in gates:
-        lines = [(*GATE_FIGURES.get(key, (key, "small")), value) for key, value in gate.figures.items() if value is not None]
+        lines = [(*GATE_FIGURES.get(key, (key.removeprefix("operator "), "count" if isinstance(value, int) else "small")), value) for key, value in gate.figures.items() if value is not None]
         row = {"gate": gate, "icon": OUTCOMES[gate.outcome], "figures": lines, "losses": [(LOSSES.get(key, key), loss) for key, loss in gate.losses.items()]}
         key = ("All artifacts", "") if gate.artifact == "all" else (gate.artifact, gate.runtime)
         groups.setdefault(key, []).append(row)

@@ -334,12 +334,16 @@ def test_what_is_fed_or_read_in_another_way_breaks_the_contract(b: Path, change:
 
 
 def test_files_of_somebody_elses_are_compared_without_scores_and_without_claims_on_their_training(cli: Cli, a: Path, other: Path, labelled: Path) -> None:
-    pairs = (wrap(a), other), (a, wrap(other))
-    for old, new in pairs:
+    wrap(a)
+    for old, new, unsaid in ((a, other, "A"), (other, a, "B"), (a, a.parent / "copy.bundle", "A and B")):
+        if not new.exists():
+            edit(Path(shutil.copytree(a, new)), lambda manifest: manifest["artifacts"][1]["decision"].update(temperature=1.5))
         found = diff(old, new, artifacts=["int8"])
         lost = check(found, "balanced_accuracy")
-        assert lost.outcome == "not compared" and "a model of somebody else's, does not say which pictures its scores are of" in lost.reason
-        assert not found.training_known
+        assert lost.outcome == "not compared" and not found.training_known
+        assert f"the manifest of {unsaid} does not say which pictures its scores are of (a model of somebody else's)" in lost.reason
+        rows = [(one.section, one.key) for one in found.changes if one.section in ("recipe", "data")]
+        assert rows == ([] if unsaid == "A and B" else [("recipe", "name"), ("data", "sha256")]), "not a row for all that the other knows"
     seen = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(labelled.rglob("*.png"))]
     for used, words in ((seen[:50], "used for neither bundle, whether training saw them is not known"), (seen, "all pictures were used for A or B: give others")):
         (a / "seen.txt").write_text("\n".join(used), encoding="utf-8")

@@ -297,3 +297,9 @@ def test_a_bundle_that_is_not_whole_is_refused(cli: Cli, copy: Path, damage: Cal
     before = snapshot(copy)
     assert found in cli.refused("verify", copy, "-q")
     assert snapshot(copy) == before
+
+
+@pytest.mark.parametrize("options", [[], ["--layers"]])
+def test_a_table_without_its_pictures_is_refused(cli: Cli, copy: Path, options: list[str]) -> None:
+    line = cli.refused("verify", copy, "--metadata", "nowhere.csv", *options, "-q")
+    assert line == "--metadata nowhere.csv is the table of a data set, and none is given: name its folder with --data, or leave --metadata out"

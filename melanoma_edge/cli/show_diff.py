@@ -42,7 +42,7 @@ def show_diff(screen, found, as_json: bool) -> None:
         rests = "losses: unpaired, from the scores in the manifests, each on its own test part; --data compares both on the same pictures"
     out.print(escape(rests))
     count = {outcome: sum(check.outcome == outcome for check in found.checks) for outcome in STYLE}
-    out.print(", ".join(f"{number} {outcome}" for outcome, number in count.items()))
+    out.print(", ".join(f"{number} {outcome}" for outcome, number in count.items() if number or outcome != "allowed"))
     out.print(found.notice, style="dim")
 
 

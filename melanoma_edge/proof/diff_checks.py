@@ -159,7 +159,7 @@ def unpaired(a: Manifest, b: Manifest, mine: Artifact, theirs: Artifact, toleran
         if reason := no_threshold(name, mine, theirs):
             yield not_compared(name, mine.name, requirement, reason)
         elif unsaid:
-            reason = f"the manifest of {unsaid}, a model of somebody else's, does not say which pictures its scores are of: give labelled ones with --data"
+            reason = f"the manifest of {unsaid} does not say which pictures its scores are of (a model of somebody else's): give labelled ones with --data"
             yield not_compared(name, mine.name, requirement, reason)
         elif a.data.sha256 != b.data.sha256:
             reason = "the manifests' scores are of other pictures (another data hash): give labelled ones with --data"

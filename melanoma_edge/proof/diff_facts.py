@@ -40,8 +40,12 @@ def changes(a: Manifest, b: Manifest) -> Iterator[Change]:
     yield from differing("input", a.input.model_dump(mode="json"), b.input.model_dump(mode="json"))
     if a.output != b.output:
         yield Change(section="interface", key="output", a=a.output, b=b.output)
-    yield from differing("recipe", *({} if m.recipe is None else m.recipe.model_dump(mode="json") for m in (a, b)))
-    yield from differing("data", _data(a), _data(b))
+    if a.origin == b.origin:
+        yield from differing("recipe", *({} if m.recipe is None else m.recipe.model_dump(mode="json") for m in (a, b)))
+        yield from differing("data", _data(a), _data(b))
+    else:  # of a model of somebody else's neither is known: one row says more than all that the other knows
+        yield Change(section="recipe", key="name", **{side: m.recipe and m.recipe.name for side, m in (("a", a), ("b", b))})
+        yield Change(section="data", key="sha256", **{side: m.data and m.data.sha256 for side, m in (("a", a), ("b", b))})
     yield from differing("weights", *({**m.weights, **({} if m.source is None else {"source": m.source.sha256})} for m in (a, b)))
     yield from differing("priors", a.priors.model_dump(mode="json"), b.priors.model_dump(mode="json"))
     yield from differing("tools", a.tool_versions, b.tool_versions)

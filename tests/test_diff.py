@@ -153,6 +153,22 @@ def test_artifacts_are_paired_by_name_and_else_by_what_they_are(a: Path, b: Path
     assert [(one.b, one.status) for one in back.artifacts][-1] == (ONNX, "added") and check(back, "artifacts", "all").outcome == "passed"
 
 
+def test_a_file_with_probabilities_that_is_gone_is_told(cli: Cli, bundle: Path, tmp_path: Path) -> None:
+    """Whoever shows scores as they come, with MediaPipe say, runs that file and not the one beside it."""
+    less = Path(shutil.copytree(bundle, tmp_path / "less.bundle"))
+    manifest = json.loads((less / "manifest.json").read_text(encoding="utf-8"))
+    artifact = next(one for one in manifest["artifacts"] if one["probabilities"])
+    gone = artifact["probabilities"]["name"]
+    del manifest["files"][artifact["probabilities"]["path"]]
+    (less / artifact["probabilities"]["path"]).unlink()
+    artifact["probabilities"] = None
+    (less / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    reseal(less)
+    done = cli("diff", bundle, less, "-q", code=1)
+    assert "artifacts (all)" in done.err and f"nothing that stands for {gone}" in " ".join(done.out.split())
+    cli("diff", less, bundle, "-q")
+
+
 @given(st.data())
 def test_pairs_hold_every_artifact_exactly_once(data: st.DataObject) -> None:
     artifact = Artifacts.make

@@ -66,12 +66,20 @@ def test_the_manifest_names_the_training_pictures_of_the_calibration(compared: t
     assert {name: entry["layout"] for name, entry in found.items()} == {name: "NCHW" if name.endswith("onnx") else "NHWC" for name in NAMES}
 
 
+def test_layers_of_a_file_with_channels_first_are_compared_too(cli: Cli, compared: tuple[Path, Done], tmp_path: Path) -> None:
+    done = cli("verify", compared[0], "--layers", "--runtime", "onnxruntime", "--json", "-q")
+    pairs = {pair["artifact"]: pair for pair in done.json["pairs"]}
+    assert {pair["outcome"] for pair in pairs.values()} == {"compared"} and pairs.keys() >= {"demo-int8.onnx", "demo-float32.onnx"}
+    assert pairs["demo-int8.onnx"]["first_part"] is None and len(pairs["demo-int8.onnx"]["rows"]) > 15
+
+
 def test_every_gate_held_and_only_float32_stands_behind_ptq(compared: tuple[Path, Done]) -> None:
     gates = {(gate["name"], gate["artifact"]): gate for gate in compared[1].json["gates"]}
     assert {gate["outcome"] for gate in gates.values()} <= {"passed", "inconclusive", "not run"}
     validate(compared[1].json, "parity")
     alone = gates["int8-ptq", PTQ]
-    assert (alone["outcome"], alone["reference"]) == ("passed", "keras-float") and "compared with float32 only" in alone["requirement"]
+    expected = "passed" if alone["figures"]["top1_agreement"] >= 0.99 else "inconclusive"
+    assert (alone["outcome"], alone["reference"]) == (expected, "keras-float") and "compared with float32 only" in alone["requirement"]
     for name, twin in (("demo-int8.onnx", "int8 TFLite"), ("demo-int8-ptq.onnx", "int8-ptq TFLite")):
         assert (gates["int8-onnx", name]["outcome"], gates["int8-onnx", name]["reference"]) == ("passed", twin)
         assert gates["int8-onnx", name]["figures"]["max_quanta"] == 0 and gates["int8-onnx", name]["pictures"] > 100

@@ -108,7 +108,7 @@ def diff(
             checks.allowed(check, allow)
             for check in (
                 checks.contract(changes, found),
-                checks.artifacts(found),
+                checks.artifacts(found, facts.lost_beside(old.manifest, new.manifest, names)),
                 *(check for _, made in compared for check in made),
                 *checks.latency(_times(old), _times(new), names, tolerances),
             )

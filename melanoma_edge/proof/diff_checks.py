@@ -51,11 +51,11 @@ def allowed(check: Check, names: Sequence[str]) -> Check:
     return check.model_copy(update={"outcome": "allowed"}) if check.outcome == "failed" and check.name in names else check
 
 
-def artifacts(differences: tuple[ArtifactDifference, ...]) -> Check:
-    """Check that B has everything that A has."""
-    gone = [difference.a for difference in differences if difference.status == "removed"]
+def artifacts(differences: tuple[ArtifactDifference, ...], beside: Sequence[str] = ()) -> Check:
+    """Check that B has everything that A has; `beside` names what it lacks beside its artifacts."""
+    gone = [*(difference.a for difference in differences if difference.status == "removed"), *beside]
     reason = f"B has nothing that stands for {', '.join(gone)}: export it too, or name with --artifact what counts" if gone else None
-    return Check(name="artifacts", artifact="all", requirement="B has every artifact of A", outcome="failed" if gone else "passed", reason=reason)
+    return Check(name="artifacts", artifact="all", requirement="B has every artifact of A, with probabilities in the graph and as Core ML where A has them", outcome="failed" if gone else "passed", reason=reason)
 
 
 def size(a: Artifact, b: Artifact, tolerances: Tolerances) -> Check:

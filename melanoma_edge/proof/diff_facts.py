@@ -158,3 +158,10 @@ def _kind(artifact: Artifact) -> tuple[str, str]:
 
 def _minus(one: Interval, other: Interval) -> float | None:
     return None if one.value is None or other.value is None else one.value - other.value
+
+
+def lost_beside(a: Manifest, b: Manifest, pairs: Mapping[str, str]) -> list[str]:
+    """Return what stands beside the artifacts `pairs` {name in A: name in B} in A, for other consumers, and not in B."""
+    second = [a.artifact(mine).probabilities.name for mine, theirs in pairs.items() if a.artifact(mine).probabilities and not b.artifact(theirs).probabilities]
+    there = {package.precision for package in b.coreml}
+    return second + [package.name for package in a.coreml if package.artifact in pairs and package.precision not in there]

@@ -80,7 +80,7 @@ def input_range(values: np.ndarray) -> dict[str, np.float32]:
         return float(np.square((taken - zero_point) * scale - values).mean())
 
     steps = min(STEPS, key=cost)
-    return {"rmin": np.float32(low), "rmax": np.float32(low + (high - low) * STEPS[0] / steps)}
+    return {"rmin": np.float32(low), "rmax": np.float32(high + (high - low) * (STEPS[0] - steps) / steps)}
 
 
 def take_bytes(graph) -> None:

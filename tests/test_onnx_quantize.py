@@ -233,6 +233,31 @@ def test_the_pictures_may_be_dull_the_declared_range_is_kept(folder: Path, low: 
     assert reader.op_type == "QuantizeLinear" and constants[reader.input[1]] == pytest.approx(1 / 255) and constants[reader.input[2]] == 0
 
 
+def test_the_last_bit_of_the_arithmetic_decides_nothing_between_minus_one_and_one(folder: Path) -> None:
+    content = onnx_quantize.quantized((folder / "net.onnx").read_bytes(), drawn(2, 3, SIZE)[0], InputContract(width=SIZE, height=SIZE, value_range=(-1, 1)), "NCHW")
+    images = np.random.default_rng(5).integers(0, 256, (20, 3, SIZE, SIZE))
+    once_rounded = (-1 + images * 2 / 255).astype(np.float32)
+    often_rounded = images.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    assert (once_rounded != often_rounded).any() and np.array_equal(run_onnx(content, once_rounded), run_onnx(content, often_rounded))
+
+
+@settings(max_examples=100, deadline=None)
+@given(ends=st.tuples(st.floats(-300, 300), st.floats(-300, 300)).filter(lambda ends: abs(ends[0] - ends[1]) > 0.01))
+def test_the_pictures_grid_costs_no_more_than_the_plain_one(ends: tuple[float, float]) -> None:
+    values = np.tile(np.linspace(*ends, 256), (3, 1)).astype(np.float32)
+    found = onnx_quantize.input_range(values)
+
+    def cost(low: float, high: float) -> float:
+        scale = (high - low) / 255
+        zero_point = round(-low / scale)
+        errors = (np.clip(np.rint(values.astype(np.float64) / scale) + zero_point, 0, 255) - zero_point) * scale - values
+        return float(np.sqrt(np.square(errors).mean()))
+
+    low, high = float(min(values.min(), 0.0)), float(max(values.max(), 0.0))
+    assert found["rmin"] == np.float32(low) and found["rmax"] >= np.float32(high)
+    assert cost(float(found["rmin"]), float(found["rmax"])) <= cost(low, high) + 1e-5 * (high - low)
+
+
 def test_deep_graphs_get_names_by_structure_alone() -> None:
     def chain(names: Sequence[str]) -> bytes:
         nodes = [helper.make_node("Neg", [source], [target], name=f"n{target}") for source, target in zip(["x", *names], [*names, "y"])]

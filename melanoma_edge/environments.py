@@ -1,6 +1,6 @@
 """Python environments of their own, for packages that do not fit beside ours.
 
-In: a name and the requirements of pip. Out: the path of a Python that has them, in the user's cache folder, whole or
+In: a name and the requirements of pip, which should pin all that comes of them, indirect ones too. Out: the path of a Python that has them, in the user's cache folder, whole or
 absent. The name of the folder follows from the requirements, so other pins make another environment.
 """
 
@@ -44,7 +44,7 @@ def install(name: str, requirements: Sequence[str], progress: Progress = lambda 
         progress(f"making {target}")
         _run([sys.executable, "-m", "venv", str(temporary)], f"an environment for {name} could not be made")
         inside = temporary / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-        progress(f"installing {' '.join(requirements)}")
+        progress(f"installing {' '.join(requirements[:3])}{' and what they need' if len(requirements) > 3 else ''}")
         pip = [str(inside), "-m", "pip", "--disable-pip-version-check", "--retries", "2", "--timeout", "20"]
         _run([*pip, "install", "--quiet", *requirements], f"{name} could not be installed")
         if python_of(name, requirements) is None:  # else another process was quicker, and made the same

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import subprocess
 from collections.abc import Sequence
@@ -35,3 +36,10 @@ def python_of(name: str, requirements: Sequence[str]) -> Path:
 def call(python: Path, *arguments: object) -> subprocess.CompletedProcess:
     """Run a program in an environment, away from this one's packages."""
     return subprocess.run([str(python), "-I", *map(str, arguments)], capture_output=True, text=True, timeout=900)
+
+
+def packages(python: Path) -> dict[str, str]:
+    """Return {name: version} of everything in an environment but what every environment begins with."""
+    done = call(python, "-m", "pip", "list", "--format=json", "--disable-pip-version-check")
+    assert done.returncode == 0, done.stderr
+    return {found["name"]: found["version"] for found in json.loads(done.stdout) if found["name"] not in ("pip", "setuptools")}

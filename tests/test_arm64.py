@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -321,3 +322,21 @@ def test_the_archive_is_this_machines_own_where_it_is_debian(apt: Path, monkeypa
     (apt / "uris").write_text(uris)
     monkeypatch.setattr(platform, "freedesktop_os_release", lambda: system)
     assert debian.mirror() == expected
+
+
+# Versions.
+
+
+@needs_debian
+def test_every_wheel_that_is_there_was_pinned(place: Path) -> None:
+    manifest = read_json(place / "manifest.json")
+    pinned = arm64.wanted_versions() | manifest["versions"]
+    wheels = {re.sub(r"[-_.]+", "-", wheel["name"]).lower(): wheel["version"] for wheel in manifest["wheels"]}
+    assert len(wheels) >= len(ENTRIES) and wheels == {name: pinned.get(name) for name in wheels}
+
+
+def test_what_this_machine_lacks_comes_in_a_pinned_version_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = arm64.wanted_versions()
+    assert installed["numpy"] == np.__version__ and set(arm64.PINS) <= set(installed)
+    monkeypatch.setattr(arm64.importlib.metadata, "distributions", lambda: [])
+    assert arm64.wanted_versions() == arm64.PINS

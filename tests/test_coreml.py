@@ -102,6 +102,11 @@ def test_a_changed_byte_in_a_package_breaks_the_seal(exported_packages: Path) ->
         file.write_bytes(content)
 
 
+def test_the_environment_holds_what_is_pinned_and_nothing_else(python: Path) -> None:
+    """So that the same run gives the same package next year."""
+    assert own_environments.packages(python) == dict(pin.split("==") for pin in coreml.REQUIREMENTS)
+
+
 # --- any network that has a counterpart
 
 

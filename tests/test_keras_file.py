@@ -88,6 +88,14 @@ def test_code_is_refused_with_its_reason(tmp_path: Path, found: dict, reason: st
         assert "rebuild the model with built-in layers, or export it as ONNX or TFLite" in message
 
 
+def test_how_a_model_was_trained_is_not_looked_at_where_it_is_not_used(tmp_path: Path) -> None:
+    """An archive says it beside the network; in an HDF5 file nothing of the kind belongs there."""
+    archive, hdf5 = both(tmp_path, network(DENSE) | {"compile_config": {"optimizer": {"module": "mine", "class_name": "Mine", "config": {}}}})
+    assert inspect(archive)["written_by"] == "Keras 2.21.0"
+    with pytest.raises(BadInput, match="names 'Mine' of 'mine'"):
+        inspect(hdf5)
+
+
 def test_code_is_found_however_deep_it_lies(tmp_path: Path) -> None:
     inner = network(layer("Lambda"))
     for _ in range(5):

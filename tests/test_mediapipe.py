@@ -27,7 +27,11 @@ from melanoma_edge.convert.tflite import tensors
 from melanoma_edge.convert.tflite_metadata import with_metadata
 from melanoma_edge.data import samples
 
-REQUIREMENTS = ("mediapipe==1.2.2", "numpy>=2.1,<2.5")
+REQUIREMENTS = (
+    *("mediapipe==1.2.2", "numpy==2.4.6", "absl-py==2.5.1", "certifi==2026.10.18", "cffi==2.1.1", "contourpy==1.3.3", "cycler==0.12.1", "flatbuffers==25.12.19"),
+    *("fonttools==4.68.0", "kiwisolver==1.5.1", "matplotlib==3.11.2", "opencv-contrib-python==5.0.0.93", "packaging==26.3", "pillow==13.0.0", "pycparser==3.12"),
+    *("pyparsing==3.3.3", "python-dateutil==4.0.0", "sounddevice==0.5.6", "tzdata==2026.6"),
+)
 CHILD = Path(__file__).with_name("mediapipe_child.py")
 PROBABILITIES = tuple(name.replace(".tflite", "-probabilities.tflite") for name in TFLITE)
 
@@ -107,6 +111,10 @@ def test_mediapipes_own_reader_finds_the_facts(found: dict, bundle: Path, run: P
         "labels": "labels.txt",
         "labels_are_of_the_axis": True,
     }
+
+
+def test_the_environment_holds_what_is_pinned_and_nothing_else(python: Path) -> None:
+    assert own_environments.packages(python) == dict(pin.split("==") for pin in REQUIREMENTS)
 
 
 # --- a model of one's own

@@ -27,7 +27,13 @@ from melanoma_edge.errors import BadInput, Error, Missing, ProofFailed
 from melanoma_edge.files import explained, read_json
 
 NAME = "coreml"
-REQUIREMENTS = ("coremltools==9.0", "onnx==1.23.2", "numpy>=2.1,<2.5")
+DIRECT = ("coremltools==9.0", "onnx==1.23.2", "numpy==2.4.6")
+REQUIREMENTS = (
+    *DIRECT,
+    *("attrs==26.1.0", "cattrs==26.2.1", "ml_dtypes==0.6.0", "mpmath==1.3.0", "packaging==26.3", "protobuf==7.36.2", "pyaml==26.7.0", "PyYAML==6.0.3"),
+    *("sympy==1.14.0", "tqdm==4.70.1", "typing_extensions==4.16.0"),
+)
+"""What the environment holds, all of it, by exact version: the bytes of a package must not follow from what is new today."""
 SET_UP = f"melanoma-edge setup {NAME}"
 PRECISIONS: tuple[str, ...] = get_args(CoreML.model_fields["precision"].annotation)
 OUTPUTS = {
@@ -45,7 +51,7 @@ _CHILD = Path(__file__).with_name("coreml_child.py")
 def install(progress: Callable[[str], None] = lambda line: None) -> dict:
     """Make the environment with coremltools, unless it is there, and return facts for people; raises Missing with pip's reason."""
     python = environments.install(NAME, REQUIREMENTS, progress)
-    return {"folder": str(python.parents[1]), "packages": ", ".join(REQUIREMENTS)}
+    return {"folder": str(python.parents[1]), "packages": ", ".join(DIRECT)}
 
 
 def require() -> Path:

@@ -123,7 +123,8 @@ def _inspect(copy: Path, name: str) -> dict[str, str]:
     if not isinstance(described, dict) or described.get("class_name") not in ("Functional", "Sequential", "Model"):
         kind = described.get("class_name") if isinstance(described, dict) else None
         raise BadInput(f"{name} describes {_shown(kind)}, no functional or sequential model: {_EXPLAIN}")
-    top = {key: value for key, value in described.items() if key != "compile_config"}  # which is never used
+    unused = {"compile_config"} if copy.suffix == ".keras" else set()  # how it was trained: tf_keras empties it where it does not compile
+    top = {key: value for key, value in described.items() if key not in unused}
     for found in _objects(top, name):
         _refuse_code(found, name)
     return {"written_by": f"Keras {version}" if version else "Keras, of a version that it does not state"}

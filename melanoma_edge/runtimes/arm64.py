@@ -46,6 +46,12 @@ LEAST_QEMU = 8
 PLATFORMS = tuple(f"manylinux_2_{glibc}_aarch64" for glibc in range(36, 16, -1)) + ("manylinux2014_aarch64",)
 """What pip calls systems with a C library up to that of GUEST_SUITE, 2.36."""
 
+PINS = {
+    **{"annotated-types": "0.8.0", "backports-strenum": "1.2.8", "flatbuffers": "25.12.19", "ml-dtypes": "0.6.0", "packaging": "26.3", "protobuf": "7.36.2"},
+    **{"pydantic": "2.14.3", "pydantic-core": "2.50.4", "tqdm": "4.70.1", "typing-extensions": "4.16.0", "typing-inspection": "0.4.5"},
+}
+"""Versions of what the packages that compute need, where this machine has none of them: never just the newest."""
+
 MANIFEST = "manifest.json"
 _SET_UP = "melanoma-edge setup arm64"
 _PACKAGES = "usr/lib/python3/dist-packages"
@@ -218,11 +224,10 @@ def _environment() -> dict[str, str]:
 def _install_wheels(versions: dict[str, str], target: Path, scratch: Path) -> tuple[dict[str, str], ...]:
     """Have pip unpack the Arm wheels of `versions` and of what they need into `target`; return a record of each.
 
-    Everything that is installed on this machine too comes in the same version.
+    Everything that is installed on this machine too comes in the same version, and the rest as PINS says.
     """
     constraints, report = scratch / "constraints.txt", scratch / "wheels.json"
-    installed = {package.name: package.version for package in importlib.metadata.distributions() if package.name and package.version}
-    constraints.write_text("".join(f"{name}=={found}\n" for name, found in sorted(installed.items()) if "+" not in found), encoding="utf-8")
+    constraints.write_text("".join(f"{name}=={found}\n" for name, found in sorted(wanted_versions().items())), encoding="utf-8")
     target.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-user", "--no-compile", "--disable-pip-version-check", "--no-input"]
     command += ["--target", str(target), "--constraint", str(constraints), "--report", str(report)]
@@ -239,6 +244,12 @@ def _install_wheels(versions: dict[str, str], target: Path, scratch: Path) -> tu
         }
         for entry in read_json(report, "pip's report")["install"]
     )
+
+
+def wanted_versions() -> dict[str, str]:
+    """Return the version of each package that may come to be there, by its normal name: this machine's, else that of PINS."""
+    installed = {package.name: package.version for package in importlib.metadata.distributions() if package.name and package.version}
+    return PINS | {re.sub(r"[-_.]+", "-", name).lower(): found for name, found in installed.items() if "+" not in found}
 
 
 def _check(folder: Path, versions: dict[str, str]) -> str:

@@ -428,7 +428,8 @@ def test_three_times_as_many_lesions_of_the_same_answers_tell_more(case):
         *(answers(np.tile(rights, 3), np.tile(labels, 3), k) for rights in (before, after)), np.tile(labels, 3), k, groups=np.tile(np.arange(len(labels)), 3)
     )
     for name in ("balanced_accuracy", "positive_sensitivity"):
-        assert many[name].high - many[name].low < few[name].high - few[name].low
+        # Not always less: a handful of lesions of a class may still be drawn all lost, or all gained.
+        assert many[name].high - many[name].low <= few[name].high - few[name].low + 1e-9
         assert (copies[name].low, copies[name].high) == pytest.approx((few[name].low, few[name].high), abs=1e-9), "copies tell nothing new"
 
 

@@ -80,8 +80,11 @@ def pairs(a: Manifest, b: Manifest) -> list[Pair]:
 
 
 def interface(a: Artifact, b: Artifact) -> tuple[Change, ...]:
-    """Return what an application that feeds and reads `a` would have to change for `b`, their second files included."""
-    return tuple(differing("interface", _interface(a), _interface(b)))
+    """Return what an application that feeds and reads `a` would have to change for `b`, their second files included where both have one."""
+    mine, theirs = _interface(a), _interface(b)
+    if not (a.probabilities and b.probabilities):  # one that is gone is missing (:func:`lost_beside`), one that came is no change
+        mine["probabilities"] = theirs["probabilities"] = {}
+    return tuple(differing("interface", mine, theirs))
 
 
 def decisions(a: Decision, b: Decision) -> tuple[Change, ...]:

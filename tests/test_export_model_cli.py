@@ -22,6 +22,8 @@ from melanoma_edge.contract import InputContract
 from melanoma_edge.errors import Missing
 from melanoma_edge.runtimes import process
 
+pytestmark = pytest.mark.xdist_group("own models")  # wrapping them takes minutes, for which the other worker need not wait
+
 IMAGENET = ["--input-range", "0,1", "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"]
 
 

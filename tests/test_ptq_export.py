@@ -20,6 +20,8 @@ from tiny_run import write_run
 from melanoma_edge.errors import BadInput
 from melanoma_edge.proof.export import plan
 
+pytestmark = pytest.mark.xdist_group("compared")  # its bundle takes a minute, for which the other worker need not wait
+
 SIZE = SETTINGS["image_size"]
 NAMES = ("demo-float32.tflite", "demo-int8.tflite", "demo-int8-ptq.tflite", "demo-float32.onnx", "demo-int8.onnx", "demo-int8-ptq.onnx")
 PTQ = "demo-int8-ptq.tflite"

@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / "melanoma_edge"
 
 ROOMS = (
     {"", "errors"},
-    {"calibration", "contract", "environments", "exact", "files", "host", "metrics", "recipes"},
+    {"calibration", "contract", "environments", "exact", "files", "host", "metrics", "paired", "recipes", "resampling"},
     {"data"},
     {"model"},
     {"convert", "runtimes"},

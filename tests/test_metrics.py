@@ -19,9 +19,10 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from melanoma_edge import exact, metrics
+from melanoma_edge import exact, metrics, resampling
 from melanoma_edge.contract import Abstention, Decision, Interval, Threshold
 from melanoma_edge.errors import BadInput
+from melanoma_edge.paired import paired_decisions, paired_losses, recall_change
 
 UNDEFINED = Interval(value=None, low=None, high=None)
 NAMES = ("melanoma", "naevus", "wart", "keratosis", "angioma")
@@ -256,7 +257,7 @@ def test_an_interval_needs_half_the_replicates():
     labels[0] = 0
     got = metrics.scores(probabilities, labels, NAMES[:2], "melanoma", replicates=400)
     assert got.positive_auc.low is not None
-    interval = metrics._intervals(lambda weights: {"figure": np.where(weights[:, 0] == 1, 1.0, np.nan)}, np.arange(60), 400, 0)["figure"]
+    interval = resampling.intervals(lambda weights: {"figure": np.where(weights[:, 0] == 1, 1.0, np.nan)}, np.arange(60), 400, 0)["figure"]
     assert interval == Interval(value=1.0, low=None, high=None)
 
 
@@ -300,13 +301,13 @@ def test_clustered_intervals_of_copies_are_those_of_the_originals():
 
 def test_bootstrap_weights_are_whole_lesions_and_repeatable(monkeypatch):
     groups = np.array(["b", "a", "b", "c", "a", "b"])
-    weights = np.concatenate(list(metrics.bootstrap_weights(groups, 500, 4)))
+    weights = np.concatenate(list(resampling.bootstrap_weights(groups, 500, 4)))
     assert weights.shape == (500, 6)
     assert (weights[:, 0] == weights[:, 2]).all() and (weights[:, 1] == weights[:, 4]).all()
     assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all()
     assert weights.mean(axis=0) == pytest.approx(np.ones(6), abs=0.15)
-    monkeypatch.setattr(metrics, "CHUNK_ENTRIES", 1)
-    one_by_one = list(metrics.bootstrap_weights(groups, 500, 4))
+    monkeypatch.setattr(resampling, "CHUNK_ENTRIES", 1)
+    one_by_one = list(resampling.bootstrap_weights(groups, 500, 4))
     assert len(one_by_one) == 500
     assert (np.concatenate(one_by_one) == weights).all()
 
@@ -335,7 +336,7 @@ def test_speed_and_memory_on_a_real_size():
 
 def paired(reference, candidate, labels, k, **options):
     options = {"reference_threshold": 0.3, "candidate_threshold": 0.2, "replicates": 300} | options
-    return metrics.paired_losses(reference, candidate, labels, NAMES[:k], "melanoma", **options)
+    return paired_losses(reference, candidate, labels, NAMES[:k], "melanoma", **options)
 
 
 def test_paired_losses_are_differences_of_the_figures():
@@ -424,12 +425,14 @@ def test_three_times_as_many_lesions_of_the_same_answers_tell_more(case):
     before, after, labels, k = case
     few = paired(answers(before, labels, k), answers(after, labels, k), labels, k)
     many = paired(*(answers(np.tile(rights, 3), np.tile(labels, 3), k) for rights in (before, after)), np.tile(labels, 3), k)
+    most = paired(*(answers(np.tile(rights, 12), np.tile(labels, 12), k) for rights in (before, after)), np.tile(labels, 12), k)
     copies = paired(
         *(answers(np.tile(rights, 3), np.tile(labels, 3), k) for rights in (before, after)), np.tile(labels, 3), k, groups=np.tile(np.arange(len(labels)), 3)
     )
     for name in ("balanced_accuracy", "positive_sensitivity"):
         # Not always less: a handful of lesions of a class may still be drawn all lost, or all gained.
         assert many[name].high - many[name].low <= few[name].high - few[name].low + 1e-9
+        assert most[name].high - most[name].low < few[name].high - few[name].low
         assert (copies[name].low, copies[name].high) == pytest.approx((few[name].low, few[name].high), abs=1e-9), "copies tell nothing new"
 
 
@@ -470,21 +473,21 @@ def test_an_auc_is_uncertain_on_the_side_to_which_nothing_moved():
 def test_paired_decisions_are_differences_of_the_decisions_shares():
     (reference, labels), (candidate, _) = random_case(seed=1), random_case(seed=2)
     decisions = decision_of(0.3, 0.4), decision_of(0.2, 0.6)
-    found = metrics.paired_decisions(reference, candidate, labels, NAMES[:4], "melanoma", decisions=decisions, replicates=300)
+    found = paired_decisions(reference, candidate, labels, NAMES[:4], "melanoma", decisions=decisions, replicates=300)
     scored = [metrics.scores(p, labels, NAMES[:4], "melanoma", decision=d, replicates=0) for p, d in zip((reference, candidate), decisions)]
     for name, score in (("positive_specificity", "positive_specificity_of_decision"), ("coverage", "coverage_of_decision")):
         before, after = (getattr(one, score).value for one in scored)
         assert found[name].value == pytest.approx(before - after) and found[name].low < found[name].value < found[name].high
-    back = metrics.paired_decisions(candidate, reference, labels, NAMES[:4], "melanoma", decisions=decisions[::-1], replicates=300)
+    back = paired_decisions(candidate, reference, labels, NAMES[:4], "melanoma", decisions=decisions[::-1], replicates=300)
     assert all((back[name].low, back[name].high) == pytest.approx((-one.high, -one.low)) for name, one in found.items())
     everything = decision_of(0.0, 1.01)
-    lost = metrics.paired_decisions(reference, reference, labels, NAMES[:4], "melanoma", decisions=(decision_of(1.01, 0.0), everything), replicates=50)
+    lost = paired_decisions(reference, reference, labels, NAMES[:4], "melanoma", decisions=(decision_of(1.01, 0.0), everything), replicates=50)
     assert all((one.value, one.high) == (1.0, 1.0) and 0.9 < one.low < 1.0 for one in lost.values())
-    nothing = metrics.paired_decisions(reference, reference, labels, NAMES[:4], "melanoma", decisions=decisions[:1] * 2, replicates=50)
+    nothing = paired_decisions(reference, reference, labels, NAMES[:4], "melanoma", decisions=decisions[:1] * 2, replicates=50)
     assert nothing["coverage"].high == -nothing["coverage"].low == pytest.approx(exact.none_of(300))
     without = decision_of(0.3, 0.4).model_copy(update={"thresholds": ()})
     for positive, pair in (("melanoma", (decisions[0], without)), (None, decisions)):
-        assert metrics.paired_decisions(reference, candidate, labels, NAMES[:4], positive, decisions=pair, replicates=20)["positive_specificity"] == UNDEFINED
+        assert paired_decisions(reference, candidate, labels, NAMES[:4], positive, decisions=pair, replicates=20)["positive_specificity"] == UNDEFINED
 
 
 def test_pairing_narrows_the_interval_and_lesions_widen_it():
@@ -502,7 +505,7 @@ def test_undefined_paired_losses():
     probabilities, labels = random_case()
     assert paired(probabilities, probabilities, labels, 4, candidate_threshold=None)["positive_sensitivity"] == UNDEFINED
     assert paired(probabilities, probabilities, labels, 4, reference_threshold=None)["positive_sensitivity"] == UNDEFINED
-    without = metrics.paired_losses(
+    without = paired_losses(
         probabilities, probabilities, labels, NAMES[:4], None, reference_threshold=None, candidate_threshold=None, replicates=20
     )
     assert without["positive_sensitivity"] == without["positive_auc"] == UNDEFINED
@@ -513,7 +516,7 @@ def test_undefined_paired_losses():
 
 def test_recall_change():
     labels = np.array([0, 0, 1, 1])
-    change = metrics.recall_change(np.eye(3)[labels], np.eye(3)[[0, 2, 1, 1]], labels, NAMES[:3])
+    change = recall_change(np.eye(3)[labels], np.eye(3)[[0, 2, 1, 1]], labels, NAMES[:3])
     assert change == {"melanoma": -0.5, "naevus": 0.0, "wart": None}
 
 
@@ -576,9 +579,9 @@ def test_bad_input_of_the_other_functions():
     with pytest.raises(BadInput, match="the candidate's"):
         paired(GOOD, GOOD * np.nan, labels, 2)
     with pytest.raises(BadInput, match="the reference's"):
-        metrics.recall_change(GOOD[:, :1], GOOD, labels, NAMES[:2])
+        recall_change(GOOD[:, :1], GOOD, labels, NAMES[:2])
     with pytest.raises(BadInput, match="different names"):
-        metrics.recall_change(GOOD, GOOD, labels, ["wart", "wart"])
+        recall_change(GOOD, GOOD, labels, ["wart", "wart"])
     with pytest.raises(BadInput, match="predicted classes"):
         metrics.confusion(np.array([0, 2]), labels, 2)
     with pytest.raises(BadInput, match="NaN"):

@@ -217,7 +217,7 @@ class Comparison(Model):
     pictures: int
     lesions: int
     losses: dict[str, Interval]
-    """See :func:`melanoma_edge.metrics.paired_losses`: reference minus candidate, so above zero is a loss."""
+    """See :func:`melanoma_edge.paired.paired_losses`: reference minus candidate, so above zero is a loss."""
     flips: int
     """Pictures on which they name different classes first."""
 

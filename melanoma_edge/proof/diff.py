@@ -15,7 +15,7 @@ from typing import get_args
 import numpy as np
 from pydantic import ValidationError
 
-from melanoma_edge import calibration, metrics
+from melanoma_edge import calibration, paired
 from melanoma_edge.contract import Artifact, Manifest
 from melanoma_edge.convert.bundle import EVIDENCE, MANIFEST, Bundle, open_bundle
 from melanoma_edge.data import image, samples
@@ -252,12 +252,12 @@ class _Comparison:
         before, after = answers[0][use], answers[1][use][:, [b.classes.index(name) for name in a.classes]]
         thresholds = [artifact.decision.operating() for artifact in (mine, theirs)]
         compared = (before, after, pictures.labels[use], a.classes, a.positive_class)
-        losses = metrics.paired_losses(
+        losses = paired.paired_losses(
             *compared,
             reference_threshold=thresholds[0].probability if thresholds[0] else None,
             candidate_threshold=thresholds[1].probability if thresholds[1] else None,
             groups=pictures.groups[use],
-        ) | metrics.paired_decisions(*compared, decisions=(mine.decision, theirs.decision), groups=pictures.groups[use])
+        ) | paired.paired_decisions(*compared, decisions=(mine.decision, theirs.decision), groups=pictures.groups[use])
         known = "seen in training by neither" if self.training_known else "used for neither bundle, whether training saw them is not known"
         made = []
         for name in names:
@@ -265,7 +265,7 @@ class _Comparison:
                 made.append(checks.not_compared(name, mine.name, checks.loss_requirement(name, self.tolerances), reason))
             else:
                 made.append(checks.loss(name, mine, losses[name], self.tolerances, f"{pictures.description}, {known}, paired", int(use.sum())))
-        return metrics.recall_change(before, after, pictures.labels[use], a.classes), made
+        return paired.recall_change(before, after, pictures.labels[use], a.classes), made
 
 
 def _probabilities(bundle: Bundle, artifact: Artifact, given: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from melanoma_edge import calibration, metrics
+from melanoma_edge import calibration, paired
 from melanoma_edge.contract import INTEGER, Artifact, Manifest
 from melanoma_edge.proof.parity_model import Flip, Gate
 
@@ -274,7 +274,7 @@ def task_gate(
         for outputs, model in ((expected, baseline), (found, artifact))
     )
     thresholds = [model.decision.operating() for model in (baseline, artifact)]
-    losses = metrics.paired_losses(
+    losses = paired.paired_losses(
         reference,
         candidate,
         labels,
@@ -302,7 +302,7 @@ def task_gate(
         reason=reason,
         pictures=len(labels),
         losses=losses,
-        recall_change=metrics.recall_change(reference, candidate, labels, classes),
+        recall_change=paired.recall_change(reference, candidate, labels, classes),
         **_flips(found, expected, pictures, classes),
     )
 

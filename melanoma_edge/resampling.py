@@ -1,0 +1,69 @@
+"""Figures of weighted pictures, with intervals from resamples of whole lesions.
+
+In: figures as a function of weights, and the lesion of each picture. Out: each figure with its 95 % bootstrap interval. Several
+pictures of a lesion are not independent, so whole lesions are drawn where they are known (Field and Welsh 2007, "Bootstrapping
+clustered data").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from melanoma_edge.contract import Interval
+from melanoma_edge.errors import BadInput
+
+CHUNK_ENTRIES = 2**17
+"""Replicates are worked on in chunks of about this many weights (1 MiB), which bounds the memory."""
+
+Weighted = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""From weights [replicates, pictures] to figures [replicates], NaN where undefined."""
+
+
+def bootstrap_weights(groups: np.ndarray, replicates: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield, in chunks [some, N], how often each picture stands in each of `replicates` resamples.
+
+    A resample draws as many groups as there are, with replacement, and takes all pictures of each.
+    The same groups, replicates and seed give the same weights.
+    """
+    names, group_of = np.unique(groups, return_inverse=True)
+    generator = np.random.default_rng(seed)
+    rows = max(1, CHUNK_ENTRIES // len(group_of))
+    for start in range(0, replicates, rows):
+        count = min(rows, replicates - start)
+        drawn = generator.integers(0, len(names), size=(count, len(names)))
+        drawn += np.arange(count)[:, np.newaxis] * len(names)
+        times = np.bincount(drawn.ravel(), minlength=count * len(names)).reshape(count, len(names))
+        yield times.astype(np.float64)[:, group_of]
+
+
+def intervals(figures: Weighted, units: np.ndarray, replicates: int, seed: int) -> dict[str, Interval]:
+    """Return each figure for weights of ones, with its interval over the bootstrap of `units`."""
+    point = figures(np.ones((1, len(units))))
+    resampled = bootstrap_weights(units, replicates, seed) if len(np.unique(units)) > 1 else ()
+    parts = [figures(weights) for weights in resampled]
+    found = {}
+    for name, value in point.items():
+        replicated = np.concatenate([value[:0], *(part[name] for part in parts)])
+        defined = replicated[~np.isnan(replicated)]
+        low = high = None
+        if not np.isnan(value[0]) and len(defined) > 0 and 2 * len(defined) >= replicates:
+            low, high = (float(bound) for bound in np.quantile(defined, (0.025, 0.975)))
+        found[name] = Interval(value=optional(value[0]), low=low, high=high)
+    return found
+
+
+def units_of(groups: np.ndarray | None, pictures: int) -> np.ndarray:
+    """Return the unit to resample of each picture: its group, or the picture itself."""
+    units = np.arange(pictures) if groups is None else np.asarray(groups)
+    if units.shape != (pictures,):
+        raise BadInput(f"found groups of shape {units.shape}: expected one for each of {pictures} pictures; pass them in the pictures' order")
+    if (units != units).any():
+        raise BadInput("found NaN among the groups: expected a lesion for every picture; give single pictures names of their own")
+    return units
+
+
+def optional(value: float) -> float | None:
+    """Return the value, None for NaN."""
+    return None if np.isnan(value) else float(value)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.stats import binomtest
@@ -53,7 +53,8 @@ def test_matched_limits_agree_with_both_exact_tests(case):
         assert high == pytest.approx(binomtest(lost, lesions).proportion_ci(0.95, "exact").high, abs=1e-7)
 
 
-@given(counts(20), st.floats(0, 1))
+@given(counts(20), st.floats(0, 1) | st.floats(-9, 0).map(lambda power: 10**power))
+@example((0, 0, 1), 1e-5)
 @settings(deadline=None)
 def test_losing_more_or_gaining_less_moves_no_limit_down_in_whole_lesions_or_parts(case, part):
     lost, gained, lesions = case

@@ -213,7 +213,7 @@ def test_the_command_writes_copies_under_a_pipeline_of_its_own(cli: Cli, data: P
     shown = cli("augment", data, "--per-class", "11", "--out", tmp_path / "again", "--pipeline", pipeline, "--seed", "3").out
     assert "unreadable: nevus/broken.jpg: " in shown and "unreadable files left out: 1" in shown and "nevus: 11" in shown
     assert snapshot(tmp_path / "again") == snapshot(tmp_path / "out")
-    cli("augment", data, "--preview", "--out", tmp_path / "sheet.png", "--pipeline", "classic")
+    cli("augment", data, "--preview", "--out", tmp_path / "sheet.png", "--pipeline", "classic-rebalanced")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.format == "PNG"
 

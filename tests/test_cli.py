@@ -160,13 +160,13 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_word(cli: Cli, arguments: l
 
 def test_recipes_are_listed_and_the_printed_text_loads_back(cli: Cli, tmp_path: Path) -> None:
     listed = cli("recipes").out
-    for name in ("classic", "default", "demo"):
+    for name in ("classic", "classic-batchnorm", "default", "demo"):
         assert re.search(rf"\b{name}\b", listed)
         text = cli("recipes", name).out
         validate(tomllib.loads(text), "recipe")
         (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
         assert recipes.load(tmp_path / "mine.toml") == recipes.load(name)
-    assert "classic, default, demo" in cli.refused("recipes", "nonsense")
+    assert "expected one of classic, classic-augmented, classic-batchnorm, classic-dropout, classic-rebalanced, default, demo, or" in cli.refused("recipes", "nonsense")
 
 
 def test_doctor_says_what_is_installed(cli: Cli) -> None:

@@ -46,9 +46,11 @@ def test_every_shipped_recipe_loads_and_explains_itself(name: str) -> None:
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_a_shipped_recipe_reads_back_equal(tmp_path: Path, name: str) -> None:
-    text = recipes.to_toml(recipes.load(name))
-    assert recipes.load(written(tmp_path, text)) == recipes.load(name)
-    assert set(tomllib.loads(text)) == set(KEYS), "not every key is written out"
+    recipe = recipes.load(name)
+    text = recipes.to_toml(recipe)
+    assert recipes.load(written(tmp_path, text)) == recipe
+    meaningless = set() if recipe.rebalance == "augmentor" else {"samples_per_class"}
+    assert set(tomllib.loads(text)) == set(KEYS) - meaningless, "not every key is written out"
 
 
 def test_there_is_a_default(tmp_path: Path) -> None:
@@ -95,6 +97,7 @@ def values(draw: st.DrawFn) -> dict:
         "epochs": st.integers(1, 10_000),
         "batch_size": st.integers(1, 8192),
         "learning_rate": FACTOR,
+        "schedule": st.sampled_from(["cosine", "constant"]),
         "warmup_share": bounded(0.0, 0.5),
         "weight_decay": st.floats(min_value=0.0, allow_infinity=False),
         "label_smoothing": bounded(0.0, 1.0, exclude_max=True),

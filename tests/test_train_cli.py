@@ -374,7 +374,7 @@ def test_a_wrong_recipe_is_one_line_and_leaves_nothing(cli: Cli, tmp_path: Path,
 
 def test_the_classic_recipe_trains(cli: Cli, drawn: Path, tmp_path: Path) -> None:
     data = some_classes(drawn, tmp_path / "data", 12)
-    settings = train_options(image_size=48, epochs=1, qat_epochs=1, samples_per_class=16, min_lesions=3)
+    settings = train_options(image_size=48, epochs=1, qat_epochs=1, min_lesions=3)
     done = cli("train", data, "--recipe", "classic", *settings, "--out", tmp_path / "run", "--json", "-q")
     assert done.json["facts"]["state"] == "complete" and done.json["evaluation"].keys() == {"float", "qat"}
     assert any("conv3" in name for name in load_file(tmp_path / "run" / "weights" / "qat.safetensors"))

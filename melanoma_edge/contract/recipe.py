@@ -90,8 +90,9 @@ class Recipe(Model):
     description: str = ""
     """One paragraph for people: what it is for, how long it takes, what it reached."""
 
-    network: Literal["edge", "classic"] = "edge"
-    """`edge`: depthwise-separable blocks; `classic`: the three-block CNN of the usual notebooks."""
+    network: Literal["edge", "classic", "classic-batchnorm"] = "edge"
+    """`edge`: depthwise-separable blocks; `classic`: the three-block CNN of the usual notebooks; `classic-batchnorm`:
+    that with a BatchNormalization behind each convolution."""
     image_size: Annotated[int, Field(ge=32, le=1024)] = 180
     """Side of the square network input in pixels."""
     decode: Literal["full", "reduced"] = "full"
@@ -130,7 +131,9 @@ class Recipe(Model):
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 60
     batch_size: Annotated[int, Field(ge=1, le=8192)] = 32
     learning_rate: Positive = 0.003
-    """Peak of the one-cycle schedule (linear warm-up, cosine decay to zero)."""
+    """Peak of the schedule, reached by a linear warm-up."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What the learning rate does after its peak, in both phases: `cosine` falls to zero, `constant` stays there."""
     warmup_share: Annotated[float, Field(ge=0.0, le=0.5)] = 0.04
     """Share of the steps over which the learning rate rises to its peak."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.02

@@ -130,12 +130,13 @@ def _train_step(model: keras.Model, variables: list, optimizer, recipe: Recipe, 
 
 
 def _optimizer(phase: Phase, recipe: Recipe, steps: int):
-    """Return AdamW under a one-cycle schedule; decay spares BatchNormalization and biases."""
+    """Return AdamW under the recipe's schedule; decay spares BatchNormalization and biases."""
     total = max(1, phase.epochs * steps)
     warmup = int(total * phase.warmup_share)
     schedule = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=phase.peak / 25 if warmup else phase.peak,
         decay_steps=total - warmup,
+        alpha=1.0 if recipe.schedule == "constant" else 0.0,  # the share of the peak that is left at the end
         warmup_target=phase.peak if warmup else None,
         warmup_steps=warmup,
     )

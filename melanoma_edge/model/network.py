@@ -5,7 +5,7 @@ In: a recipe and the number of classes. Out: an uncompiled ``tf_keras`` model th
 
 Convolution, BatchNormalization and ReLU6 stand as separate layers because
 tensorflow-model-optimization folds exactly that pattern; every ReLU6 output has the known range
-[0, 6], which quantization pins.
+[0, 6], which quantization pins. `classic-batchnorm` keeps the notebooks' plain ReLU, whose range is measured.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ def build(recipe: Recipe, classes: int, *, batch: int | None = None, rescale: bo
 
     `batch` fixes the batch size (artifacts are exported with 1). With `rescale`, `classic` divides
     its input by 255 first: without BatchNormalization its first layer does not train on 0..255.
-    :func:`fold_rescaling` then moves that division into the weights. `edge` needs no such thing: the
-    BatchNormalization behind its first convolution makes it indifferent to the input's scale.
+    :func:`fold_rescaling` then moves that division into the weights. `edge` and `classic-batchnorm` need
+    no such thing: the BatchNormalization behind their first convolution makes them indifferent to the input's scale.
     """
     image = keras.Input(batch_shape=(batch, recipe.image_size, recipe.image_size, 3), name=INPUT_NAME)
     if recipe.network == "edge":
         features = _edge(image, recipe)
+    elif recipe.network == "classic-batchnorm":
+        features = _classic(image, normalized=True)
     else:
         features = _classic(keras.layers.Rescaling(1 / 255, name="rescale")(image) if rescale else image)
     if recipe.dropout:
@@ -79,9 +81,11 @@ def _edge(image, recipe: Recipe):
     return keras.layers.GlobalAveragePooling2D(name="pool")(x)
 
 
-def _classic(x):
+def _classic(x, *, normalized: bool = False):
     for index, channels in enumerate(CLASSIC_BLOCKS, 1):
-        x = keras.layers.Conv2D(channels, 3, padding="same", name=f"conv{index}")(x)
+        x = keras.layers.Conv2D(channels, 3, padding="same", use_bias=not normalized, name=f"conv{index}")(x)
+        if normalized:
+            x = keras.layers.BatchNormalization(name=f"conv{index}_bn")(x)  # with the defaults of Keras, as the notebooks do
         x = keras.layers.ReLU(name=f"conv{index}_relu")(x)
         x = keras.layers.MaxPooling2D(name=f"pool{index}")(x)
     x = keras.layers.Flatten(name="flatten")(x)

@@ -26,8 +26,6 @@ from melanoma_edge.data import feed
 from melanoma_edge.data.samples import CLASSES, draw
 
 SIZE, PICTURES, THREADS = 180, 256, 2
-ENVIRONMENT = Path(__file__).parent / ".environments" / "augmentor"
-PACKAGE = "Augmentor==0.2.12"
 
 EIGHT = Augment(
     rotate=Operation(probability=1.0, low=-25.0, high=25.0),
@@ -79,7 +77,7 @@ with ThreadPoolExecutor(int(sys.argv[2])) as pool:
 
 
 def main(rounds: int = 10) -> None:
-    python = _environment()
+    python = common.augmentor()
     pictures = np.stack([draw(CLASSES[i % len(CLASSES)], SIZE, i) for i in range(PICTURES)])
     feed.WORKERS = THREADS
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +100,7 @@ def main(rounds: int = 10) -> None:
                         for values, speed in zip(found.values(), row):
                             values.append(speed)
             other.stdin.close()
-    figures = {"size": SIZE, "pictures_a_round": PICTURES, "rounds": rounds, "threads": THREADS, "augmentor": PACKAGE}
+    figures = {"size": SIZE, "pictures_a_round": PICTURES, "rounds": rounds, "threads": THREADS, "augmentor": common.AUGMENTOR[0]}
     for name, found in speeds.items():
         key = name.replace(" ", "_")
         ratios = [ours / theirs for ours, theirs in zip(found["ours"], found["augmentor"])]
@@ -120,15 +118,6 @@ def _ours(pictures: np.ndarray, name: str, epoch: int) -> float:
     started = time.perf_counter()
     done = sum(len(batch) for batch, _ in feed.batches(pictures, labels, recipe, epoch))
     return done / (time.perf_counter() - started)
-
-
-def _environment() -> Path:
-    """Return the Python of Augmentor's environment, made the first time."""
-    python = ENVIRONMENT / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", PACKAGE], check=True)
-    return python
 
 
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import psutil
 
-from melanoma_edge import host
+from melanoma_edge import environments, host
 from melanoma_edge.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
+AUGMENTOR = ("Augmentor==0.2.12", "numpy==2.4.6", "pillow==13.0.0", "tqdm==4.70.1")
 
 
 def data_folder() -> Path:
@@ -26,10 +27,15 @@ def data_folder() -> Path:
     return Path(os.environ.get("MELANOMA_EDGE_ISIC9", default)).resolve()
 
 
-def write(name: str, figures: dict, targets: dict | None = None) -> Path:
-    """Write benchmarks/results/NAME.json: figures, targets, command, date and conditions."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def augmentor() -> Path:
+    """Return the Python of Augmentor's own environment, which is made the first time."""
+    return environments.install("augmentor", AUGMENTOR, progress=lambda line: print(line, file=sys.stderr))
+
+
+def write(name: str, figures: dict, targets: dict | None = None, folder: Path = RESULTS) -> Path:
+    """Write NAME.json into `folder`, by default benchmarks/results: figures, targets, command, date and conditions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     facts = {
         "benchmark": name,
         "command": shlex.join(["python", *(Path(part).name if i == 0 else part for i, part in enumerate(sys.argv))]).replace("python ", "python benchmarks/", 1),

@@ -63,9 +63,9 @@ def show(steps: dict[str, dict]) -> None:
     """Print the table."""
     table = Table(caption=NOTE, caption_justify="left")
     for place, heading in enumerate(HEADINGS):
-        table.add_column("\n".join(textwrap.wrap(heading, 20)), justify="left" if place == 0 else "right", no_wrap=True)
+        table.add_column("\n".join(textwrap.wrap(heading, 16)), justify="left" if place == 0 else "right", no_wrap=place == 0)
     for row in rows(steps):
-        table.add_row(*row)
+        table.add_row(*(cell.replace(" (", "\n(") for cell in row))
     console = Console()
     if not console.is_terminal:
         console.width = LOG_WIDTH

@@ -23,7 +23,7 @@ EXAMPLES = 8
 """Pictures of each kind, right and wrong."""
 SIDE = 300
 """Of an example, in pixels."""
-VEIL = 0.6
+VEIL = 0.55
 """How much of a picture's own colours the map covers."""
 
 

@@ -121,6 +121,12 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_B
     }
 
 
+def calibration_error(bins: dict[str, np.ndarray]) -> float:
+    """Return the ece of what :func:`reliability` returned: the mean distance of confidence and accuracy, weighted by count."""
+    known = bins["count"] > 0
+    return float(bins["count"][known] @ np.abs(bins["confidence"] - bins["accuracy"])[known] / bins["count"].sum())
+
+
 class Figures:
     """Every figure of one model on one set of pictures, as a function of the pictures' weights."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
@@ -407,6 +408,42 @@ def test_examples_are_right_and_wrong(run: Path) -> None:
     assert all(f"Truth {name}" in right for name in opened.facts.classes)
 
 
+def test_reliability_is_shown_before_and_after_the_temperature(run: Path) -> None:
+    opened = runs.open_run(run)
+    text = page(report(run)).text("performance")
+    sure, truth = opened.logits()["qat/test"].astype(np.float64), np.array([opened.facts.classes.index(row.label) for row in opened.part("test")])
+    for temperature, words in ((1.0, "as trained"), (opened.evaluation()["qat"][0].temperature, "at the temperature fitted")):
+        scaled = np.exp(sure / temperature)
+        scaled /= scaled.sum(axis=1, keepdims=True)
+        top, hits = scaled.max(axis=1), scaled.argmax(axis=1) == truth
+        places = np.minimum((top * 15).astype(int), 14)
+        error = sum(abs(top[places == place].sum() - hits[places == place].sum()) for place in range(15)) / len(top)
+        assert f"{error:.3f} {words}" in text
+
+
+def test_maps_of_what_spoke_for_the_answers_stand_beside_the_pictures(run: Path) -> None:
+    opened = runs.open_run(run)
+    pictures = len(opened.part("test"))
+    maps = np.zeros((pictures, 2, 2), np.uint8)
+    maps[:, 0, 1] = 255
+    runs.write_tensors(run / runs.SALIENCY_FILE, {"qat": maps})
+    found = page(report(run))
+    shown = [held for held in found.all("img") if held["alt"].startswith("Picture of the test part")]
+    veiled = [held for held in found.all("img") if held["alt"].startswith("The same picture under the map")]
+    assert shown and len(shown) == len(veiled) and "the run holds no maps" not in found.text()
+    for held in veiled:
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(held["src"].split(",")[1]))).convert("L"), np.float64)
+        half = len(pixels) // 2
+        corners = [pixels[:half, :half].mean(), pixels[:half, half:].mean(), pixels[half:, :half].mean(), pixels[half:, half:].mean()]
+        assert int(np.argmax(corners)) == 1  # bright where the map is
+    check_self_contained(run / "report.html")
+    runs.write_tensors(run / runs.SALIENCY_FILE, {"qat": maps[1:]})  # of another test part
+    assert "the run holds no maps" in page(report(run)).text("examples")
+    (run / runs.SALIENCY_FILE).unlink()  # of an earlier version
+    found = page(report(run))
+    assert "the run holds no maps" in found.text("examples") and not [held for held in found.all("img") if "under the map" in held["alt"]]
+
+
 def test_without_a_positive_class_without_int8_and_with_a_class_unseen(tmp_path: Path) -> None:
     made = write_run(tmp_path / "plain", positive="", qat=False, absent_from_test="nevus")
     path = report(made.path)
@@ -471,12 +508,13 @@ def test_plots_take_any_names_and_few_values(theme: plot_style.Theme, drawn: Non
         seconds=1.0,
         images_per_second=1.0,
     )
+    bins = {"confidence": np.array([np.nan, 0.7]), "accuracy": np.array([np.nan, 1.0]), "count": np.array([0, 1])}
     pictures = [
         plots.training_curves(theme, [row]),
         plots.recall_dots(theme, names, names[0], [("one", {names[0]: one, names[1]: none}), ("two", {})]),
         plots.roc(theme, [(name, np.array([0.0, 1.0]), np.array([0.0, 1.0]), 0.5) for name in names], names[3]),
         plots.roc(theme, [], None),
-        plots.reliability(theme, {"confidence": np.array([np.nan, 0.7]), "accuracy": np.array([np.nan, 1.0]), "count": np.array([0, 1])}),
+        plots.reliability(theme, bins, bins),
         plots.positive_by_truth(theme, np.array([0.0, 1.0]), np.array([0, 1]), names, names[0], 1.0),
         plots.differences(theme, [("same", 0.0, 1e-3)], []),
         plots.differences(theme, [], [("far", 300, None, 1)]),

@@ -82,6 +82,8 @@ def write_run(
     run = runs.open_run(folder)
     logits = {f"{which}/{part}": _logits(run, part, which) for which in networks for part in (VALIDATION, TEST)}
     runs.write_tensors(folder / runs.LOGITS_FILE, logits)
+    maps = np.random.default_rng(SEED).integers(0, 256, (len(run.part(TEST)), 2, 2), dtype=np.uint8)
+    runs.write_tensors(folder / runs.SALIENCY_FILE, {which: maps for which in networks})
     write_json(folder / runs.EVALUATION_FILE, {which: _evaluate(run, logits, which) for which in networks})
     return run
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from melanoma_edge import calibration, host, metrics, recipes
+from melanoma_edge import host, metrics, recipes
 from melanoma_edge.contract import Interval, Recipe, Scores
 from melanoma_edge.data import policy
 from melanoma_edge.data.index import printable
@@ -241,7 +241,7 @@ def _across(folds: list[runs.Run], which: runs.Which) -> Across:
         if len(rows) != len(logits):
             raise BadInput(f"{run.path / runs.LOGITS_FILE} does not fit the split of the run: train again")
         scored.append(scores)
-        probabilities.append(calibration.probabilities(logits, decision.temperature, *run.priors()))
+        probabilities.append(run.probabilities(which, TEST))
         labels += [run.facts.classes.index(row.label) for row in rows]
         groups += [row.group for row in rows]
         decisions += [decision] * len(rows)

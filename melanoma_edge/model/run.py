@@ -12,6 +12,7 @@
       weights/               float.safetensors, qat.safetensors
       logits.safetensors     Keras logits of the validation and test parts
       evaluation.json        scores of the float and the int8-simulated network on the test part
+      saliency.safetensors   what spoke for each answer on the test part, coarse maps
       augmented.png          one augmented batch
 
 Weights are loaded by name and shape into a network that is built from the recipe; no code is ever
@@ -48,6 +49,7 @@ HISTORY_FILE = "history.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 LOGITS_FILE = "logits.safetensors"
 EVALUATION_FILE = "evaluation.json"
+SALIENCY_FILE = "saliency.safetensors"
 FOLDS_FILE = "folds.json"
 """Marks a folder of folds, each a run (:mod:`melanoma_edge.model.folds`)."""
 LOCK_FILE = ".lock"
@@ -102,6 +104,14 @@ class Run:
         """Return {"float/validation", "float/test", "qat/...": float32 [pictures, classes]}."""
         return read_tensors(self.path / LOGITS_FILE)
 
+    def saliency(self) -> dict[Which, np.ndarray]:
+        """Return each network's maps of what spoke for its answers (uint8 [test pictures, rows, columns]), {} where the run has none.
+
+        See :func:`melanoma_edge.model.saliency.activation_maps`.
+        """
+        file = self.path / SALIENCY_FILE
+        return read_tensors(file) if file.is_file() else {}
+
     def evaluation(self) -> dict[Which, tuple[Decision, Scores]]:
         """Return each network's decision and scores on the test part; raises BadInput where evaluation.json is damaged."""
         file = self.path / EVALUATION_FILE
@@ -120,6 +130,14 @@ class Run:
         if self.recipe.deployment_prior == "balanced":
             return training, np.full(len(training), 1 / len(training))
         return training, np.array([self.facts.data_priors[name] for name in self.facts.classes])
+
+    def probabilities(self, which: Which, part: str, temperature: float | None = None) -> np.ndarray:
+        """Return what a network says of the `validation` or `test` part, corrected to the deployment priors (float64 [n, classes]).
+
+        Calibrated, unless another `temperature` is given: 1 is the network as it was trained.
+        """
+        fitted = self.evaluation()[which][0].temperature if temperature is None else temperature
+        return calibration.probabilities(self.logits()[f"{which}/{part}"], fitted, *self.priors())
 
     def fit_decision(self, logits: np.ndarray, labels: np.ndarray) -> Decision:
         """Return the decision of the recipe's kind for `logits` (float32 [n, classes]) of pictures of the classes `labels` (int [n])."""

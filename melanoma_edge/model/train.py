@@ -168,6 +168,7 @@ def _phases(out, facts: RunFacts, recipe: Recipe, pictures, labels, parts, group
 
     from melanoma_edge.model import network, quantize
     from melanoma_edge.model.fit import Part, Phase, fit, predict
+    from melanoma_edge.model.saliency import activation_maps
     from melanoma_edge.data import feed
 
     by_part = {part: Part(pictures.view(parts == part), labels[parts == part]) for part in PARTS}
@@ -217,8 +218,11 @@ def _phases(out, facts: RunFacts, recipe: Recipe, pictures, labels, parts, group
     logits = {f"{which}/{part}": predict(model, by_part[part].pictures) for which, model in models.items() for part in (VALIDATION, TEST)}
     runs.write_tensors(out / runs.LOGITS_FILE, logits)
     facts = _write_facts(out, facts, peak_memory_bytes=host.peak_memory_bytes())
-    evaluation = _evaluate(runs.open_run(out, complete=False), logits, by_part, {part: np.array(groups)[parts == part] for part in PARTS})
+    run = runs.open_run(out, complete=False)
+    evaluation = _evaluate(run, logits, by_part, {part: np.array(groups)[parts == part] for part in PARTS})
     write_json(out / runs.EVALUATION_FILE, evaluation)
+    answers = {which: run.probabilities(which, TEST).argmax(axis=1) for which in models}
+    runs.write_tensors(out / runs.SALIENCY_FILE, {which: activation_maps(models[which], by_part[TEST].pictures, said) for which, said in answers.items()})
     _write_facts(out, facts, state="complete")
     (out / runs.CHECKPOINT_FILE).unlink(missing_ok=True)
     report("evaluation", evaluation)

@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
 
 
@@ -39,6 +40,14 @@ def jpeg(picture: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, format="jpeg", quality=quality)
     return buffer.getvalue()
+
+
+def shown(pixels: np.ndarray, widest: int) -> str:
+    """Return `pixels` (uint8 [h, w, 3]) as a JPEG in a data: URI, at most `widest` pixels wide."""
+    picture = Image.fromarray(pixels)
+    if picture.width > widest:
+        picture = picture.resize((widest, max(1, round(picture.height * widest / picture.width))), Image.Resampling.LANCZOS)
+    return uri(jpeg(picture, 84), "jpeg")
 
 
 def uri(content: bytes, kind: str) -> str:

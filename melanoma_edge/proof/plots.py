@@ -105,29 +105,40 @@ def roc(theme: Theme, curves: Sequence[tuple[str, np.ndarray, np.ndarray, float]
     return png(drawn)
 
 
-def reliability(theme: Theme, bins: dict[str, np.ndarray]) -> bytes:
-    """Draw how often the top class is right against how sure the network was, and how many pictures stand behind it."""
+def reliability(theme: Theme, bins: dict[str, np.ndarray], before: dict[str, np.ndarray]) -> bytes:
+    """Draw how often the top class is right against how sure the network was, and how many pictures stand behind it.
+
+    `bins` after the temperature was fitted, `before` at temperature 1, as :func:`melanoma_edge.metrics.reliability` gives them.
+    """
     drawn, (top, bottom) = figure(theme, 5.0, rows=2, sharex=True, height_ratios=(3.2, 1))
-    known = bins["count"] > 0
     width = 1 / len(bins["count"])
-    centres = (np.arange(len(bins["count"])) + 0.5) * width
+    edges = np.arange(len(bins["count"]) + 1) * width
+    centres = edges[:-1] + width / 2
     top.plot([0, 1], [0, 1], color=theme.muted, linewidth=1.2, linestyle=(0, (4, 3)))
-    top.vlines(bins["confidence"][known], bins["confidence"][known], bins["accuracy"][known], color=theme.accent, alpha=0.45, linewidth=2)
-    sizes = 18 + 130 * bins["count"][known] / bins["count"].max()
-    top.scatter(bins["confidence"][known], bins["accuracy"][known], s=sizes, color=theme.accent, edgecolor=theme.ground, linewidth=0.8, zorder=4)
+    most = max(bins["count"].max(), before["count"].max())
+    for label, one, colour, marker, order in (("before", before, theme.second, "D", 3), ("after", bins, theme.accent, "o", 4)):
+        known = one["count"] > 0
+        top.vlines(one["confidence"][known], one["confidence"][known], one["accuracy"][known], color=colour, alpha=0.4, linewidth=2)
+        sizes = 14 + 110 * one["count"][known] / most
+        face = theme.ground if label == "before" else colour
+        edge = colour if label == "before" else theme.ground
+        top.scatter(one["confidence"][known], one["accuracy"][known], s=sizes, facecolor=face, edgecolor=edge, marker=marker, linewidth=1.1, zorder=order)
+        top.scatter([], [], s=46, facecolor=face, edgecolor=edge, marker=marker, label=f"{label} the temperature was fitted")
     top.text(0.03, 0.95, "less sure than it may be", color=theme.muted, fontsize=SMALL, va="top")
     top.text(0.985, 0.03, "surer than it should be", color=theme.muted, fontsize=SMALL, ha="right")
     bottom.bar(centres, bins["count"], width=width * 0.86, color=theme.accent, alpha=0.55)
-    for centre, count in zip(centres, bins["count"]):
+    bottom.stairs(before["count"], edges, color=theme.second, linewidth=1.1)
+    for centre, count, behind in zip(centres, bins["count"], before["count"]):
         if count:
-            bottom.annotate(str(int(count)), (centre, count), (0, 1.5), textcoords="offset points", ha="center", color=theme.muted, fontsize=7)
-    bottom.set_ylim(0, bins["count"].max() * 1.22)
+            bottom.annotate(str(int(count)), (centre, max(count, behind)), (0, 1.5), textcoords="offset points", ha="center", color=theme.muted, fontsize=7)
+    bottom.set_ylim(0, most * 1.22)
     top.set(xlim=(0, 1), ylim=(-0.02, 1.03), ylabel="share that is right")
     bottom.set(xlabel="probability of the top class", ylabel="pictures")
     bottom.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     for axis in (top.yaxis, bottom.xaxis):
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     top.grid(color=theme.grid)
+    legend_above(top, theme)
     return png(drawn)
 
 

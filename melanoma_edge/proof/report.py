@@ -7,13 +7,10 @@ the same page.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from melanoma_edge import NOTICE, __version__
 from melanoma_edge.contract import Interval
@@ -22,32 +19,15 @@ from melanoma_edge.data import image
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, refuse_existing, write_text
 from melanoma_edge.model import run as runs
-from melanoma_edge.proof import gates, page, report_data, report_view, thumbnails
+from melanoma_edge.proof import examples, gates, page, report_data, report_view, thumbnails
 from melanoma_edge.proof.predict import DOMAIN, UNKNOWN_DOMAIN
 from melanoma_edge.proof.report_data import Gap, Material, TestPart
 
 REPORT_FILE = "report.html"
-EXAMPLES = 8
-"""Pictures of each kind, right and wrong."""
-EXAMPLE_SIDE, SHEET_WIDTH = 300, 1100
-"""Side of an example and width of the augmented batch, in pixels."""
+SHEET_WIDTH = 1100
+"""Of the augmented batch, in pixels."""
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Example:
-    """One picture of the test part, and what the network says about it."""
-
-    path: str
-    truth: str
-    predicted: str
-    probability: float
-    truth_probability: float
-    abstains: bool
-    picture: str | None
-    """data: URI; None where the picture is not to be had."""
-    missing: str | None
 
 
 def report(
@@ -81,7 +61,7 @@ def report(
         quantized=report_view.quantized(material),
         plots=_plots(material, test, progress),
         augmented=_augmented(material),
-        examples=None if isinstance(test, Gap) else _examples(material.run, test, progress),
+        examples=None if isinstance(test, Gap) else examples.gather(material.run, test, progress),
         layer_pairs=() if isinstance(material.layers, Gap) else report_view.layer_pairs(material),
         thumbnails="" if isinstance(material.parity, Gap) else thumbnails.read(material.path / EVIDENCE, material.parity),
         gate_groups=() if isinstance(material.parity, Gap) else report_view.gate_groups(material.parity.gates),
@@ -167,8 +147,8 @@ def _test_plots(add, plots, test: TestPart) -> None:
     curves = test.roc()
     areas = ", ".join(f"{name} {area:.3f}" for name, _, _, area in curves)
     add("roc", f"ROC curve of each class against the rest; areas: {areas}", plots.roc, curves, test.positive)
-    ece = test.scores.ece.value
-    add("reliability", f"Reliability diagram; calibration error {ece:.3f}", plots.reliability, test.reliability())
+    words = f"calibration error {test.ece(before=True):.3f} before the temperature was fitted, {test.ece():.3f} after"
+    add("reliability", f"Reliability diagram; {words}", plots.reliability, test.reliability(), test.reliability(before=True))
     threshold = test.decision.operating()
     if test.positive is not None and threshold is not None:
         column = test.probabilities[:, test.classes.index(test.positive)]
@@ -213,65 +193,9 @@ def _augmented(material: Material) -> str | Gap:
         pixels = image.decode(material.run.path / runs.AUGMENTED_FILE)
     except image.UnreadableImage:
         return Gap(f"not shown: {runs.AUGMENTED_FILE} of the run is not here or not a picture")
-    return _jpeg(pixels, SHEET_WIDTH)
-
-
-def _examples(run: runs.Run, test: TestPart, progress: Progress) -> dict:
-    """Return the pictures that the network got right and wrong, and why pictures are missing."""
-    progress("reading examples")
-    sure = test.probabilities.max(axis=1)
-    correct = test.predicted == test.labels
-    wrong = sorted(np.flatnonzero(~correct), key=lambda i: (-sure[i], test.rows[i].path))[:EXAMPLES]
-    folder = Path(run.facts.root)
-    here = folder.is_dir()
-    return {
-        "gone": None if here else f"The pictures are not shown: the data folder {folder} is not here. Their paths and probabilities are.",
-        "right": [_example(test, i, folder if here else None) for i in _typical(test, sure, correct)],
-        "wrong": [_example(test, i, folder if here else None) for i in wrong],
-        "mistakes": int((~correct).sum()),
-        "pictures": len(test.rows),
-    }
-
-
-def _typical(test: TestPart, sure: np.ndarray, correct: np.ndarray) -> list[int]:
-    """Return up to EXAMPLES correct pictures, classes in turn, those of middling confidence first."""
-    queues = []
-    for index in range(len(test.classes)):
-        mine = np.flatnonzero(correct & (test.labels == index))
-        middle = np.median(sure[mine]) if len(mine) else 0.0
-        queues.append(sorted(mine, key=lambda i: (abs(sure[i] - middle), test.rows[i].path)))
-    turns = [queue[turn] for turn in range(EXAMPLES) for queue in queues if turn < len(queue)]
-    return turns[:EXAMPLES]
-
-
-def _example(test: TestPart, index: int, folder: Path | None) -> Example:
-    """Return one picture with its truth and prediction; it is shown only when its file is that of the run."""
-    row = test.rows[index]
-    picture = missing = None
-    if folder is not None:
-        try:
-            content = image.read(folder / row.path)
-            if hashlib.sha256(content).hexdigest() == row.sha256:
-                picture = _jpeg(image.square(image.open_picture(folder / row.path, content).image, EXAMPLE_SIDE), EXAMPLE_SIDE)
-            else:
-                missing = "changed since the run was trained"
-        except image.UnreadableImage:
-            missing = "not here, or not readable"
-    sure = test.probabilities[index]
-    top = int(test.predicted[index])
-    abstains = bool(sure[top] < test.decision.abstention.probability)
-    truth = float(sure[test.labels[index]])
-    return Example(row.path, row.label, test.classes[top], float(sure[top]), truth, abstains, picture, missing or "not here")
+    return page.shown(pixels, SHEET_WIDTH)
 
 
 def _recall_words(network) -> str:
     known: dict[str, Interval] = {name: recall for name, recall in network.scores.recall.items() if recall.value is not None}
     return f"{network.title}: " + ", ".join(f"{name} {recall.value:.1%}" for name, recall in known.items())
-
-
-def _jpeg(pixels: np.ndarray, widest: int) -> str:
-    """Return `pixels` (uint8 [h, w, 3]) as a JPEG in a data: URI, at most `widest` pixels wide."""
-    picture = Image.fromarray(pixels)
-    if picture.width > widest:
-        picture = picture.resize((widest, max(1, round(picture.height * widest / picture.width))), Image.Resampling.LANCZOS)
-    return page.uri(page.jpeg(picture, 84), "jpeg")

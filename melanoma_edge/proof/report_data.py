@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from melanoma_edge import calibration, metrics
+from melanoma_edge import metrics
 from melanoma_edge.contract import Artifact, Decision, Scores
 from melanoma_edge.convert.bundle import EVIDENCE, MANIFEST, Bundle, open_bundle
 from melanoma_edge.data.split import TEST
@@ -67,6 +67,8 @@ class TestPart:
     logits: np.ndarray
     probabilities: np.ndarray
     """Calibrated, corrected to the deployment priors."""
+    uncalibrated: np.ndarray
+    """The same at temperature 1."""
     decision: Decision
     scores: Scores
     classes: tuple[str, ...]
@@ -81,9 +83,13 @@ class TestPart:
         """Return the counts [truth, prediction]."""
         return metrics.confusion(self.predicted, self.labels, len(self.classes))
 
-    def reliability(self) -> dict[str, np.ndarray]:
-        """Return confidence, accuracy and count of each bin of the calibration error."""
-        return metrics.reliability(self.probabilities, self.labels)
+    def reliability(self, *, before: bool = False) -> dict[str, np.ndarray]:
+        """Return confidence, accuracy and count of each bin of the calibration error, after the temperature was fitted or `before`."""
+        return metrics.reliability(self.uncalibrated if before else self.probabilities, self.labels)
+
+    def ece(self, *, before: bool = False) -> float:
+        """Return the calibration error that :meth:`reliability` shows."""
+        return metrics.calibration_error(self.reliability(before=before))
 
     def roc(self) -> list[tuple[str, np.ndarray, np.ndarray, float]]:
         """Return (class, false and true positive rates, area) of each class that has a curve.
@@ -151,7 +157,8 @@ class Material:
             rows=tuple(rows),
             labels=np.array([self.classes.index(row.label) for row in rows]),
             logits=logits,
-            probabilities=calibration.probabilities(logits, evaluation[0].temperature, *self.run.priors()),
+            probabilities=self.run.probabilities(which, TEST),
+            uncalibrated=self.run.probabilities(which, TEST, temperature=1.0),
             decision=evaluation[0],
             scores=evaluation[1],
             classes=self.classes,

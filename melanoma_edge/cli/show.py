@@ -282,7 +282,12 @@ class Screen:
             if row["positive"] is not None:
                 self.out.print(f"  {escape(result['positive_class'])}: {'above' if row['positive'] else 'below'} its threshold")
             if row["abstains"]:
-                self.out.print("  the model abstains: its confidence is too low", style="yellow")
+                low = result["abstention"]["method"] == "confidence"
+                self.out.print(f"  the model abstains: its {'confidence is too low' if low else 'energy is too high'}", style="yellow")
+            for warning in row["quality"]["warnings"]:
+                self.out.print(f"  picture {warning}", style="yellow")
+        if result["threshold"] is not None and any(row.get("positive") is not None for row in result["results"]):
+            self.out.print(f"threshold of {escape(result['positive_class'])}: {_threshold(result['threshold'])}", style="dim")
         self.out.print(f"{result['notice']} {result['domain']}", style="dim")
 
     def recipes(self, found: list) -> None:
@@ -326,6 +331,13 @@ def _interval(interval: dict) -> str:
         return "undefined"
     low = "" if interval["low"] is None else f" [dim]({interval['low']:.3f} to {interval['high']:.3f})[/]"
     return f"{interval['value']:.3f}{low}"
+
+
+def _threshold(threshold: dict) -> str:
+    """Return the threshold in force in words: its probability, the rule that chose it, and what it keeps and costs."""
+    reached = [f"{name} {_interval(threshold[f'validation_{name}'])}" for name in ("sensitivity", "specificity") if threshold[f"validation_{name}"]]
+    there = f" ({', '.join(reached)} there)" if reached else ""
+    return f"{threshold['probability']:.3f}, {threshold['in_words']}{there}"
 
 
 def _spread(spread) -> str:

@@ -121,11 +121,12 @@ class Run:
             return training, np.full(len(training), 1 / len(training))
         return training, np.array([self.facts.data_priors[name] for name in self.facts.classes])
 
-    def fit_decision(self, logits: np.ndarray, labels: np.ndarray) -> Decision:
-        """Return the decision of the recipe's kind for `logits` (float32 [n, classes]) of pictures of the classes `labels` (int [n])."""
+    def fit_decision(self, logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Decision:
+        """Return the decision of the recipe's kind for `logits` (float32 [n, classes]) of pictures of the classes `labels` (int [n])
+        that show the lesions `groups` (int [n])."""
         recipe, (training, deployment) = self.recipe, self.priors()
-        rates = {"coverage": recipe.coverage, "operating_specificity": recipe.operating_specificity}
-        return calibration.fit_decision(logits, labels, self.facts.classes, recipe.positive_class or None, training, deployment, **rates)
+        asked = {"coverage": recipe.coverage, "operating": calibration.rule_of(recipe), "abstention": recipe.abstention, "lesions": groups}
+        return calibration.fit_decision(logits, labels, self.facts.classes, recipe.positive_class or None, training, deployment, **asked)
 
 
 def open_run(path: Path, *, complete: bool = True) -> Run:

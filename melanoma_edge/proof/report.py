@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from melanoma_edge import NOTICE, __version__
+from melanoma_edge import NOTICE, __version__, calibration
 from melanoma_edge.contract import Interval
 from melanoma_edge.convert.bundle import EVIDENCE
 from melanoma_edge.data import image
@@ -259,7 +259,7 @@ def _example(test: TestPart, index: int, folder: Path | None) -> Example:
             missing = "not here, or not readable"
     sure = test.probabilities[index]
     top = int(test.predicted[index])
-    abstains = bool(sure[top] < test.decision.abstention.probability)
+    abstains = not calibration.answers(test.decision.abstention, test.probabilities[[index]], test.logits[[index]])[0]
     truth = float(sure[test.labels[index]])
     return Example(row.path, row.label, test.classes[top], float(sure[top]), truth, abstains, picture, missing or "not here")
 

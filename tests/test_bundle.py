@@ -227,8 +227,8 @@ def test_json_that_is_no_manifest_is_refused(bundle: Path, content: bytes) -> No
 
 @pytest.mark.parametrize("also", [{}, {"new key": 1}])
 def test_a_newer_schema_asks_for_an_upgrade(bundle: Path, also: dict) -> None:
-    message = refused(edit(bundle, lambda manifest: manifest.update(schema_version=2, **also)))
-    assert "has schema version 2: this melanoma-edge reads up to 1; upgrade with `pip install --upgrade melanoma-edge`" in message
+    message = refused(edit(bundle, lambda manifest: manifest.update(schema_version=3, **also)))
+    assert "has schema version 3: this melanoma-edge reads up to 2; upgrade with `pip install --upgrade melanoma-edge`" in message
 
 
 @pytest.mark.parametrize(

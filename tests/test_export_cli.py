@@ -231,8 +231,9 @@ def test_the_card_says_what_it_is_not_and_carries_the_manifests_figures(bundle: 
     assert f"Licences of the pictures: CC-0 ({pictures})." in card and f"Pictures by: melanoma-edge samples ({pictures})." in card
     assert manifest["data"]["sha256"] in card and all(name in card for name in manifest["classes"])
     keys = ("accuracy", "balanced_accuracy", "macro_auc", "positive_auc", "positive_sensitivity_at_90_specificity", "ece")
+    figures_table = card.partition("## Figures on the test part")[2].partition("## ")[0].splitlines()
     for artifact in manifest["artifacts"]:
-        [line] = [line for line in card.splitlines() if line.startswith(f"| {artifact['name']} |")]
+        [line] = [line for line in figures_table if line.startswith(f"| {artifact['name']} |")]
         cells = [cell.strip() for cell in line.strip("|").split("|")][1:]
         figures = [artifact["scores"][key] for key in keys]
         decided = [artifact["scores"][f"positive_{key}_of_decision"] for key in ("sensitivity", "specificity")]
@@ -372,8 +373,8 @@ def test_a_run_that_is_none_or_not_whole_is_refused(cli: Cli, run: Path, tmp_pat
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     assert "qat.safetensors is missing or was altered" in cli.refused("export", tmp_path / "run", "--out", tmp_path / "b")
     facts = read_json(run / "run.json")
-    (tmp_path / "run" / "run.json").write_text(str(facts | {"schema_version": 2}).replace("'", '"').replace("None", "null"))
-    assert "schema version 2" in cli.refused("export", tmp_path / "run", "--out", tmp_path / "b")
+    (tmp_path / "run" / "run.json").write_text(str(facts | {"schema_version": 3}).replace("'", '"').replace("None", "null"))
+    assert "schema version 3" in cli.refused("export", tmp_path / "run", "--out", tmp_path / "b")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 

@@ -161,8 +161,8 @@ def test_all_or_none_of_few_lesions_is_not_certain(lesions, pictures, right):
 
 
 def decision_of(threshold: float, abstention: float) -> Decision:
-    in_force = Threshold(target_specificity=0.8, probability=threshold, validation_sensitivity=None, validation_specificity=None)
-    return Decision(temperature=1.0, thresholds=(in_force,), operating_specificity=0.8, abstention=Abstention(coverage=0.9, probability=abstention))
+    in_force = Threshold(rule="sensitivity", target=0.9, probability=threshold, validation_sensitivity=None, validation_specificity=None)
+    return Decision(temperature=1.0, threshold=in_force, abstention=Abstention(coverage=0.9, threshold=abstention))
 
 
 @given(st.lists(st.integers(0, 2), min_size=60, max_size=60))
@@ -197,8 +197,7 @@ def test_the_fitted_decision_is_scored_as_it_is():
     labels = rng.integers(0, 3, 300)
     raw = np.eye(3)[labels] * 0.5 + rng.random((300, 3))
     probabilities = raw / raw.sum(axis=1, keepdims=True)
-    threshold = Threshold(target_specificity=0.8, probability=0.45, validation_sensitivity=None, validation_specificity=None)
-    decision = Decision(temperature=1.0, thresholds=(threshold,), operating_specificity=0.8, abstention=Abstention(coverage=0.9, probability=0.5))
+    decision = decision_of(0.45, 0.5)
     got = metrics.scores(probabilities, labels, NAMES[:3], "melanoma", decision=decision, replicates=200)
     called, is_positive, answered = probabilities[:, 0] >= 0.45, labels == 0, probabilities.max(axis=1) >= 0.5
     expected = {

@@ -40,18 +40,18 @@ def test_decisions_follow_the_manifests_thresholds(cli: Cli, bundle: Path, drawn
     files = pictures(drawn, 10)
     results = cli("predict", bundle, *files, "--json").json["results"]
     decision = artifacts(bundle)[TFLITE[3]]["decision"]
-    [threshold] = [entry["probability"] for entry in decision["thresholds"] if entry["target_specificity"] == decision["operating_specificity"]]
+    threshold = decision["threshold"]["probability"]
     assert {result["positive"] for result in results} == {True, False}
     for result in results:
         assert result["positive"] == (result["probabilities"]["melanoma"] >= threshold)
-        assert result["abstains"] == (result["probabilities"][result["class"]] < decision["abstention"]["probability"])
+        assert result["abstains"] == (result["probabilities"][result["class"]] < decision["abstention"]["threshold"])
 
     # With a stricter decision about half of the pictures get no answer; the manifest itself is not sealed.
     strict = tmp_path / "strict.bundle"
     shutil.copytree(bundle, strict)
     manifest = read_json(strict / "manifest.json")
     middle = float(np.median([result["probabilities"][result["class"]] for result in results]))
-    manifest["artifacts"][3]["decision"]["abstention"]["probability"] = middle
+    manifest["artifacts"][3]["decision"]["abstention"]["threshold"] = middle
     (strict / "manifest.json").write_text(json.dumps(manifest))
     done = cli("predict", strict, *files, "--json").json["results"]
     assert [result["abstains"] for result in done] == [result["probabilities"][result["class"]] < middle for result in done]

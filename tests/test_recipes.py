@@ -102,11 +102,15 @@ def values(draw: st.DrawFn) -> dict:
         "qat_learning_rate": FACTOR,
         "deployment_prior": st.sampled_from(["balanced", "data"]),
         "coverage": bounded(0.0, 1.0, exclude_min=True),
+        "abstention": st.sampled_from(["confidence", "energy"]),
+        "operating_sensitivity": bounded(0.0, 1.0, exclude_min=True),
         "operating_specificity": bounded(0.0, 1.0, exclude_min=True, exclude_max=True),
         "seed": st.integers(0, 2**31 - 1),
     }
     assert {"name", "augment", *strategies} == set(KEYS), "this test does not know every key"
     chosen = draw(st.sets(st.sampled_from(sorted(strategies)))) | {"folds"}
+    if {"operating_sensitivity", "operating_specificity"} <= chosen:  # one threshold is in force
+        chosen.remove(draw(st.sampled_from(["operating_sensitivity", "operating_specificity"])))
     augment = draw(st.sets(st.sampled_from(OPERATIONS)))
     return {
         "name": draw(st.from_regex(r"[a-z0-9][a-z0-9-]{0,40}", fullmatch=True)),

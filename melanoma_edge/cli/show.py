@@ -45,6 +45,16 @@ FIGURES = {
     "ece": "expected calibration error",
 }
 
+BY_GROUP = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "positive_auc": "{positive} AUC",
+    "positive_sensitivity_of_decision": "{positive} sensitivity",
+    "positive_specificity_of_decision": "{positive} specificity",
+}
+"""Figures that are shown of each group, the last two at the fitted threshold; JSON has all."""
+
+
 class _Output(Console):
     """Standard output; goes on silently when its reader went away, so that the exit code stays the result's."""
 
@@ -177,6 +187,9 @@ class Screen:
         for name, recall in scores["recall"].items():
             table.add_row(escape(name), str(scores["per_class"][name]), _interval(recall))
         self.out.print(table)
+        if result["by"] is not None:
+            self._groups(result["by"], scores["positive_class"])
+        self._decided(result, scores["positive_class"])
         if pictures["seen_in_training"]:
             what = "used for this bundle" if result["leak_free"] is None else "seen in training"
             self.out.print(f"{what}{'' if result['leak_free'] is False else ' and left out'}: {pictures['seen_in_training']}")
@@ -187,6 +200,32 @@ class Screen:
         if pictures["in_no_class_folder"]:
             self.out.print(f"in no class folder, not scored: {pictures['in_no_class_folder']}", style="yellow")
         self.out.print(result["notice"], style="dim")
+
+    def _decided(self, result: dict, positive: str | None) -> None:
+        """Print what chose the threshold, the risk as fewer pictures are answered, and how much of what is no lesion is."""
+        if result["threshold"] is not None:
+            self.out.print(f"threshold of {escape(positive or 'the positive class')}: {_threshold(result['threshold'])}")
+        in_force = result["abstention"]["method"]
+        for method, found in result["coverage_risk"].items():
+            if found is not None:
+                shown = ", ".join(f"{point['risk']:.3f} of {point['coverage']:.0%}" for point in found["points"][-1:-6:-1])
+                what = f"{method}{' (in force)' if method == in_force else ''}"
+                self.out.print(f"wrong among the answered by {what}: {shown}; area under this curve {_interval(found['area'])}, lower is better")
+        if result["non_lesions"] is not None:
+            rates = ", ".join(f"{rate['answered']} by {rate['method']}" for rate in result["non_lesions"]["rates"])
+            self.out.print(f"of {result['non_lesions']['pictures']} drawn pictures without a lesion it answers (at export, the same coverage): {rates}")
+
+    def _groups(self, by: dict, positive: str | None) -> None:
+        """Print the figures of each group of pictures; those of too few lesions with a star."""
+        title = f"by {escape(by['column'])}" + (f", in bands of {by['band']:g}" if by["band"] else "")
+        names = {key: label for key, label in BY_GROUP.items() if positive is not None or not key.startswith("positive")}
+        table = Table(escape(by["column"]), "pictures", "lesions", *(label.format(positive=positive) for label in names.values()), title=title, title_justify="left")
+        for row in by["groups"]:
+            figures = [_interval(row["scores"][key]) + (" *" if key in row["too_small_for"] else "") if row["scores"][key] else "-" for key in names]
+            table.add_row(escape(row["group"]), str(row["pictures"]), str(row["lesions"]), *figures)
+        self.out.print(table)
+        if any(row["too_small_for"] for row in by["groups"]):
+            self.out.print(f"* too few lesions to say: below {by['least_lesions']} of those that the figure is a share of, or {by['least_of_class']} of a class in a mean over classes", style="yellow")
 
     def bundle(self, path: Path, as_json: bool) -> None:
         """Print what stands in a bundle."""

@@ -241,6 +241,37 @@ def test_the_card_says_what_it_is_not_and_carries_the_manifests_figures(bundle: 
         assert cells == [*shown[:6], " / ".join(shown[6:])]
 
 
+def test_the_manifest_says_what_the_threshold_keeps_and_costs_and_what_is_answered_that_is_no_lesion(bundle: Path) -> None:
+    card = (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
+    manifest = read_json(bundle / "manifest.json")
+    assert manifest["schema_version"] == 2 and manifest["recipe"]["operating_sensitivity"] == 0.9 and manifest["recipe"]["operating_specificity"] is None
+    assert "reaches the highest threshold with 90 % sensitivity on validation" in card
+    for artifact in manifest["artifacts"]:
+        threshold, measured = artifact["decision"]["threshold"], artifact["non_lesions"]
+        assert (threshold["rule"], threshold["target"]) == ("sensitivity", 0.9) and threshold["validation_sensitivity"]["value"] >= 0.9
+        for name in ("validation_sensitivity", "validation_specificity"):
+            assert threshold[name]["low"] < threshold[name]["value"] <= threshold[name]["high"]
+        assert measured["pictures"] == sum(measured["per_kind"].values()) == 120
+        for rate in measured["rates"]:
+            assert rate["answered"] == sum(rate["per_kind"].values()) and rate["per_kind"].keys() == measured["per_kind"].keys()
+        assert {rate["method"]: rate["threshold"] for rate in measured["rates"]}["confidence"] == artifact["decision"]["abstention"]["threshold"]
+        assert f"| {artifact['name']} | " + " | ".join(f"{rate['answered']} ({rate['answered'] / 120:.0%})" for rate in measured["rates"]) + " |" in card
+
+
+def test_a_run_that_abstains_by_energy_is_exported_with_it_and_not_with_probabilities(cli: Cli, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    recipe = (tmp_path / "run" / "recipe.toml").read_text(encoding="utf-8")
+    (tmp_path / "run" / "recipe.toml").write_text(recipe.replace('abstention = "confidence"', 'abstention = "energy"'), encoding="utf-8")
+    line = cli.refused("export", tmp_path / "run", "--tflite", "--head", "probabilities", "--out", tmp_path / "b")
+    assert "abstains by energy, and a file that ends in probabilities has none" in line and not (tmp_path / "b").exists()
+    cli("export", tmp_path / "run", "--tflite", "--precision", "int8", "--out", tmp_path / "b", "-q")
+    [artifact] = artifacts(tmp_path / "b").values()
+    abstention, rates = artifact["decision"]["abstention"], {rate["method"]: rate["threshold"] for rate in artifact["non_lesions"]["rates"]}
+    assert (abstention["method"], abstention["answered"], abstention["temperature"], rates["energy"]) == ("energy", "at most", 1.0, abstention["threshold"])
+    assert artifact["scores"]["coverage_of_decision"]["value"] > 0.5
+    validate(read_json(tmp_path / "b" / "manifest.json"), "manifest")
+
+
 LATER = """
 import datetime, time
 shift = 1000 * 86_400

@@ -48,7 +48,7 @@ def test_every_shipped_recipe_loads_and_explains_itself(name: str) -> None:
 def test_a_shipped_recipe_reads_back_equal(tmp_path: Path, name: str) -> None:
     text = recipes.to_toml(recipes.load(name))
     assert recipes.load(written(tmp_path, text)) == recipes.load(name)
-    assert set(tomllib.loads(text)) == set(KEYS), "not every key is written out"
+    assert set(tomllib.loads(text)) == set(KEYS) - {"operating_specificity"}, "not every key is written out"  # the other rule is in force
 
 
 def test_there_is_a_default(tmp_path: Path) -> None:
@@ -323,3 +323,31 @@ def test_a_recipe_cannot_be_changed() -> None:
     recipe = recipes.load("demo")
     with pytest.raises(ValidationError):
         recipe.epochs = 3
+
+
+# --- the threshold in force
+
+
+def test_a_recipe_without_a_rule_keeps_a_sensitivity_of_nine_tenths() -> None:
+    recipe = recipes.load("demo")
+    assert (recipe.operating_sensitivity, recipe.operating_specificity, recipe.abstention) == (0.9, None, "confidence")
+    assert "operating_sensitivity = 0.9" in recipes.to_toml(recipe) and "operating_specificity" not in recipes.to_toml(recipe)
+
+
+def test_a_recipe_that_names_the_specificity_keeps_that_alone(tmp_path: Path) -> None:
+    file = tmp_path / "old.toml"
+    file.write_text('name = "old"\noperating_specificity = 0.8\n')
+    recipe = recipes.load(file)
+    assert (recipe.operating_sensitivity, recipe.operating_specificity) == (None, 0.8)
+    assert recipes.parse(tomllib.loads(recipes.to_toml(recipe)), "written") == recipe
+    other = recipes.load(file, ["operating_sensitivity=0.95"])
+    assert (other.operating_sensitivity, other.operating_specificity) == (0.95, None)
+    assert recipes.load("demo", ["operating_specificity=0.7"]).operating_sensitivity is None
+
+
+def test_two_rules_are_one_too_many(tmp_path: Path) -> None:
+    message = refused("demo", ["operating_sensitivity=0.95", "operating_specificity=0.8"])
+    assert "operating_sensitivity is 0.95 and operating_specificity 0.8, and one threshold is in force: remove one of them" in message
+    assert message.endswith("write for example operating_sensitivity = 0.95 alone")
+    for wrong in ("operating_sensitivity=0", "operating_sensitivity=1.1", "operating_specificity=1", "abstention=mood"):
+        assert wrong.partition("=")[0] in refused("demo", [wrong])

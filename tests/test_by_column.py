@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_index import picture
+from test_isic9 import FOLDER as ISIC9
 from tiny_bundle import CLASSES, write_bundle
 
 from melanoma_edge import metrics
@@ -93,6 +94,16 @@ def test_rows_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
         csv.writer(file).writerows([["a", "", "", "30", ""], ["b", "", "female", "30", ""]])  # not known contradicts nothing
     with pytest.raises(BadInput, match="line 6: sex of b is 'female' here and 'male' before: keep one of them"):
         column_values(read_listing(tmp_path), "sex")
+
+
+@pytest.mark.skipif(not ISIC9.is_dir(), reason=f"{ISIC9} is not here")
+def test_the_real_set_has_its_sources_by_picture() -> None:
+    listing = read_listing(ISIC9)
+    with open(ISIC9 / "metadata.csv", newline="", encoding="utf-8") as file:
+        expected = {row["image_id"]: row["reference_source"] for row in csv.DictReader(file)}
+    found = column_values(listing, "reference_source")
+    assert len(found) == len(listing.entries) and set(found.values()) > {""}
+    assert all(value == expected.get(Path(path).stem, "") for path, value in found.items())
 
 
 # Groups.

@@ -132,6 +132,7 @@ class Screen:
         """Print what a finished run reached."""
         from melanoma_edge.files import read_json
         from melanoma_edge.model.run import EVALUATION_FILE
+        from melanoma_edge.proof.predict import said
 
         evaluation = read_json(run.path / EVALUATION_FILE, "a run's evaluation")
         if as_json:
@@ -139,11 +140,16 @@ class Screen:
         names = {"float": "float", "qat": "int8 (simulated)"}
         scores = {names[which]: found["scores"] for which, found in evaluation.items()}
         self._scores(scores, run.recipe.positive_class, f"test part: {len(run.part('test'))} pictures that training never saw")
+        for which, (decision, _) in run.evaluation().items():
+            if decision.threshold is not None:
+                self.out.print(f"threshold of {escape(run.recipe.positive_class)}, {names[which]}: {_threshold(said(decision.threshold))}")
         self.out.print(f"run: {escape(str(run.path))}")
         self._next("export", run.path)
 
     def folds(self, folds, as_json: bool) -> None:
         """Print what all folds came to together."""
+        from melanoma_edge.calibration import rule_of
+
         facts = folds.facts
         if as_json:
             return self.json(facts.model_dump(mode="json"))
@@ -159,6 +165,9 @@ class Screen:
             self._row(table, f"recall of {name}", [(across.recall[name], across.pooled.recall[name]) for across in facts.networks.values()])
         self.out.print(table)
         self.out.print(f"Mean and standard deviation over folds; pooled value and 95 % bootstrap interval over lesions. {NOTICE}", style="dim")
+        if facts.recipe.positive_class:
+            rule, target = rule_of(facts.recipe)
+            self.out.print(f"fitted threshold: each fold's own, which keeps {target * 100:g} % {rule} on its validation part", style="dim")
         for fold in facts.runs:
             if fold.absent_from_test:
                 self.out.print(f"{fold.run} tests no {escape(', '.join(fold.absent_from_test))}: too few lesions for {facts.recipe.folds} folds", style="yellow")

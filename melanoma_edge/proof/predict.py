@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from melanoma_edge import NOTICE, calibration
-from melanoma_edge.contract import Decision
+from melanoma_edge.contract import Decision, Threshold
 from melanoma_edge.data import image, quality
 from melanoma_edge.errors import BadInput
 from melanoma_edge.proof.subject import open_subject
@@ -74,7 +74,9 @@ def predict(bundle: Path, pictures: Sequence[Path], *, artifact: str | None = No
 def decided_by(decision: Decision) -> dict:
     """Return what decides, ready for JSON: `threshold`, the one in force with `in_words` which rule chose it, or None; and `abstention`."""
     threshold = decision.operating()
-    return {
-        "threshold": None if threshold is None else {**threshold.model_dump(mode="json"), "in_words": threshold.in_words()},
-        "abstention": decision.abstention.model_dump(mode="json"),
-    }
+    return {"threshold": None if threshold is None else said(threshold), "abstention": decision.abstention.model_dump(mode="json")}
+
+
+def said(threshold: Threshold) -> dict:
+    """Return a threshold, ready for JSON, with `in_words` which rule chose it."""
+    return {**threshold.model_dump(mode="json"), "in_words": threshold.in_words()}

@@ -86,7 +86,9 @@ def _certainties(given: np.ndarray, pictures: int) -> np.ndarray:
     """Return `given` in float64 if it is a finite number for each picture."""
     found = np.asarray(given, dtype=np.float64)
     if found.shape != (pictures,) or not pictures or not np.isfinite(found).all():
-        raise BadInput(f"found certainties of shape {found.shape}, or NaN among them, for {pictures} pictures: expected a finite number for each; check the model's outputs")
+        raise BadInput(
+            f"found certainties of shape {found.shape}, or NaN among them, for {pictures} pictures: expected a finite number for each; check the model's outputs"
+        )
     return found
 
 

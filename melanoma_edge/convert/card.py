@@ -221,7 +221,7 @@ def _decisions(manifest: Manifest) -> list[str]:
             f"A picture is called {_plain(positive)} when its probability reaches {decided[0].decision.threshold.in_words()}. What that comes to on the validation "
             "part, with 95 % intervals that hold for as few lesions as there are (Clopper and Pearson):",
             "",
-            "| artifact | threshold | sensitivity kept | specificity that it costs |",
+            "| artifact | threshold | sensitivity kept | specificity left |",
             "|---|---|---|---|",
         ]
         for artifact in decided:

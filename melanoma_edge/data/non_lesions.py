@@ -91,7 +91,12 @@ def _text(rng: np.random.Generator, size: int) -> np.ndarray:
 def _polka(rng: np.random.Generator, size: int) -> np.ndarray:
     """Draw discs in a lattice, so nothing like a single lesion in the middle."""
     cells = int(rng.integers(4, 9))
-    return _painted(rng, size, lambda pen, side: [_disc(pen, ((c + 0.5) / cells, (r + 0.5) / cells), 0.3 / cells, side, _colour(rng)) for r in range(cells) for c in range(cells)])
+
+    def paint(pen: ImageDraw.ImageDraw, side: int) -> None:
+        for row, column in np.ndindex(cells, cells):
+            _disc(pen, ((column + 0.5) / cells, (row + 0.5) / cells), 0.3 / cells, side, _colour(rng))
+
+    return _painted(rng, size, paint)
 
 
 def _house(rng: np.random.Generator, size: int) -> np.ndarray:

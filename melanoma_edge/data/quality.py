@@ -2,9 +2,9 @@
 
 In: a decoded picture. Out: measures, and warnings in words. A warning is a word to people and decides nothing: the picture is classified all the same.
 
-Blur: the variance of the Laplacian, which measures fine detail (Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy: a comparative study"; among the
-best of Pertuz, Puig and Garcia 2013, "Analysis of focus measure operators for shape-from-focus") of the centre square at a fixed side, so
-that the size of the file does not count: what is finer than that a network does not see either. Its root is
+Blur: the variance of the Laplacian, which measures fine detail (Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy: a comparative study"; of
+the family that did best with Pertuz, Puig and Garcia 2013, "Analysis of focus measure operators for shape-from-focus") of the centre square at a fixed
+side, so that the size of the file does not count: what is finer than that a network does not see either. Its root is
 taken as a share of the mean grey value, so that the exposure does not count either. Exposure: the shares of clipped and of nearly black
 pixels, as a camera's histogram shows them. Only the circle inside the square counts, for a dermatoscope's corners are black.
 

@@ -37,7 +37,8 @@ def column_values(listing: Listing, column: str) -> dict[str, str]:
         if any(known.get(wanted, {}).values()):
             return known[wanted]
         named = [name for table in tables for name in table.header if name and name.lower() not in (*ID_COLUMNS, "path")]
-        there = dict.fromkeys([*named, *(name for name, values in known.items() if any(values.values()) and name not in map(str.lower, named))])
+        taken = {name.lower() for name in named}
+        there = dict.fromkeys([*named, *(name for name, values in known.items() if any(values.values()) and name not in taken)])
         shown = ", ".join(map(printable, list(there)[:SHOWN])) + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")
         raise BadInput(f"{printable(listing.root)} has no column {printable(column)!r} in its tables: expected one of {shown}; give another --by")
     found: dict[str, str] = {}

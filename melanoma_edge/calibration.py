@@ -1,17 +1,20 @@
 """From logits to decisions: temperature, priors, thresholds, abstention.
 
 Everything is fitted on one artifact's own logits of the validation part and applied by
-:func:`decide`, the one implementation of a decision in Python. All arithmetic is float64.
+:func:`decide`, the one implementation of a decision in Python; docs/decisions.md says it for every language.
+All arithmetic is float64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from melanoma_edge.contract import Abstention, Decision, Manifest, Threshold
+from melanoma_edge import exact
+from melanoma_edge.contract import Abstention, Decision, Interval, Manifest, Recipe, Threshold
 from melanoma_edge.errors import BadInput
 
 TEMPERATURES = (0.05, 20.0)
@@ -19,7 +22,13 @@ TEMPERATURES = (0.05, 20.0)
 LEAST_PROBABILITY = 2.0**-24
 """What smaller probabilities of a model's output count as before their logarithm is taken: half the distance between 1 and the next float32."""
 SPECIFICITIES = (0.8, 0.9)
-"""The specificities that every decision has a threshold for."""
+"""The specificities that every decision has a threshold for, to look at."""
+ENERGY_TEMPERATURE = 1.0
+"""Of the energy score. Liu et al. find that larger ones tell less and take 1, which needs no fitting."""
+
+Method = Literal["confidence", "energy"]
+Rule = tuple[Literal["sensitivity", "specificity"], float]
+"""What a threshold keeps on the validation part, and how much of it."""
 
 
 @dataclass(frozen=True)
@@ -129,17 +138,48 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, training: np.ndarray
     return float(np.exp(best.x)) if best.fun < loss(0.0) else 1.0
 
 
-def fit_thresholds(
-    probs_positive: np.ndarray, is_positive: np.ndarray, specificities: Sequence[float] = SPECIFICITIES
-) -> tuple[Threshold, ...]:
-    """Return, for each of `specificities`, the lowest threshold that keeps it on the validation part.
+def energy(logits: np.ndarray, temperature: float = ENERGY_TEMPERATURE) -> np.ndarray:
+    """Return the energy [...] of `logits` [..., K]: -T log(sum(exp(logits / T))), low for what is like the training pictures.
 
-    The candidates are the probabilities found there; when even the highest of them is shared by too
-    many negatives, the threshold is the next number above it, and nothing there is positive. Without
-    negatives a specificity means nothing: the threshold is 0.5 and its specificity None. Without
-    positives the threshold stands and its sensitivity is None.
+    Liu et al. 2020, "Energy-based Out-of-distribution Detection", equation 4. Unlike probabilities it changes when all logits rise
+    together, so logarithms of probabilities have none: theirs is 0. Raises BadInput for NaN, infinity and a temperature that is not above zero.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    top = logits.max(axis=-1)
+    # log_softmax of the top class is top / T less the logarithm of the sum, so nothing overflows.
+    return temperature * log_softmax(logits, temperature).max(axis=-1) - top
 
-    Raises BadInput for NaN, shapes that differ and specificities outside 0..1.
+
+def certainty(method: Method, probabilities: np.ndarray, logits: np.ndarray | None = None, temperature: float = ENERGY_TEMPERATURE) -> np.ndarray:
+    """Return how sure a model is of each picture, float64 [N], the surer the higher: the top probability, or the energy with its sign turned.
+
+    `probabilities` [N, K] are those that decisions rest on, `logits` [N, K] the artifact's own. Raises BadInput where `energy` is
+    asked for without logits.
+    """
+    if method == "confidence":
+        return np.asarray(probabilities, dtype=np.float64).max(axis=1)
+    if logits is None or np.shape(logits) != np.shape(probabilities):
+        raise BadInput(f"found logits of shape {np.shape(logits)} for probabilities of shape {np.shape(probabilities)}: the energy needs the artifact's own logits")
+    return -energy(logits, temperature)
+
+
+def answers(abstention: Abstention, probabilities: np.ndarray, logits: np.ndarray | None = None) -> np.ndarray:
+    """Return on which pictures a model does not abstain: bool [N]. Arguments and errors are those of :func:`certainty`."""
+    sure = certainty(abstention.method, probabilities, logits, abstention.temperature or ENERGY_TEMPERATURE)
+    return sure >= (-abstention.threshold if abstention.method == "energy" else abstention.threshold)
+
+
+def fit_threshold(probs_positive: np.ndarray, is_positive: np.ndarray, rule: Rule, lesions: np.ndarray | None = None) -> Threshold:
+    """Return the threshold that keeps what `rule` asks for on the validation part, with what it comes to there.
+
+    ("sensitivity", target): the highest threshold that at least the share `target` of the positives reaches, so the one that costs the
+    least specificity. It is a positive's probability. Without positives a sensitivity means nothing: the threshold is 0.5.
+    ("specificity", target): the lowest threshold that at least the share `target` of the others stays below. It is one of the
+    probabilities found; when even the highest of them is shared by too many negatives, it is the next number above it, and nothing there
+    is positive. Without negatives it is 0.5.
+
+    Intervals are exact ones for as many lesions as `lesions` [N] names (:func:`melanoma_edge.exact.share`); without, each picture
+    counts as one. What the pictures do not define is None. Raises BadInput for NaN, shapes that differ and a target outside 0..1.
     """
     probs_positive, is_positive = np.asarray(probs_positive, dtype=np.float64), np.asarray(is_positive, dtype=bool)
     if probs_positive.ndim != 1 or probs_positive.shape != is_positive.shape or not np.isfinite(probs_positive).all():
@@ -147,41 +187,68 @@ def fit_thresholds(
             f"found probabilities of shape {probs_positive.shape} for truths of shape {is_positive.shape}, or NaN among them: "
             "expected [N] finite numbers and [N]; check the model's outputs"
         )
+    kind, target = rule
+    if not 0 <= target <= 1:
+        raise BadInput(f"found {kind} {target}: expected a share from 0 to 1; correct it in the recipe")
+    lesions = np.arange(len(probs_positive)) if lesions is None else np.asarray(lesions)
+    if lesions.shape != probs_positive.shape:
+        raise BadInput(f"found lesions of shape {lesions.shape} for {len(probs_positive)} pictures: expected one for each; pass them in the pictures' order")
+    probability = _highest_with(probs_positive[is_positive], target) if kind == "sensitivity" else _lowest_with(probs_positive, is_positive, target)
+    called = probs_positive >= probability
+    return Threshold(
+        rule=kind,
+        target=float(target),
+        probability=probability,
+        validation_sensitivity=_share(called[is_positive], lesions[is_positive]),
+        validation_specificity=_share(~called[~is_positive], lesions[~is_positive]),
+    )
+
+
+def _highest_with(positives: np.ndarray, sensitivity: float) -> float:
+    """Return the highest threshold that at least this share of `positives` reaches."""
+    if not len(positives):
+        return 0.5
+    falling = -np.sort(-positives)
+    # Counted as shares, not as sensitivity * count, which rounding would move.
+    return float(falling[np.argmax(np.arange(1, len(falling) + 1) / len(falling) >= sensitivity)])
+
+
+def _lowest_with(probs_positive: np.ndarray, is_positive: np.ndarray, specificity: float) -> float:
+    """Return the lowest threshold that at least this share of the negatives stays below."""
     candidates, negatives = np.unique(probs_positive), np.sort(probs_positive[~is_positive])
-    thresholds = []
-    for target in specificities:
-        if not 0 <= target <= 1:
-            raise BadInput(f"found specificity {target}: expected a share from 0 to 1; correct it in the recipe")
-        probability = 0.5
-        if len(negatives):
-            kept = candidates[np.searchsorted(negatives, candidates, side="left") / len(negatives) >= target]
-            probability = float(kept[0]) if len(kept) else float(np.nextafter(candidates[-1], np.inf))
-        called = probs_positive >= probability
-        threshold = Threshold(
-            target_specificity=float(target),
-            probability=probability,
-            validation_sensitivity=float(called[is_positive].mean()) if is_positive.any() else None,
-            validation_specificity=float((~called[~is_positive]).mean()) if len(negatives) else None,
-        )
-        thresholds.append(threshold)
-    return tuple(thresholds)
+    if not len(negatives):
+        return 0.5
+    kept = candidates[np.searchsorted(negatives, candidates, side="left") / len(negatives) >= specificity]
+    return float(kept[0]) if len(kept) else float(np.nextafter(candidates[-1], np.inf))
 
 
-def fit_abstention(top_probabilities: np.ndarray, coverage: float) -> Abstention:
-    """Return the highest threshold at which at least `coverage` of the pictures get an answer.
+def _share(successes: np.ndarray, lesions: np.ndarray) -> Interval | None:
+    """Return the share of `successes` with its interval; None without any picture."""
+    if not len(successes):
+        return None
+    low, high = exact.share(successes, lesions)
+    return Interval(value=float(successes.mean()), low=low, high=high)
 
-    It is one of `top_probabilities` [N], those of each picture's top class on the validation part;
-    on ties more than `coverage` are answered. `coverage` is recorded as it was asked for.
+
+def fit_abstention(certainties: np.ndarray, coverage: float, method: Method = "confidence") -> Abstention:
+    """Return the strictest threshold at which at least `coverage` of the pictures get an answer.
+
+    It is one of `certainties` [N] (:func:`certainty` by `method`, at its default temperature) on the validation part; on ties more than
+    `coverage` are answered. `coverage` is recorded as it was asked for.
 
     Raises BadInput for NaN, no pictures and a coverage outside (0, 1].
     """
-    falling = -np.sort(-np.asarray(top_probabilities, dtype=np.float64))
+    falling = -np.sort(-np.asarray(certainties, dtype=np.float64))
     if falling.ndim != 1 or len(falling) == 0 or not np.isfinite(falling).all():
-        raise BadInput(f"found top probabilities of shape {falling.shape}, or NaN among them: expected [N] finite numbers; check the model's outputs")
+        what = "top probabilities" if method == "confidence" else "energies"
+        raise BadInput(f"found {what} of shape {falling.shape}, or NaN among them: expected [N] finite numbers; check the model's outputs")
     if not 0 < coverage <= 1:
         raise BadInput(f"found coverage {coverage}: expected a share above 0 and at most 1; correct it in the recipe")
     answered = np.arange(1, len(falling) + 1) / len(falling)
-    return Abstention(coverage=float(coverage), probability=float(falling[np.argmax(answered >= coverage)]))
+    threshold = float(falling[np.argmax(answered >= coverage)])
+    if method == "energy":
+        return Abstention(method="energy", coverage=float(coverage), threshold=-threshold, answered="at most", temperature=ENERGY_TEMPERATURE)
+    return Abstention(coverage=float(coverage), threshold=threshold)
 
 
 def fit_decision(
@@ -193,32 +260,41 @@ def fit_decision(
     deployment: np.ndarray,
     *,
     coverage: float,
-    operating_specificity: float,
+    operating: Rule,
+    abstention: Method = "confidence",
+    lesions: np.ndarray | None = None,
 ) -> Decision:
     """Fit temperature, thresholds and abstention on an artifact's `logits` [N, K] of the validation part.
 
-    There is a threshold for each of 0.8, 0.9 and `operating_specificity`, and none at all without a
-    positive class. Raises BadInput as the parts do.
+    The threshold in force is the one that keeps `operating`; beside it stand those for the specificities 0.8 and 0.9, and none at all
+    without a positive class. `lesions` [N] names the lesion of each picture, for the intervals. Raises BadInput as the parts do.
     """
     _check_classes(logits, classes, positive_class)
     temperature = fit_temperature(logits, labels, training, deployment)
     fitted = probabilities(logits, temperature, training, deployment)
-    thresholds: tuple[Threshold, ...] = ()
+    threshold, others = None, ()
     if positive_class is not None:
         positive = list(classes).index(positive_class)
-        targets = sorted({*SPECIFICITIES, operating_specificity})
-        thresholds = fit_thresholds(fitted[:, positive], np.asarray(labels) == positive, targets)
+        rules = dict.fromkeys((operating, *(("specificity", specificity) for specificity in SPECIFICITIES)))
+        threshold, *others = (fit_threshold(fitted[:, positive], np.asarray(labels) == positive, rule, lesions) for rule in rules)
     return Decision(
         temperature=temperature,
-        thresholds=thresholds,
-        operating_specificity=float(operating_specificity),
-        abstention=fit_abstention(fitted.max(axis=1), coverage),
+        threshold=threshold,
+        other_thresholds=tuple(others),
+        abstention=fit_abstention(certainty(abstention, fitted, logits), coverage, abstention),
     )
+
+
+def rule_of(recipe: Recipe) -> Rule:
+    """Return what the threshold in force keeps by a recipe."""
+    if recipe.operating_sensitivity is not None:
+        return "sensitivity", recipe.operating_sensitivity
+    return "specificity", recipe.operating_specificity
 
 
 def unfitted() -> Decision:
     """Return the decision of a model for which nothing could be fitted: its own probabilities, no threshold, an answer to everything."""
-    return Decision(temperature=1.0, thresholds=(), operating_specificity=SPECIFICITIES[0], abstention=Abstention(coverage=1.0, probability=0.0))
+    return Decision(temperature=1.0, threshold=None, abstention=Abstention(coverage=1.0, threshold=0.0))
 
 
 def decide(
@@ -236,13 +312,14 @@ def decide(
     _check_classes(logits, classes, positive_class)
     threshold = decision.operating()
     if positive_class is not None and threshold is None:
-        raise BadInput(f"the decision has no threshold for specificity {decision.operating_specificity}: expected one; fit the decision again")
+        raise BadInput(f"the decision has no threshold for {positive_class}: expected one; fit the decision again")
+    found = probabilities(logits, decision.temperature, training, deployment)
     verdicts = []
-    for row in probabilities(logits, decision.temperature, training, deployment):
+    for row, answered in zip(found, answers(decision.abstention, found, logits).tolist()):
         named = dict(zip(classes, row.tolist(), strict=True))
         top = max(named, key=named.__getitem__)
         positive = None if positive_class is None else named[positive_class] >= threshold.probability
-        verdicts.append(Verdict(named, top, positive, named[top] < decision.abstention.probability))
+        verdicts.append(Verdict(named, top, positive, not answered))
     return verdicts
 
 

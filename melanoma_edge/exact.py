@@ -43,6 +43,29 @@ def none_of_each(trials: Sequence[int]) -> float:
     return float((1 - np.exp(-x)).sum() / len(ordered))
 
 
+def share(successes: np.ndarray, lesions: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % limits of a share of pictures, seen as the bools `successes` [N] on pictures of `lesions` [N] (any ids), N at least 1.
+
+    Clopper and Pearson's (1934) for the share as it was found and as many trials as there are lesions in effect, as Korn and
+    Graubard (1998, "Confidence intervals for proportions with small expected number of positive counts estimated from survey
+    data") take it for clustered samples: with photographs of a lesion taken to say all the same, which is the worst case, so many are
+    (sum of sizes) ** 2 / (sum of squared sizes) (Kish 1965, "Survey Sampling"); of one photograph each, that is their number. With one found
+    of one, the limits are 2.5 % and 100 %, where resampling would say 100 % and 100 %. The lower limit holds for a
+    threshold too that was chosen on these very pictures as the highest with so many successes, for it is the distribution-free limit of Wilks
+    (1941, "Determination of sample sizes for setting tolerance limits").
+    """
+    from scipy.special import betaincinv
+
+    successes = np.asarray(successes, dtype=np.float64)
+    _, sizes = np.unique(lesions, return_counts=True)
+    trials = sizes.sum() ** 2 / (sizes.astype(np.float64) ** 2).sum()
+    found = float(successes.mean()) * trials
+    missed = trials - found
+    low = 0.0 if found < NOTHING else float(betaincinv(found, missed + 1, TAIL))
+    high = 1.0 if missed < NOTHING else float(betaincinv(found + 1, missed, 1 - TAIL))
+    return low, high
+
+
 def matched(lost: float, gained: float, lesions: int) -> tuple[float, float]:
     """Return the 95 % limits of the share of lesions that are lost minus that of those gained, seen on `lesions` of both models.
 

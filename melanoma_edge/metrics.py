@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from melanoma_edge import exact
+from melanoma_edge import calibration, exact
 from melanoma_edge.contract import Decision, Interval, Scores
 from melanoma_edge.errors import BadInput
 from melanoma_edge.resampling import Weighted, intervals, units_of
@@ -30,6 +30,7 @@ def scores(
     positive_class: str | None,
     *,
     decision: Decision | Sequence[Decision] | None = None,
+    logits: np.ndarray | None = None,
     groups: np.ndarray | None = None,
     replicates: int = 1000,
     seed: int = 0,
@@ -42,7 +43,8 @@ def scores(
     over all thresholds whose specificity is at least 80 % or 90 %, on these very pictures; and ece,
     the calibration error of the top class in 15 equal-width bins. With `decision`, also what its threshold in
     force and its abstention, both fitted elsewhere, come to on these pictures; there is one for all, or one for each
-    picture where several models answered (out-of-fold predictions).
+    picture where several models answered (out-of-fold predictions). A decision that abstains by energy needs the `logits` [N, K] of the
+    pictures.
 
     `groups` [N] names the lesion of each picture; without it each picture counts as a lesion of its
     own. Intervals are the 2.5 % and 97.5 % percentiles of the replicates in which the figure is
@@ -61,11 +63,12 @@ def scores(
     decisions = [decision] if isinstance(decision, Decision) else list(decision or ())
     if len(decisions) not in (0, 1, len(labels)):
         raise BadInput(f"found {len(decisions)} decisions for {len(labels)} pictures: expected one, or one for each; pass them in the pictures' order")
-    decided = _decided(probabilities, labels, positive, decisions) if decisions else lambda weights: {}
+    answered = answered_by(probabilities, decisions, logits) if decisions else None
+    decided = _decided(probabilities, labels, positive, decisions, answered) if decisions else lambda weights: {}
     found = intervals(lambda weights: figures(weights) | decided(weights), units, replicates, seed)
     proportions = _proportions(labels, len(classes), positive)
     if decisions:
-        proportions["accuracy_of_answers"] = answered_by(probabilities, decisions)
+        proportions["accuracy_of_answers"] = answered
     for name, members in proportions.items():
         if name in found:
             found[name] = _not_certain(found[name], exact.none_of(len(np.unique(units[members]))))
@@ -169,9 +172,9 @@ class Figures:
         }
 
 
-def _decided(probabilities: np.ndarray, labels: np.ndarray, positive: int | None, decisions: Sequence[Decision]) -> Weighted:
-    """Return what the decisions' thresholds in force and their abstention come to, as a function of weights."""
-    answered = answered_by(probabilities, decisions).astype(np.float64)
+def _decided(probabilities: np.ndarray, labels: np.ndarray, positive: int | None, decisions: Sequence[Decision], answers: np.ndarray) -> Weighted:
+    """Return what the decisions' thresholds in force and their abstention come to, as a function of weights; `answers` bool [N] is who got one."""
+    answered = answers.astype(np.float64)
     right = answered * (probabilities.argmax(axis=1) == labels)
     in_force = [decision.operating() for decision in decisions]
 
@@ -190,9 +193,18 @@ def _decided(probabilities: np.ndarray, labels: np.ndarray, positive: int | None
     return figures
 
 
-def answered_by(probabilities: np.ndarray, decisions: Sequence[Decision]) -> np.ndarray:
-    """Return on which pictures the model does not abstain, by one decision or each picture's own: bool [N]."""
-    return probabilities.max(axis=1) >= np.array([decision.abstention.probability for decision in decisions])
+def answered_by(probabilities: np.ndarray, decisions: Sequence[Decision], logits: np.ndarray | None = None) -> np.ndarray:
+    """Return on which pictures the model does not abstain, by one decision or each picture's own: bool [N].
+
+    Raises BadInput where a decision abstains by energy and there are no `logits` [N, K].
+    """
+    if len(decisions) == 1:
+        return calibration.answers(decisions[0].abstention, probabilities, logits)
+    answered = np.zeros(len(probabilities), dtype=bool)
+    for abstention in dict.fromkeys(decision.abstention for decision in decisions):
+        mine = np.array([decision.abstention == abstention for decision in decisions])
+        answered[mine] = calibration.answers(abstention, probabilities[mine], None if logits is None else logits[mine])
+    return answered
 
 
 class Ranking:

@@ -79,6 +79,7 @@ def paired_decisions(
     positive_class: str | None,
     *,
     decisions: tuple[Decision, Decision],
+    logits: tuple[np.ndarray, np.ndarray] | None = None,
     groups: np.ndarray | None = None,
     replicates: int = 1000,
     seed: int = 0,
@@ -86,7 +87,7 @@ def paired_decisions(
     """Return what `candidate` [N, K] loses beside sensitivity, each model under its own of `decisions` (reference's, candidate's).
 
     The keys are `positive_specificity`, undefined without a positive class or a threshold in force of either, and `coverage`, the share of
-    pictures on which the model does not abstain. Signs, intervals and errors are as in :func:`paired_losses`.
+    pictures on which the model does not abstain (by energy only with both models' `logits` [N, K]). Signs, intervals and errors are as in :func:`paired_losses`.
     """
     positive = position(positive_class, classes)
     reference, labels = checked(reference, labels, len(classes), "the reference's probabilities")
@@ -95,7 +96,7 @@ def paired_decisions(
     thresholds = [decision.operating() for decision in decisions]
     fit = positive is not None and None not in thresholds
     kept = [p[:, positive] < threshold.probability for p, threshold in zip((reference, candidate), thresholds)] if fit else [undefined, undefined]
-    answered = [answered_by(p, [decision]) for p, decision in zip((reference, candidate), decisions)]
+    answered = [answered_by(p, [decision], own) for p, decision, own in zip((reference, candidate), decisions, logits or (None, None))]
     every = np.ones(len(labels), dtype=bool)
     found = {}
     for name, (before, after), members in (("positive_specificity", kept, labels != positive), ("coverage", answered, every)):

@@ -227,8 +227,8 @@ def test_json_that_is_no_manifest_is_refused(bundle: Path, content: bytes) -> No
 
 @pytest.mark.parametrize("also", [{}, {"new key": 1}])
 def test_a_newer_schema_asks_for_an_upgrade(bundle: Path, also: dict) -> None:
-    message = refused(edit(bundle, lambda manifest: manifest.update(schema_version=2, **also)))
-    assert "has schema version 2: this melanoma-edge reads up to 1; upgrade with `pip install --upgrade melanoma-edge`" in message
+    message = refused(edit(bundle, lambda manifest: manifest.update(schema_version=3, **also)))
+    assert "has schema version 3: this melanoma-edge reads up to 2; upgrade with `pip install --upgrade melanoma-edge`" in message
 
 
 @pytest.mark.parametrize(
@@ -361,3 +361,45 @@ def test_any_value_in_any_place_opens_or_is_refused_in_one_line(whole: Path, tmp
         open_bundle(target)
     except BadInput as error:
         assert str(error).isprintable() and str(target) in str(error)
+
+
+def version_1(manifest: dict) -> None:
+    """Make a manifest what version 1 wrote."""
+    manifest["schema_version"] = 1
+    manifest["recipe"]["operating_specificity"] = 0.8
+    for key in ("abstention", "operating_sensitivity"):
+        del manifest["recipe"][key]
+    for artifact in manifest["artifacts"]:
+        del artifact["non_lesions"]
+        artifact["decision"] = {
+            "temperature": 1.0,
+            "thresholds": [{"target_specificity": 0.8, "probability": 0.25, "validation_sensitivity": 0.9, "validation_specificity": 0.81}],
+            "operating_specificity": 0.8,
+            "abstention": {"method": "confidence", "coverage": 0.9, "probability": 0.4},
+        }
+
+
+def test_a_bundle_of_version_1_is_read_as_what_it_means(bundle: Path) -> None:
+    manifest = open_bundle(edit(bundle, version_1)).manifest
+    decision = manifest.artifacts[0].decision
+    assert manifest.schema_version == 2 and manifest.recipe.operating_specificity == 0.8 and manifest.recipe.operating_sensitivity is None
+    assert decision.threshold.in_words() == "the lowest threshold with 80 % specificity on validation" and decision.threshold.probability == 0.25
+    assert decision.abstention.threshold == 0.4
+
+
+def test_a_model_that_gives_probabilities_cannot_abstain_by_energy(bundle: Path) -> None:
+    energy = {"method": "energy", "coverage": 0.9, "threshold": -1.0, "answered": "at most", "temperature": 1.0}
+
+    def abstain(manifest: dict) -> None:
+        for artifact in manifest["artifacts"]:
+            artifact["decision"]["abstention"] = energy
+
+    assert open_bundle(edit(bundle, abstain)).manifest.artifacts[0].decision.abstention.method == "energy"
+    source = {"file": "net.onnx", "format": "onnx", "sha256": "0" * 64, "bytes": 1}
+    message = refused(edit(bundle, lambda m: m.update(origin="model", source=source, recipe=None, data=None, weights={}, output="probabilities")))
+    assert "abstains by energy, which probabilities do not have: expected confidence" in message
+
+
+@pytest.mark.parametrize("abstention", [{"method": "energy"}, {"answered": "at most"}, {"temperature": 1.0}, {"threshold": "low"}, {"method": "mood"}])
+def test_an_abstention_that_cannot_be_is_refused(bundle: Path, abstention: dict) -> None:
+    assert "abstention" in refused(edit(bundle, lambda manifest: manifest["artifacts"][0]["decision"]["abstention"].update(abstention)))

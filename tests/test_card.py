@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_bundle import write_bundle
 
+from melanoma_edge.contract import Abstention, Interval, NonLesionRate, NonLesions, Threshold
 from melanoma_edge.convert.bundle import open_bundle
 from melanoma_edge.convert.card import ATTRIBUTIONS, model_card
 
@@ -37,3 +38,23 @@ def test_many_names_are_counted(card) -> None:
     text = card(licences={"CC-BY": 50}, attributions={f"Clinic {number}": 1 for number in range(50)})
     assert f"Clinic {ATTRIBUTIONS - 1} (1)" in text and f"Clinic {ATTRIBUTIONS} (1)" not in text
     assert f"and {50 - ATTRIBUTIONS} more in `manifest.json`" in text
+
+
+def test_the_card_says_which_rule_chose_the_threshold_what_it_costs_and_what_is_answered_all_the_same(tmp_path: Path) -> None:
+    manifest = open_bundle(write_bundle(tmp_path / "tiny.bundle")).manifest
+    kept, cost = ({"value": value, "low": value - 0.1, "high": value + 0.05} for value in (0.906, 0.871))
+    threshold = Threshold(rule="sensitivity", target=0.9, probability=0.1501, validation_sensitivity=Interval(**kept), validation_specificity=Interval(**cost))
+    rates = [NonLesionRate(method=method, threshold=0.3, answered=count, per_kind={"noise": count}) for method, count in (("confidence", 11), ("energy", 12))]
+    measured = NonLesions(pictures=12, per_kind={"noise": 12}, rates=tuple(rates))
+    artifacts = tuple(
+        artifact.model_copy(update={"decision": artifact.decision.model_copy(update={"threshold": threshold}), "non_lesions": measured}) for artifact in manifest.artifacts
+    )
+    text = model_card(manifest.model_copy(update={"artifacts": artifacts}))
+    assert "A picture is called melanoma when its probability reaches the highest threshold with 90 % sensitivity on validation." in text
+    assert "| tiny-int8.tflite | 0.1501 | 0.906 (0.806 to 0.956) | 0.871 (0.771 to 0.921) |" in text
+    assert "Of 12 drawn pictures that show no lesion (noise)" in text and "| tiny-int8.tflite | 11 (92%) | 12 (100%) |" in text
+    assert "the probability of its top class is below the threshold in the manifest, at which 90 % of the validation part are answered" in text
+    energy = Abstention(method="energy", coverage=0.8, threshold=-1.0, answered="at most", temperature=1.0)
+    by_energy = tuple(artifact.model_copy(update={"decision": artifact.decision.model_copy(update={"abstention": energy})}) for artifact in artifacts)
+    assert "its energy (Liu et al. 2020) is above the threshold in the manifest, at which 80 %" in model_card(manifest.model_copy(update={"artifacts": by_energy}))
+    assert "drawn pictures that show no lesion" not in model_card(manifest) and "A picture is called" not in model_card(manifest)

@@ -381,8 +381,8 @@ def decide(bundle: Path, threshold: float, abstention: float = 0.0) -> Path:
 
     def change(manifest: dict) -> None:
         for artifact in manifest["artifacts"]:
-            in_force = {"target_specificity": 0.8, "probability": threshold, "validation_sensitivity": None, "validation_specificity": None}
-            artifact["decision"].update(thresholds=[in_force], operating_specificity=0.8, abstention={"method": "confidence", "coverage": 0.9, "probability": abstention})
+            in_force = {"rule": "sensitivity", "target": 0.9, "probability": threshold, "validation_sensitivity": None, "validation_specificity": None}
+            artifact["decision"].update(threshold=in_force, abstention={"method": "confidence", "coverage": 0.9, "threshold": abstention})
 
     return edit(bundle, change)
 
@@ -398,7 +398,7 @@ def test_a_decision_that_calls_all_positive_or_answers_nothing_is_worse(cli: Cli
     assert "coverage (tiny-int8.tflite)" in cli("diff", a, b, "--data", labelled, "--artifact", "int8", "-q", code=1).err
     cli("diff", a, b, "--data", labelled, "--artifact", "int8", "-q", "--max-coverage-loss", "1")
     assert check(diff(b, a, data=labelled, artifacts=["int8"]), "coverage").outcome == "passed", "to answer more is no loss"
-    edit(b, lambda manifest: [artifact["decision"].update(thresholds=[], abstention={"coverage": 1.0, "probability": 0.0}) for artifact in manifest["artifacts"]])
+    edit(b, lambda manifest: [artifact["decision"].update(threshold=None, abstention={"coverage": 1.0, "threshold": 0.0}) for artifact in manifest["artifacts"]])
     none = check(diff(a, b, data=labelled, artifacts=["int8"]), "positive_specificity")
     assert none.outcome == "not compared" and none.reason.startswith("no threshold was fitted for tiny-int8.tflite of B: ")
 

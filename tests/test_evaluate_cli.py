@@ -189,6 +189,42 @@ def test_what_is_no_model_or_no_data_is_one_line(cli: Cli, bundle: Path, run: Pa
     assert "holds no picture of a class that the model knows (found alien)" in cli.refused("evaluate", bundle, "--data", tmp_path / "data")
 
 
+def test_figures_by_a_column_are_shown_with_small_groups_marked(cli: Cli, bundle: Path, run: Path, drawn: Path, tmp_path: Path) -> None:
+    rows = rows_of(run, "test")
+    data = folder_of(drawn, rows, tmp_path / "data")
+    with open(data / "metadata.csv", newline="", encoding="utf-8") as file:
+        table = list(csv.reader(file))
+    ids = {Path(row["path"]).stem: number for number, row in enumerate(rows)}
+    sexes = {name: "" if number < 4 else "female" if number < 14 else "male" for name, number in ids.items()}
+    with open(data / "metadata.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([[*line, "sex", "age_approx"] if not place else [*line, sexes.get(line[0], ""), str(5 * (place % 16))] for place, line in enumerate(table)])
+    result = cli("evaluate", bundle, "--data", data, "--by", "sex", "--json", "-q").json
+    groups = {row["group"]: row for row in result["by"]["groups"]}
+    assert {name: row["pictures"] for name, row in groups.items()} == {"female": 10, "male": len(rows) - 14, "not known": 4}
+    found = predictions(cli, bundle, drawn, [row for row in rows if sexes[Path(row["path"]).stem] == "male"], TFLITE[3])
+    hits = [one["class"] == row["label"] for one, row in zip(found, (row for row in rows if sexes[Path(row["path"]).stem] == "male"), strict=True)]
+    assert groups["male"]["scores"]["accuracy"]["value"] == pytest.approx(np.mean(hits))
+    assert "accuracy" in groups["female"]["too_small_for"] and "accuracy" not in groups["male"]["too_small_for"]
+    shown = cli("evaluate", bundle, "--data", data, "--by", "sex").out
+    assert "by sex" in shown and "* too few lesions to say: below 20" in shown and "not known" in shown
+    assert "by age_approx, in bands of 10" in cli("evaluate", bundle, "--data", data, "--by", "age_approx").out
+    line = cli.refused("evaluate", bundle, "--data", data, "--by", "gender", "-q")
+    assert "has no column 'gender' in its tables: expected one of" in line and "sex, age_approx" in line
+
+
+def test_evaluation_says_what_decided_and_what_is_answered_that_is_no_lesion(cli: Cli, bundle: Path, drawn: Path) -> None:
+    result = cli("evaluate", bundle, "--data", drawn, "--json", "-q").json
+    artifact = artifacts(bundle)[TFLITE[3]]
+    assert result["by"] is None and result["non_lesions"] == artifact["non_lesions"] and result["abstention"] == artifact["decision"]["abstention"]
+    assert result["threshold"]["in_words"] == "the highest threshold with 90 % sensitivity on validation"
+    for method in ("confidence", "energy"):
+        assert result["coverage_risk"][method]["points"][-1]["risk"] == pytest.approx(1 - result["scores"]["accuracy"]["value"])
+    shown = " ".join(cli("evaluate", bundle, "--data", drawn).out.split())
+    assert "threshold of melanoma: " in shown and "wrong among the answered by confidence (in force): " in shown and "wrong among the answered by energy: " in shown
+    rates = {rate["method"]: rate["answered"] for rate in artifact["non_lesions"]["rates"]}
+    assert f"of 120 drawn pictures without a lesion it answers (at export, the same coverage): {rates['confidence']} by confidence, {rates['energy']} by energy" in shown
+
+
 # Latency.
 
 

@@ -99,3 +99,34 @@ def test_the_truth_is_missed_on_either_side_at_most_as_often_as_said(lesions, lo
                 low, high = exact.matched(b, c, lesions)
                 missed += chance * np.array([lost - gained < low - 1e-9, lost - gained > high + 1e-9])
     assert missed.max() <= 0.025 + 1e-6
+
+
+@given(st.integers(1, 60).flatmap(lambda lesions: st.tuples(st.integers(0, lesions), st.just(lesions))), st.integers(1, 9))
+@settings(deadline=None)
+def test_the_limits_of_a_share_are_clopper_and_pearsons_and_photographs_of_a_lesion_add_nothing(case, photographs):
+    found, lesions = case
+    expected = binomtest(found, lesions).proportion_ci(method="exact")
+    successes, names = np.arange(lesions) < found, np.arange(lesions)
+    assert exact.share(successes, names) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert exact.share(np.repeat(successes, photographs), np.repeat(names, photographs)) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+@given(st.lists(st.tuples(st.integers(1, 12), st.booleans()), min_size=1, max_size=20))
+@settings(deadline=None)
+def test_lesions_of_unequal_size_prove_less_than_their_number(lesions):
+    sizes = np.array([size for size, _ in lesions])
+    successes, names = np.repeat([found for _, found in lesions], sizes), np.repeat(np.arange(len(lesions)), sizes)
+    low, high = exact.share(successes, names)
+    assert 0 <= low <= successes.mean() <= high <= 1
+    as_if_single = exact.share(successes, np.arange(len(successes)))
+    assert low <= as_if_single[0] + 1e-12 and high >= as_if_single[1] - 1e-12
+
+
+def test_a_share_of_lesions_that_were_photographed_unevenly_is_missed_no_more_often_than_said():
+    """One lesion of ten photographs beside 15 of one: all photographs of a lesion say the same, which is the worst case."""
+    random, sizes = np.random.default_rng(4), np.array([10] + [1] * 15)
+    names, missed = np.repeat(np.arange(16), sizes), 0
+    for _ in range(600):
+        low, high = exact.share(np.repeat(random.random(16) < 0.7, sizes), names)
+        missed += not low <= 0.7 <= high
+    assert missed <= 0.05 * 600

@@ -231,13 +231,45 @@ def test_the_card_says_what_it_is_not_and_carries_the_manifests_figures(bundle: 
     assert f"Licences of the pictures: CC-0 ({pictures})." in card and f"Pictures by: melanoma-edge samples ({pictures})." in card
     assert manifest["data"]["sha256"] in card and all(name in card for name in manifest["classes"])
     keys = ("accuracy", "balanced_accuracy", "macro_auc", "positive_auc", "positive_sensitivity_at_90_specificity", "ece")
+    figures_table = card.partition("## Figures on the test part")[2].partition("## ")[0].splitlines()
     for artifact in manifest["artifacts"]:
-        [line] = [line for line in card.splitlines() if line.startswith(f"| {artifact['name']} |")]
+        [line] = [line for line in figures_table if line.startswith(f"| {artifact['name']} |")]
         cells = [cell.strip() for cell in line.strip("|").split("|")][1:]
         figures = [artifact["scores"][key] for key in keys]
         decided = [artifact["scores"][f"positive_{key}_of_decision"] for key in ("sensitivity", "specificity")]
         shown = [f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})" for figure in (*figures, *decided)]
         assert cells == [*shown[:6], " / ".join(shown[6:])]
+
+
+def test_the_manifest_says_what_the_threshold_keeps_and_costs_and_what_is_answered_that_is_no_lesion(bundle: Path) -> None:
+    card = (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
+    manifest = read_json(bundle / "manifest.json")
+    assert manifest["schema_version"] == 2 and manifest["recipe"]["operating_sensitivity"] == 0.9 and manifest["recipe"]["operating_specificity"] is None
+    assert "reaches the highest threshold with 90 % sensitivity on validation" in card
+    for artifact in manifest["artifacts"]:
+        threshold, measured = artifact["decision"]["threshold"], artifact["non_lesions"]
+        assert (threshold["rule"], threshold["target"]) == ("sensitivity", 0.9) and threshold["validation_sensitivity"]["value"] >= 0.9
+        for name in ("validation_sensitivity", "validation_specificity"):
+            assert threshold[name]["low"] < threshold[name]["value"] <= threshold[name]["high"]
+        assert measured["pictures"] == sum(measured["per_kind"].values()) == 120
+        for rate in measured["rates"]:
+            assert rate["answered"] == sum(rate["per_kind"].values()) and rate["per_kind"].keys() == measured["per_kind"].keys()
+        assert {rate["method"]: rate["threshold"] for rate in measured["rates"]}["confidence"] == artifact["decision"]["abstention"]["threshold"]
+        assert f"| {artifact['name']} | " + " | ".join(f"{rate['answered']} ({rate['answered'] / 120:.0%})" for rate in measured["rates"]) + " |" in card
+
+
+def test_a_run_that_abstains_by_energy_is_exported_with_it_and_not_with_probabilities(cli: Cli, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    recipe = (tmp_path / "run" / "recipe.toml").read_text(encoding="utf-8")
+    (tmp_path / "run" / "recipe.toml").write_text(recipe.replace('abstention = "confidence"', 'abstention = "energy"'), encoding="utf-8")
+    line = cli.refused("export", tmp_path / "run", "--tflite", "--head", "probabilities", "--out", tmp_path / "b")
+    assert "abstains by energy, and a file that ends in probabilities has none" in line and not (tmp_path / "b").exists()
+    cli("export", tmp_path / "run", "--tflite", "--precision", "int8", "--out", tmp_path / "b", "-q")
+    [artifact] = artifacts(tmp_path / "b").values()
+    abstention, rates = artifact["decision"]["abstention"], {rate["method"]: rate["threshold"] for rate in artifact["non_lesions"]["rates"]}
+    assert (abstention["method"], abstention["answered"], abstention["temperature"], rates["energy"]) == ("energy", "at most", 1.0, abstention["threshold"])
+    assert artifact["scores"]["coverage_of_decision"]["value"] > 0.5
+    validate(read_json(tmp_path / "b" / "manifest.json"), "manifest")
 
 
 LATER = """
@@ -372,8 +404,8 @@ def test_a_run_that_is_none_or_not_whole_is_refused(cli: Cli, run: Path, tmp_pat
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     assert "qat.safetensors is missing or was altered" in cli.refused("export", tmp_path / "run", "--out", tmp_path / "b")
     facts = read_json(run / "run.json")
-    (tmp_path / "run" / "run.json").write_text(str(facts | {"schema_version": 2}).replace("'", '"').replace("None", "null"))
-    assert "schema version 2" in cli.refused("export", tmp_path / "run", "--out", tmp_path / "b")
+    (tmp_path / "run" / "run.json").write_text(str(facts | {"schema_version": 3}).replace("'", '"').replace("None", "null"))
+    assert "schema version 3" in cli.refused("export", tmp_path / "run", "--out", tmp_path / "b")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 

@@ -139,7 +139,7 @@ def test_decisions_are_fitted_on_one_half_and_scored_on_the_other(wrapped: Path,
     fitting, total = manifest["fitting"], PER_CLASS * len(CLASSES)
     assert fitting["pictures"] + fitting["held_back"] == total and sum(fitting["per_class"].values()) == fitting["pictures"]
     for artifact in manifest["artifacts"]:
-        assert artifact["scores"]["pictures"] == fitting["held_back"] and len(artifact["decision"]["thresholds"]) == 2
+        assert artifact["scores"]["pictures"] == fitting["held_back"] and artifact["decision"]["threshold"]["rule"] == "sensitivity" and len(artifact["decision"]["other_thresholds"]) == 2
     files = {hashlib.sha256(file.read_bytes()).hexdigest(): file.parent.name for file in (models / "pictures").glob("*/*.png")}
     seen = set((wrapped / "seen.txt").read_text().split())
     used = {sha256 for sha256 in files if sha256 in seen}
@@ -210,7 +210,7 @@ def test_softmax_is_found_and_undone(cli: Cli, models: Path, tmp_path: Path) -> 
     manifest = read_json(out / "manifest.json")
     [artifact] = manifest["artifacts"]
     assert manifest["output"] == "probabilities" and manifest["fitting"] is None and (out / "seen.txt").read_bytes() == b""
-    assert artifact["scores"] is None and artifact["decision"]["temperature"] == 1.0 and artifact["decision"]["thresholds"] == []
+    assert artifact["scores"] is None and artifact["decision"]["temperature"] == 1.0 and artifact["decision"]["threshold"] is None and artifact["non_lesions"] is None
     given = run_tflite(out / artifact["path"], pixels(picture(models))[np.newaxis].astype(np.float32))
     [result] = cli("predict", out, picture(models), "--json").json["results"]
     assert result["probabilities"] == pytest.approx(dict(zip(CLASSES, given.tolist())), abs=1e-5)

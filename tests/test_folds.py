@@ -137,10 +137,10 @@ def test_pooled_figures_use_each_fold_s_own_temperature_priors_and_threshold(two
             odds = np.exp(logits / decision["temperature"]) / np.array([priors[name] for name in CLASSES])
             probabilities = odds / odds.sum(axis=1, keepdims=True)
             labels = np.array([CLASSES.index(row["label"]) for row in split_of(run) if row["part"] == "test"])
-            [threshold] = [t["probability"] for t in decision["thresholds"] if t["target_specificity"] == decision["operating_specificity"]]
+            threshold = decision["threshold"]["probability"]
             thresholds.add(threshold)
             right += (probabilities.argmax(axis=1) == labels).tolist()
-            answered += (probabilities.max(axis=1) >= decision["abstention"]["probability"]).tolist()
+            answered += (probabilities.max(axis=1) >= decision["abstention"]["threshold"]).tolist()
             called += (probabilities[:, 0] >= threshold).tolist()
             positive += (labels == 0).tolist()
         assert len(thresholds) == 2

@@ -20,8 +20,8 @@ QUANTUM = 0.1
 
 def artifact(precision: str = "float32", form: str = "tflite", *, threshold: float | None = 0.5) -> Artifact:
     dtype = "uint8" if precision in INTEGER else "float32"
-    thresholds = () if threshold is None else (
-        Threshold(target_specificity=0.8, probability=threshold, validation_sensitivity=None, validation_specificity=None),
+    in_force = None if threshold is None else (
+        Threshold(rule="sensitivity", target=0.9, probability=threshold, validation_sensitivity=None, validation_specificity=None)
     )
     return Artifact(
         name=f"test-{precision}.{form}",
@@ -35,7 +35,7 @@ def artifact(precision: str = "float32", form: str = "tflite", *, threshold: flo
         quantum=QUANTUM if precision in INTEGER else None,
         operators={},
         weight_bytes={},
-        decision=Decision(temperature=1.0, thresholds=thresholds, operating_specificity=0.8, abstention=Abstention(coverage=0.9, probability=0.4)),
+        decision=Decision(temperature=1.0, threshold=in_force, abstention=Abstention(coverage=0.9, threshold=0.4)),
         scores=None,
     )
 

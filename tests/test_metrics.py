@@ -19,7 +19,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from melanoma_edge import exact, metrics, resampling
+from melanoma_edge import calibration, exact, metrics, resampling
 from melanoma_edge.contract import Abstention, Decision, Interval, Threshold
 from melanoma_edge.errors import BadInput
 from melanoma_edge.paired import paired_decisions, paired_losses, recall_change
@@ -161,8 +161,8 @@ def test_all_or_none_of_few_lesions_is_not_certain(lesions, pictures, right):
 
 
 def decision_of(threshold: float, abstention: float) -> Decision:
-    in_force = Threshold(target_specificity=0.8, probability=threshold, validation_sensitivity=None, validation_specificity=None)
-    return Decision(temperature=1.0, thresholds=(in_force,), operating_specificity=0.8, abstention=Abstention(coverage=0.9, probability=abstention))
+    in_force = Threshold(rule="sensitivity", target=0.9, probability=threshold, validation_sensitivity=None, validation_specificity=None)
+    return Decision(temperature=1.0, threshold=in_force, abstention=Abstention(coverage=0.9, threshold=abstention))
 
 
 @given(st.lists(st.integers(0, 2), min_size=60, max_size=60))
@@ -197,8 +197,7 @@ def test_the_fitted_decision_is_scored_as_it_is():
     labels = rng.integers(0, 3, 300)
     raw = np.eye(3)[labels] * 0.5 + rng.random((300, 3))
     probabilities = raw / raw.sum(axis=1, keepdims=True)
-    threshold = Threshold(target_specificity=0.8, probability=0.45, validation_sensitivity=None, validation_specificity=None)
-    decision = Decision(temperature=1.0, thresholds=(threshold,), operating_specificity=0.8, abstention=Abstention(coverage=0.9, probability=0.5))
+    decision = decision_of(0.45, 0.5)
     got = metrics.scores(probabilities, labels, NAMES[:3], "melanoma", decision=decision, replicates=200)
     called, is_positive, answered = probabilities[:, 0] >= 0.45, labels == 0, probabilities.max(axis=1) >= 0.5
     expected = {
@@ -485,7 +484,7 @@ def test_paired_decisions_are_differences_of_the_decisions_shares():
     assert all((one.value, one.high) == (1.0, 1.0) and 0.9 < one.low < 1.0 for one in lost.values())
     nothing = paired_decisions(reference, reference, labels, NAMES[:4], "melanoma", decisions=decisions[:1] * 2, replicates=50)
     assert nothing["coverage"].high == -nothing["coverage"].low == pytest.approx(exact.none_of(300))
-    without = decision_of(0.3, 0.4).model_copy(update={"thresholds": ()})
+    without = decision_of(0.3, 0.4).model_copy(update={"threshold": None})
     for positive, pair in (("melanoma", (decisions[0], without)), (None, decisions)):
         assert paired_decisions(reference, candidate, labels, NAMES[:4], positive, decisions=pair, replicates=20)["positive_specificity"] == UNDEFINED
 
@@ -590,3 +589,21 @@ def test_bad_input_of_the_other_functions():
         metrics.roc_curve_points(np.array([0.1, np.nan]), np.array([True, False]))
     with pytest.raises(BadInput, match="shape"):
         metrics.roc_curve_points(np.array([0.1, 0.2]), np.array([True]))
+
+
+def test_what_a_decision_by_energy_answers_follows_from_the_logits():
+    logits = np.array([[3.0, 0.0], [3.0 - 9, 0.0 - 9], [0.1, 0.0], [0.0, 5.0]])
+    probabilities, labels = calibration.softmax(logits), np.array([0, 0, 1, 1])
+    by_energy = Abstention(method="energy", coverage=0.9, threshold=-0.7, answered="at most", temperature=1.0)
+    decision = decision_of(0.5, 0.5).model_copy(update={"abstention": by_energy})
+    found = metrics.scores(probabilities, labels, ("melanoma", "nevus"), "melanoma", decision=decision, logits=logits)
+    # The second picture has the probabilities of the first, and none of its energy.
+    assert found.coverage_of_decision.value == 0.75 and found.accuracy_of_answers.value == pytest.approx(2 / 3)
+    mixed = [decision, decision, decision_of(0.5, 0.6), decision_of(0.5, 0.6)]
+    assert metrics.answered_by(probabilities, mixed, logits).tolist() == [True, False, False, True]
+    with pytest.raises(BadInput, match="the energy needs the artifact's own logits"):
+        metrics.scores(probabilities, labels, ("melanoma", "nevus"), "melanoma", decision=decision)
+    losses = paired_decisions(
+        probabilities, probabilities, labels, ("melanoma", "nevus"), "melanoma", decisions=(decision_of(0.5, 0.0), decision), logits=(logits, logits)
+    )
+    assert losses["coverage"].value == 0.25

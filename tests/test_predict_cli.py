@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import CLASSES, Cli, read_json
+from PIL import Image
 from test_export_cli import ONNX, TFLITE, artifacts, logits, network_input
 
 from melanoma_edge import NOTICE
@@ -40,18 +41,18 @@ def test_decisions_follow_the_manifests_thresholds(cli: Cli, bundle: Path, drawn
     files = pictures(drawn, 10)
     results = cli("predict", bundle, *files, "--json").json["results"]
     decision = artifacts(bundle)[TFLITE[3]]["decision"]
-    [threshold] = [entry["probability"] for entry in decision["thresholds"] if entry["target_specificity"] == decision["operating_specificity"]]
+    threshold = decision["threshold"]["probability"]
     assert {result["positive"] for result in results} == {True, False}
     for result in results:
         assert result["positive"] == (result["probabilities"]["melanoma"] >= threshold)
-        assert result["abstains"] == (result["probabilities"][result["class"]] < decision["abstention"]["probability"])
+        assert result["abstains"] == (result["probabilities"][result["class"]] < decision["abstention"]["threshold"])
 
     # With a stricter decision about half of the pictures get no answer; the manifest itself is not sealed.
     strict = tmp_path / "strict.bundle"
     shutil.copytree(bundle, strict)
     manifest = read_json(strict / "manifest.json")
     middle = float(np.median([result["probabilities"][result["class"]] for result in results]))
-    manifest["artifacts"][3]["decision"]["abstention"]["probability"] = middle
+    manifest["artifacts"][3]["decision"]["abstention"]["threshold"] = middle
     (strict / "manifest.json").write_text(json.dumps(manifest))
     done = cli("predict", strict, *files, "--json").json["results"]
     assert [result["abstains"] for result in done] == [result["probabilities"][result["class"]] < middle for result in done]
@@ -59,6 +60,43 @@ def test_decisions_follow_the_manifests_thresholds(cli: Cli, bundle: Path, drawn
     shown = cli("predict", strict, *files).out
     assert shown.count("the model abstains") == sum(result["abstains"] for result in done)
     assert shown.count("melanoma: above its threshold") == sum(result["positive"] for result in done)
+
+
+def test_the_answer_says_which_rule_chose_the_threshold(cli: Cli, bundle: Path, drawn: Path) -> None:
+    [file] = pictures(drawn, 1)[:1]
+    done = cli("predict", bundle, file, "--json").json
+    decision = artifacts(bundle)[TFLITE[3]]["decision"]
+    assert done["threshold"] == {**decision["threshold"], "in_words": "the highest threshold with 90 % sensitivity on validation"}
+    assert done["abstention"] == decision["abstention"]
+    shown = " ".join(cli("predict", bundle, file).out.split())
+    reached = [decision["threshold"][f"validation_{name}"] for name in ("sensitivity", "specificity")]
+    told = ", ".join(f"{name} {figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})" for name, figure in zip(("sensitivity", "specificity"), reached))
+    assert f"threshold of melanoma: {decision['threshold']['probability']:.3f}, the highest threshold with 90 % sensitivity on validation ({told} there)" in shown
+
+
+def test_abstention_by_energy_follows_the_artifacts_logits(cli: Cli, bundle: Path, drawn: Path, tmp_path: Path) -> None:
+    files, folder = pictures(drawn, 5), tmp_path / "energy.bundle"
+    shutil.copytree(bundle, folder)
+    energies = -np.log(np.exp(logits(bundle / TFLITE[3], np.stack([network_input(file) for file in files])).astype(float)).sum(axis=1))
+    middle = float(np.median(energies)) + 1e-6
+    manifest = read_json(folder / "manifest.json")
+    manifest["artifacts"][3]["decision"]["abstention"] = {"method": "energy", "coverage": 0.5, "threshold": middle, "answered": "at most", "temperature": 1.0}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    results = cli("predict", folder, *files, "--json").json["results"]
+    assert [result["abstains"] for result in results] == (energies > middle).tolist() and 0 < sum(result["abstains"] for result in results) < len(files)
+    assert cli("predict", folder, *files).out.count("the model abstains: its energy is too high") == (energies > middle).sum()
+
+
+def test_a_bad_picture_is_told_and_classified_all_the_same(cli: Cli, bundle: Path, drawn: Path, tmp_path: Path) -> None:
+    dark, tiny = tmp_path / "dark.png", tmp_path / "tiny.png"
+    Image.new("RGB", (300, 200), (3, 2, 2)).save(dark)
+    Image.new("RGB", (60, 60), (150, 110, 90)).save(tiny)
+    results = cli("predict", bundle, dark, tiny, "--json").json["results"]
+    assert results[0]["quality"]["warnings"] == ["under-exposed: 100% of it is nearly black"] and results[0]["quality"]["dark"] == 1.0
+    assert results[1]["quality"]["warnings"][0].startswith("small: 60 pixels on its shorter side")
+    assert all(sum(result["probabilities"].values()) == pytest.approx(1) for result in results)
+    shown = cli("predict", bundle, dark, tiny).out
+    assert "picture under-exposed: 100% of it is nearly black" in shown and "picture small: 60 pixels" in shown
 
 
 def test_the_printed_answer_carries_the_notice(cli: Cli, bundle: Path, drawn: Path) -> None:

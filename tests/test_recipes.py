@@ -49,7 +49,7 @@ def test_a_shipped_recipe_reads_back_equal(tmp_path: Path, name: str) -> None:
     recipe = recipes.load(name)
     text = recipes.to_toml(recipe)
     assert recipes.load(written(tmp_path, text)) == recipe
-    meaningless = set() if recipe.rebalance == "augmentor" else {"samples_per_class"}
+    meaningless = {"operating_specificity"} | (set() if recipe.rebalance == "augmentor" else {"samples_per_class"})  # the other rule is in force
     assert set(tomllib.loads(text)) == set(KEYS) - meaningless, "not every key is written out"
 
 
@@ -105,11 +105,15 @@ def values(draw: st.DrawFn) -> dict:
         "qat_learning_rate": FACTOR,
         "deployment_prior": st.sampled_from(["balanced", "data"]),
         "coverage": bounded(0.0, 1.0, exclude_min=True),
+        "abstention": st.sampled_from(["confidence", "energy"]),
+        "operating_sensitivity": bounded(0.0, 1.0, exclude_min=True),
         "operating_specificity": bounded(0.0, 1.0, exclude_min=True, exclude_max=True),
         "seed": st.integers(0, 2**31 - 1),
     }
     assert {"name", "augment", *strategies} == set(KEYS), "this test does not know every key"
     chosen = draw(st.sets(st.sampled_from(sorted(strategies)))) | {"folds"}
+    if {"operating_sensitivity", "operating_specificity"} <= chosen:  # one threshold is in force
+        chosen.remove(draw(st.sampled_from(["operating_sensitivity", "operating_specificity"])))
     augment = draw(st.sets(st.sampled_from(OPERATIONS)))
     return {
         "name": draw(st.from_regex(r"[a-z0-9][a-z0-9-]{0,40}", fullmatch=True)),
@@ -322,3 +326,31 @@ def test_a_recipe_cannot_be_changed() -> None:
     recipe = recipes.load("demo")
     with pytest.raises(ValidationError):
         recipe.epochs = 3
+
+
+# --- the threshold in force
+
+
+def test_a_recipe_without_a_rule_keeps_a_sensitivity_of_nine_tenths() -> None:
+    recipe = recipes.load("demo")
+    assert (recipe.operating_sensitivity, recipe.operating_specificity, recipe.abstention) == (0.9, None, "confidence")
+    assert "operating_sensitivity = 0.9" in recipes.to_toml(recipe) and "operating_specificity" not in recipes.to_toml(recipe)
+
+
+def test_a_recipe_that_names_the_specificity_keeps_that_alone(tmp_path: Path) -> None:
+    file = tmp_path / "old.toml"
+    file.write_text('name = "old"\noperating_specificity = 0.8\n')
+    recipe = recipes.load(file)
+    assert (recipe.operating_sensitivity, recipe.operating_specificity) == (None, 0.8)
+    assert recipes.parse(tomllib.loads(recipes.to_toml(recipe)), "written") == recipe
+    other = recipes.load(file, ["operating_sensitivity=0.95"])
+    assert (other.operating_sensitivity, other.operating_specificity) == (0.95, None)
+    assert recipes.load("demo", ["operating_specificity=0.7"]).operating_sensitivity is None
+
+
+def test_two_rules_are_one_too_many(tmp_path: Path) -> None:
+    message = refused("demo", ["operating_sensitivity=0.95", "operating_specificity=0.8"])
+    assert "operating_sensitivity is 0.95 and operating_specificity 0.8, and one threshold is in force: remove one of them" in message
+    assert message.endswith("write for example operating_sensitivity = 0.95 alone")
+    for wrong in ("operating_sensitivity=0", "operating_sensitivity=1.1", "operating_specificity=1", "abstention=mood"):
+        assert wrong.partition("=")[0] in refused("demo", [wrong])

@@ -118,7 +118,7 @@ def test_the_evaluation_follows_from_the_logits(run: Path) -> None:
         for name in ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "positive_auc"):
             assert scores[name]["low"] <= scores[name]["value"] <= scores[name]["high"] and scores[name]["low"] < scores[name]["high"]
         assert scores["bootstrap"]["unit"] == "lesion" and set(scores["recall"]) == set(classes)
-        assert found["decision"]["temperature"] > 0 and found["decision"]["thresholds"]
+        assert found["decision"]["temperature"] > 0 and found["decision"]["threshold"]["rule"] == "sensitivity"
 
 
 def test_the_json_output_is_the_runs_facts(trained: tuple[Path, Done]) -> None:

@@ -252,7 +252,7 @@ def _altered(bundle: Path) -> None:
 
 
 def _newer(bundle: Path) -> None:
-    manifest = read_json(bundle / "manifest.json") | {"schema_version": 2, "novelty": True}
+    manifest = read_json(bundle / "manifest.json") | {"schema_version": 3, "novelty": True}
     (bundle / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -284,7 +284,7 @@ def _leaving_the_folder(bundle: Path) -> None:
     ("damage", "found"),
     [
         (_altered, "demo-int8.tflite was altered"),
-        (_newer, "has schema version 2: this melanoma-edge reads up to 1; upgrade"),
+        (_newer, "has schema version 3: this melanoma-edge reads up to 2; upgrade"),
         (_incomplete, "demo-float16.tflite is missing or not a plain file: the bundle is incomplete"),
         (_without_manifest, "manifest.json is missing"),
         (_with_half_a_manifest, "manifest.json cannot be read as a bundle manifest"),

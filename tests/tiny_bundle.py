@@ -143,8 +143,7 @@ def write_bundle(folder: Path) -> Path:
 
 
 def _artifact(file: Path, extension: str, precision: str, dtype: str) -> dict:
-    decision = {"temperature": 1.0, "thresholds": [], "operating_specificity": 0.8}
-    decision["abstention"] = {"coverage": 0.9, "probability": 0.4}
+    decision = {"temperature": 1.0, "threshold": None, "abstention": {"coverage": 0.9, "threshold": 0.4}}
     quantization = {"scale": 1.0, "zero_point": 0} if dtype == "uint8" else None
     return {
         "name": file.name,

@@ -155,9 +155,9 @@ def _logits(run: runs.Run, part: str, which: str) -> np.ndarray:
 def _evaluate(run: runs.Run, logits: dict[str, np.ndarray], which: str) -> dict:
     training, deployment = run.priors()
     classes, positive = run.facts.classes, run.recipe.positive_class or None
-    decision = calibration.fit_decision(
-        logits[f"{which}/{VALIDATION}"], _labels(run, VALIDATION), classes, positive, training, deployment, coverage=0.9, operating_specificity=0.8
-    )
+    fitted = (logits[f"{which}/{VALIDATION}"], _labels(run, VALIDATION), classes, positive, training, deployment)
+    lesions = np.array([row.group for row in run.part(VALIDATION)])
+    decision = calibration.fit_decision(*fitted, coverage=0.9, operating=calibration.rule_of(run.recipe), lesions=lesions)
     probabilities = calibration.probabilities(logits[f"{which}/{TEST}"], decision.temperature, training, deployment)
     groups = np.array([row.group for row in run.part(TEST)])
     scores = metrics.scores(probabilities, _labels(run, TEST), classes, positive, groups=groups, replicates=100)

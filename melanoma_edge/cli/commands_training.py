@@ -65,20 +65,22 @@ def _refuse_two_folds(asked: Asked, folds: int | None) -> None:
 @click.option("--data", type=FOLDER, required=True, help="Labelled pictures: class folders or any other data set.")
 @click.option("--artifact", help="Artifact of the bundle [default: int8 TFLite], or float/qat of a run.")
 @metadata_option
+@click.option("--by", metavar="COLUMN", help="Figures by a column of the data set's tables, too: sex, age_approx (in bands), anatom_site_general ...")
 @click.option("--include-seen", is_flag=True, help="Score pictures that training used, too (not leak-free).")
 @cache_option
 @json_option
-def evaluate(subject, data, artifact, metadata, include_seen, cache, as_json, quiet, verbose):
+def evaluate(subject, data, artifact, metadata, by, include_seen, cache, as_json, quiet, verbose):
     """Score a run or an artifact on labelled pictures that it has not seen, with 95 % intervals.
 
     \b
     Example: melanoma-edge evaluate my.bundle --data photographs --artifact default-int8.tflite
+    Example: melanoma-edge evaluate my.bundle --data photographs --by sex
     """
     from melanoma_edge.proof.evaluate import evaluate as library
 
     screen = show(quiet, verbose)
     with screen.bar("reading pictures") as progress:
-        result = library(subject, data, artifact=artifact, metadata=metadata, include_seen=include_seen, cache=cache, progress=progress)
+        result = library(subject, data, artifact=artifact, metadata=metadata, by=by, include_seen=include_seen, cache=cache, progress=progress)
     screen.evaluation(result, as_json)
 
 

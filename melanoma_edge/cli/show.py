@@ -45,6 +45,16 @@ FIGURES = {
     "ece": "expected calibration error",
 }
 
+BY_GROUP = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "positive_auc": "{positive} AUC",
+    "positive_sensitivity_of_decision": "{positive} sensitivity",
+    "positive_specificity_of_decision": "{positive} specificity",
+}
+"""Figures that are shown of each group, the last two at the fitted threshold; JSON has all."""
+
+
 class _Output(Console):
     """Standard output; goes on silently when its reader went away, so that the exit code stays the result's."""
 
@@ -122,6 +132,7 @@ class Screen:
         """Print what a finished run reached."""
         from melanoma_edge.files import read_json
         from melanoma_edge.model.run import EVALUATION_FILE
+        from melanoma_edge.proof.predict import said
 
         evaluation = read_json(run.path / EVALUATION_FILE, "a run's evaluation")
         if as_json:
@@ -129,11 +140,16 @@ class Screen:
         names = {"float": "float", "qat": "int8 (simulated)"}
         scores = {names[which]: found["scores"] for which, found in evaluation.items()}
         self._scores(scores, run.recipe.positive_class, f"test part: {len(run.part('test'))} pictures that training never saw")
+        for which, (decision, _) in run.evaluation().items():
+            if decision.threshold is not None:
+                self.out.print(f"threshold of {escape(run.recipe.positive_class)}, {names[which]}: {_threshold(said(decision.threshold))}")
         self.out.print(f"run: {escape(str(run.path))}")
         self._next("export", run.path)
 
     def folds(self, folds, as_json: bool) -> None:
         """Print what all folds came to together."""
+        from melanoma_edge.calibration import rule_of
+
         facts = folds.facts
         if as_json:
             return self.json(facts.model_dump(mode="json"))
@@ -149,6 +165,9 @@ class Screen:
             self._row(table, f"recall of {name}", [(across.recall[name], across.pooled.recall[name]) for across in facts.networks.values()])
         self.out.print(table)
         self.out.print(f"Mean and standard deviation over folds; pooled value and 95 % bootstrap interval over lesions. {NOTICE}", style="dim")
+        if facts.recipe.positive_class:
+            rule, target = rule_of(facts.recipe)
+            self.out.print(f"fitted threshold: each fold's own, which keeps {target * 100:g} % {rule} on its validation part", style="dim")
         for fold in facts.runs:
             if fold.absent_from_test:
                 self.out.print(f"{fold.run} tests no {escape(', '.join(fold.absent_from_test))}: too few lesions for {facts.recipe.folds} folds", style="yellow")
@@ -177,6 +196,9 @@ class Screen:
         for name, recall in scores["recall"].items():
             table.add_row(escape(name), str(scores["per_class"][name]), _interval(recall))
         self.out.print(table)
+        if result["by"] is not None:
+            self._groups(result["by"], scores["positive_class"])
+        self._decided(result, scores["positive_class"])
         if pictures["seen_in_training"]:
             what = "used for this bundle" if result["leak_free"] is None else "seen in training"
             self.out.print(f"{what}{'' if result['leak_free'] is False else ' and left out'}: {pictures['seen_in_training']}")
@@ -187,6 +209,32 @@ class Screen:
         if pictures["in_no_class_folder"]:
             self.out.print(f"in no class folder, not scored: {pictures['in_no_class_folder']}", style="yellow")
         self.out.print(result["notice"], style="dim")
+
+    def _decided(self, result: dict, positive: str | None) -> None:
+        """Print what chose the threshold, the risk as fewer pictures are answered, and how much of what is no lesion is."""
+        if result["threshold"] is not None:
+            self.out.print(f"threshold of {escape(positive or 'the positive class')}: {_threshold(result['threshold'])}")
+        in_force = result["abstention"]["method"]
+        for method, found in result["coverage_risk"].items():
+            if found is not None:
+                shown = ", ".join(f"{point['risk']:.3f} of {point['coverage']:.0%}" for point in found["points"][-1:-6:-1])
+                what = f"{method}{' (in force)' if method == in_force else ''}"
+                self.out.print(f"wrong among the answered by {what}: {shown}; area under this curve {_interval(found['area'])}, lower is better")
+        if result["non_lesions"] is not None:
+            rates = ", ".join(f"{rate['answered']} by {rate['method']}" for rate in result["non_lesions"]["rates"])
+            self.out.print(f"of {result['non_lesions']['pictures']} drawn pictures without a lesion it answers (at export, the same coverage): {rates}")
+
+    def _groups(self, by: dict, positive: str | None) -> None:
+        """Print the figures of each group of pictures; those of too few lesions with a star."""
+        title = f"by {escape(by['column'])}" + (f", in bands of {by['band']:g}" if by["band"] else "")
+        names = {key: label for key, label in BY_GROUP.items() if positive is not None or not key.startswith("positive")}
+        table = Table(escape(by["column"]), "pictures", "lesions", *(label.format(positive=positive) for label in names.values()), title=title, title_justify="left")
+        for row in by["groups"]:
+            figures = [_interval(row["scores"][key]) + (" *" if key in row["too_small_for"] else "") if row["scores"][key] else "-" for key in names]
+            table.add_row(escape(row["group"]), str(row["pictures"]), str(row["lesions"]), *figures)
+        self.out.print(table)
+        if any(row["too_small_for"] for row in by["groups"]):
+            self.out.print(f"* too few lesions to say: below {by['least_lesions']} of those that the figure is a share of, or {by['least_of_class']} of a class in a mean over classes", style="yellow")
 
     def bundle(self, path: Path, as_json: bool) -> None:
         """Print what stands in a bundle."""
@@ -282,7 +330,12 @@ class Screen:
             if row["positive"] is not None:
                 self.out.print(f"  {escape(result['positive_class'])}: {'above' if row['positive'] else 'below'} its threshold")
             if row["abstains"]:
-                self.out.print("  the model abstains: its confidence is too low", style="yellow")
+                low = result["abstention"]["method"] == "confidence"
+                self.out.print(f"  the model abstains: its {'confidence is too low' if low else 'energy is too high'}", style="yellow")
+            for warning in row["quality"]["warnings"]:
+                self.out.print(f"  picture {warning}", style="yellow")
+        if result["threshold"] is not None and any(row.get("positive") is not None for row in result["results"]):
+            self.out.print(f"threshold of {escape(result['positive_class'])}: {_threshold(result['threshold'])}", style="dim")
         self.out.print(f"{result['notice']} {result['domain']}", style="dim")
 
     def recipes(self, found: list) -> None:
@@ -326,6 +379,13 @@ def _interval(interval: dict) -> str:
         return "undefined"
     low = "" if interval["low"] is None else f" [dim]({interval['low']:.3f} to {interval['high']:.3f})[/]"
     return f"{interval['value']:.3f}{low}"
+
+
+def _threshold(threshold: dict) -> str:
+    """Return the threshold in force in words: its probability, the rule that chose it, and what it keeps and costs."""
+    reached = [f"{name} {_interval(threshold[f'validation_{name}'])}" for name in ("sensitivity", "specificity") if threshold[f"validation_{name}"]]
+    there = f" ({', '.join(reached)} there)" if reached else ""
+    return f"{threshold['probability']:.3f}, {threshold['in_words']}{there}"
 
 
 def _spread(spread) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from melanoma_edge.contract.base import Model, Positive, Sha256
+from melanoma_edge.contract.base import Model, Positive, Sha256, Share
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "logits"
@@ -75,43 +75,104 @@ class Tensor(Model):
     quantization: Quantization | None = None
 
 
-class Threshold(Model):
-    """A decision rule for the positive class: positive when its probability is at least `probability`."""
-
-    target_specificity: float
-    probability: float
-    validation_sensitivity: float | None
-    validation_specificity: float | None
-
-
-class Abstention(Model):
-    """Below `probability` of the top class the model says that it does not know."""
-
-    method: Literal["confidence"] = "confidence"
-    coverage: float
-    probability: float
-
-
-class Decision(Model):
-    """From logits to a decision, fitted on this artifact's own logits of the validation part."""
-
-    temperature: Positive
-    thresholds: tuple[Threshold, ...]
-    operating_specificity: float
-    """Which of `thresholds` is the one in force."""
-    abstention: Abstention
-
-    def operating(self) -> Threshold | None:
-        """Return the threshold in force, or None where there is no positive class."""
-        return next((t for t in self.thresholds if t.target_specificity == self.operating_specificity), None)
-
-
 class Interval(Model):
-    """A figure with its 95 % bootstrap interval; null where it is undefined."""
+    """A figure with its 95 % interval; null where it is undefined."""
 
     value: float | None
     low: float | None
     high: float | None
+
+
+class Threshold(Model):
+    """A decision rule for the positive class: positive when its probability is at least `probability`."""
+
+    rule: Literal["sensitivity", "specificity"]
+    """What chose it: it is the highest threshold that keeps the sensitivity `target`, or the lowest that keeps the specificity `target`."""
+    target: Share
+    """The sensitivity or specificity that was to be kept on validation."""
+    probability: float
+    validation_sensitivity: Interval | None
+    """Share of the validation part's positives that reach it; its interval holds for the lesions that there are (:func:`melanoma_edge.exact.share`).
+    Null without positives."""
+    validation_specificity: Interval | None
+    """Share of the validation part's other pictures below it, which is what the sensitivity costs. Null without any."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_1(cls, values: Any) -> Any:
+        """Read what version 1 of run and bundle wrote: thresholds were chosen by specificity, and shares stood without intervals."""
+        if isinstance(values, dict) and "target_specificity" in values and "rule" not in values:
+            values = {"rule": "specificity", "target": values["target_specificity"], **{key: value for key, value in values.items() if key != "target_specificity"}}
+            for name in ("validation_sensitivity", "validation_specificity"):
+                if isinstance(values.get(name), float | int):
+                    values[name] = {"value": float(values[name]), "low": None, "high": None}
+        return values
+
+    def in_words(self) -> str:
+        """Return which rule chose it: `the highest threshold with 90 % sensitivity on validation`."""
+        side = "highest" if self.rule == "sensitivity" else "lowest"
+        return f"the {side} threshold with {self.target * 100:g} % {self.rule} on validation"
+
+
+class Abstention(Model):
+    """When the model says that it does not know: where a picture's score lies on the other side of `threshold`.
+
+    `confidence`: the score is the probability of the top class, as the decision's temperature and the priors make it; at
+    least `threshold` is answered. `energy`: it is E = -temperature * log(sum(exp(logits / temperature))) of the artifact's own
+    logits (Liu et al. 2020, "Energy-based Out-of-distribution Detection"), low for what is familiar; at most `threshold` is answered.
+    """
+
+    method: Literal["confidence", "energy"] = "confidence"
+    coverage: float
+    """Share of the validation pictures that was to be answered."""
+    threshold: float
+    answered: Literal["at least", "at most"] = "at least"
+    """On which side of `threshold` a score is answered; the threshold itself is."""
+    temperature: Positive | None = None
+    """Of the energy, not of the probabilities; null for `confidence`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_1(cls, values: Any) -> Any:
+        """Read what version 1 of run and bundle wrote: the threshold was called `probability`."""
+        if isinstance(values, dict) and "probability" in values and "threshold" not in values:
+            return {"threshold": values["probability"], **{key: value for key, value in values.items() if key != "probability"}}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Abstention":
+        expected = "at most" if self.method == "energy" else "at least"
+        if self.answered != expected:
+            raise ValueError(f"abstention by {self.method} answers {self.answered} its threshold: expected {expected}")
+        if (self.temperature is None) == (self.method == "energy"):
+            raise ValueError(f"abstention by {self.method} has the temperature {self.temperature}: expected {'a number above 0' if self.method == 'energy' else 'none'}")
+        return self
+
+
+class Decision(Model):
+    """From logits to a decision, fitted on this artifact's own logits of the validation part (docs/decisions.md)."""
+
+    temperature: Positive
+    threshold: Threshold | None
+    """The one in force; null where there is no positive class, or nothing to fit on."""
+    other_thresholds: Annotated[tuple[Threshold, ...], Field(strict=False)] = ()
+    """What other rules would have chosen: to look at, not in force."""
+    abstention: Abstention
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_1(cls, values: Any) -> Any:
+        """Read what version 1 of run and bundle wrote: a list, and the specificity of the one in force."""
+        if isinstance(values, dict) and "operating_specificity" in values and "threshold" not in values:
+            kept = {key: value for key, value in values.items() if key not in ("operating_specificity", "thresholds")}
+            found = [threshold if isinstance(threshold, Threshold) else Threshold.model_validate(threshold) for threshold in values.get("thresholds", ())]
+            in_force = next((threshold for threshold in found if threshold.target == values["operating_specificity"]), None)
+            return {**kept, "threshold": in_force, "other_thresholds": tuple(threshold for threshold in found if threshold is not in_force)}
+        return values
+
+    def operating(self) -> Threshold | None:
+        """Return the threshold in force, or None where there is no positive class."""
+        return self.threshold
 
 
 class Scores(Model):
@@ -141,6 +202,28 @@ class Scores(Model):
     """Accuracy on the pictures on which it does not abstain."""
     bootstrap: dict[str, int | str]
     """Replicates, seed and the unit that was resampled."""
+
+
+class NonLesionRate(Model):
+    """How many drawn pictures without a lesion get an answer, where one score decides about abstaining."""
+
+    method: Literal["confidence", "energy"]
+    threshold: float
+    """Fitted at the coverage of the decision's abstention, on the same validation logits."""
+    answered: int
+    """Of all such pictures; the fewer, the better."""
+    per_kind: dict[str, int]
+    """Of each kind."""
+
+
+class NonLesions(Model):
+    """What an artifact does with drawn pictures that show no lesion (:mod:`melanoma_edge.data.non_lesions`)."""
+
+    pictures: int
+    per_kind: dict[str, int]
+    """Pictures of each kind."""
+    rates: tuple[NonLesionRate, ...]
+    """For confidence and, where the artifact gives logits, for energy: both at the same coverage, so that they can be compared."""
 
 
 class Calibration(Model):
@@ -191,6 +274,8 @@ class Artifact(Model):
     weight_bytes: dict[str, int]
     """Census: bytes of constant tensors by data type."""
     decision: Decision
+    non_lesions: NonLesions | None = None
+    """How much of what is no lesion is answered all the same; null where nothing was fitted, and in bundles of version 1."""
     scores: Scores | None
     """On the run's test part; for a model of somebody else's, on the half of the labelled pictures that decisions were not fitted on."""
     probabilities: ProbabilitiesFile | None = None

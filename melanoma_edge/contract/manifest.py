@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from melanoma_edge.contract.artifact import Artifact, Comparison, CoreML, InputContract, LAYOUTS, input_shape
 from melanoma_edge.contract.base import ClassName, Model, Sha256, is_plain_relative
 from melanoma_edge.contract.recipe import Recipe
 
-BUNDLE_SCHEMA_VERSION = 1
+BUNDLE_SCHEMA_VERSION = 2
+"""2: a decision names its threshold in force, chosen by sensitivity, and may abstain by energy. Version 1 is read as what it means."""
 
 
 class Priors(Model):
@@ -64,7 +65,7 @@ class Fitting(Model):
 class Manifest(Model):
     """manifest.json of a bundle."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Annotated[Literal[1, 2], AfterValidator(lambda found: BUNDLE_SCHEMA_VERSION), WithJsonSchema({"const": BUNDLE_SCHEMA_VERSION})] = BUNDLE_SCHEMA_VERSION
     name: str
     notice: str
     tool_versions: dict[str, str]
@@ -121,6 +122,8 @@ class Manifest(Model):
             in_quanta = self.origin == "run" or (self._made_here(artifact) and artifact.format == "tflite")  # int8 ONNX of others may end in a float softmax
             if artifact.integer and in_quanta and not (artifact.quantum and artifact.quantum > 0):
                 raise ValueError(f"int8 artifact {artifact.name} has no quantum above 0")
+            if self.output == "probabilities" and artifact.decision.abstention.method == "energy":
+                raise ValueError(f"artifact {artifact.name} abstains by energy, which probabilities do not have: expected confidence")
             if artifact.precision == "int8-ptq" and artifact.calibration is None:
                 raise ValueError(f"artifact {artifact.name} does not say on which pictures it was calibrated")
         for comparison in self.comparisons:

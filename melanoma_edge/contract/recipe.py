@@ -80,6 +80,7 @@ class Augment(Model):
 
 
 SAMPLES_PER_CLASS = 300
+OPERATING_SENSITIVITY = 0.9
 
 
 class Recipe(Model):
@@ -145,9 +146,15 @@ class Recipe(Model):
     deployment_prior: Literal["balanced", "data"] = "balanced"
     """Class priors that probabilities are corrected to: uniform, or the frequencies in the data."""
     coverage: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
-    """Share of validation pictures that get an answer; below that confidence the model abstains."""
-    operating_specificity: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.8
-    """Specificity on validation at which the positive class's decision threshold is set."""
+    """Share of validation pictures that get an answer; on the others the model abstains."""
+    abstention: Literal["confidence", "energy"] = "confidence"
+    """What decides that a picture gets no answer. `confidence`: the probability of its top class; `energy`: the energy of its
+    logits (Liu et al. 2020), for models that give logits."""
+    operating_sensitivity: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Sensitivity on validation that the positive class's decision threshold keeps: the highest such threshold is in force
+    (0.9 where nothing is said)."""
+    operating_specificity: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Instead of `operating_sensitivity`, the specificity that it keeps: the lowest such threshold is in force."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
 
@@ -159,8 +166,21 @@ class Recipe(Model):
             return {**values, "samples_per_class": SAMPLES_PER_CLASS}
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _operating(cls, values: Any) -> Any:
+        """Put the default of `operating_sensitivity` where no rule is named, so that a resolved recipe names one."""
+        if isinstance(values, dict) and values.get("operating_sensitivity") is None and values.get("operating_specificity") is None:
+            return {**values, "operating_sensitivity": OPERATING_SENSITIVITY}
+        return values
+
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
+        if self.operating_sensitivity is not None and self.operating_specificity is not None:
+            raise ValueError(
+                f"operating_sensitivity is {self.operating_sensitivity:g} and operating_specificity {self.operating_specificity:g}, and one threshold is in force: "
+                f"remove one of them; write for example operating_sensitivity = {self.operating_sensitivity:g} alone"
+            )
         if self.rebalance != "augmentor" and self.samples_per_class is not None:
             raise ValueError(
                 f"samples_per_class is {self.samples_per_class} but rebalance is {self.rebalance!r}, which has an epoch length of its own: "

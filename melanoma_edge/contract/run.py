@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, WithJsonSchema
 
 from melanoma_edge.contract.base import ClassName, Model, Sha256
 
-RUN_SCHEMA_VERSION = 1
+RUN_SCHEMA_VERSION = 2
+"""2: recipes choose the threshold by sensitivity, and decisions have the form of bundles of version 2. Version 1 is read as what it means."""
 
 
 class EpochRow(Model):
@@ -29,7 +32,7 @@ class EpochRow(Model):
 class RunFacts(Model):
     """run.json: what a run is, was made from and has come to."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Annotated[Literal[1, 2], AfterValidator(lambda found: RUN_SCHEMA_VERSION), WithJsonSchema({"const": RUN_SCHEMA_VERSION})] = RUN_SCHEMA_VERSION
     state: Literal["training", "complete"]
     command: str
     data: str

@@ -43,7 +43,7 @@ def model_card(manifest: Manifest) -> str:
         "## Figures on the test part",
         "",
         "Value and 95 % bootstrap interval over lesions; the test part took no part in training or calibration. Sensitivity at 90 % "
-        "specificity is that of the best threshold on these very pictures; the last column is what the fitted threshold gives.",
+        f"specificity is that of the best threshold on these very pictures; the last column is what the fitted threshold gives{_rule(manifest)}.",
         "",
         *_table(manifest),
         "",
@@ -53,6 +53,7 @@ def model_card(manifest: Manifest) -> str:
         "Temperature, thresholds and abstention were fitted for each artifact on its own logits of the validation part; they stand in `manifest.json`.",
         f"Class priors: training {_priors(manifest.priors.training)}; probabilities are corrected to {_priors(manifest.priors.deployment)}.",
         "",
+        *_decisions(manifest),
         *_running(manifest),
         "## Licence",
         "",
@@ -98,7 +99,8 @@ def _card_of_model(manifest: Manifest) -> str:
         "",
     ]
     if fitting:
-        lines += ["## Figures on the pictures held back", "", "Value and 95 % bootstrap interval over lesions.", "", *_table(manifest), ""]
+        lines += ["## Figures on the pictures held back", "", f"Value and 95 % bootstrap interval over lesions. The threshold in force is fitted{_rule(manifest)}.", "", *_table(manifest), ""]
+        lines += ["## Probabilities and decisions", "", *_decisions(manifest)]
     return "\n".join([*lines, *_running(manifest), "## Licence", "", manifest.licence]) + "\n"
 
 
@@ -202,6 +204,50 @@ def _quantized(manifest: Manifest) -> list[str]:
         f"Calibrated on {calibrated.pictures} training pictures ({per_class}); hash of their ids: `{calibrated.sha256}`.",
         "",
     ]
+
+
+def _rule(manifest: Manifest) -> str:
+    """Return which rule chose the threshold in force, to follow what was said of it."""
+    threshold = manifest.artifacts[0].decision.threshold
+    return f": {threshold.in_words()}" if threshold else ""
+
+
+def _decisions(manifest: Manifest) -> list[str]:
+    """Return the thresholds in force with what they cost, how the model abstains, and how much of what is no lesion it answers."""
+    lines, positive = [], manifest.positive_class
+    decided = [artifact for artifact in manifest.artifacts if artifact.decision.threshold is not None]
+    if decided:
+        lines += [
+            f"A picture is called {_plain(positive)} when its probability reaches {decided[0].decision.threshold.in_words()}. What that comes to on the validation "
+            "part, with 95 % intervals that hold for as few lesions as there are (Clopper and Pearson):",
+            "",
+            "| artifact | threshold | sensitivity kept | specificity left |",
+            "|---|---|---|---|",
+        ]
+        for artifact in decided:
+            threshold = artifact.decision.threshold
+            reached = (interval_text(figure) if figure else "undefined" for figure in (threshold.validation_sensitivity, threshold.validation_specificity))
+            lines.append(f"| {artifact.name} | {threshold.probability:.4f} | {' | '.join(reached)} |")
+        lines.append("")
+    abstention = manifest.artifacts[0].decision.abstention
+    score = "the probability of its top class is below" if abstention.method == "confidence" else "its energy (Liu et al. 2020) is above"
+    lines += [f"The model abstains where {score} the threshold in the manifest, at which {abstention.coverage * 100:g} % of the validation part are answered.", ""]
+    measured = [artifact for artifact in manifest.artifacts if artifact.non_lesions is not None]
+    if measured:
+        first = measured[0].non_lesions
+        methods = [rate.method for rate in first.rates]
+        lines += [
+            f"Of {first.pictures} drawn pictures that show no lesion ({', '.join(first.per_kind)}) so many are answered all the same, at this coverage; the fewer, the better:",
+            "",
+            f"| artifact | {' | '.join(f'by {method}' for method in methods)} |",
+            f"|---|{'---|' * len(methods)}",
+            *(
+                f"| {artifact.name} | {' | '.join(f'{rate.answered} ({rate.answered / artifact.non_lesions.pictures:.0%})' for rate in artifact.non_lesions.rates)} |"
+                for artifact in measured
+            ),
+            "",
+        ]
+    return lines
 
 
 def _change(loss: Interval) -> str:

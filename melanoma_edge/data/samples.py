@@ -50,7 +50,7 @@ def write_samples(
     """
     if per_class < 1:
         raise BadInput(f"{per_class} pictures a class: expected 1 or more; give another --per-class")
-    _check_size(size)
+    check_size(size)
     if seed < 0:
         raise BadInput(f"the seed is {seed}: expected 0 or more; give another --seed")
     rows: list[tuple[str, ...]] = []
@@ -86,18 +86,18 @@ def draw(class_name: str, size: int, seed: int | Sequence[int], *, photograph: i
     """
     if class_name not in DRAWERS:
         raise BadInput(f"no class is called {class_name!r}: expected one of {', '.join(CLASSES)}; give one of these")
-    _check_size(size)
+    check_size(size)
     keys = (0, 1 + photograph)
     lesion_rng, photo_rng = (np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(key,))) for key in keys)
     tone = lesion_rng.beta(1.3, 2.2)
     lesion = _placed(draw_lesion(class_name, size, lesion_rng), photo_rng)
-    picture = _skin(size, tone, photo_rng)
+    picture = skin(size, tone, photo_rng)
     picture = picture * (1.0 - lesion[..., 3:]) + lesion[..., :3]
     # The grain of the skin goes on through the lesion.
     picture *= 1.0 + 0.018 * noise(photo_rng, size, 55)[..., None]
-    picture = _covered(picture, photo_rng)
+    picture = covered(picture, photo_rng)
     blur = size / 160 * photo_rng.uniform(0.2, 0.9)
-    picture = _exposed(ndimage.gaussian_filter(picture, (blur, blur, 0), truncate=3.0), photo_rng)
+    picture = exposed(ndimage.gaussian_filter(picture, (blur, blur, 0), truncate=3.0), photo_rng)
     return (np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
@@ -108,12 +108,12 @@ def _photographs(count: int) -> Iterator[tuple[int, int]]:
         yield 5 * five + (0, 1, 1, 2, 3, 4)[place], int(place == 2)
 
 
-def _check_size(size: int) -> None:
+def check_size(size: int) -> None:
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise BadInput(f"pictures of {size} pixels: expected {MIN_SIZE} to {MAX_SIZE}; give another --size")
 
 
-def _skin(size: int, tone: float, rng: np.random.Generator) -> np.ndarray:
+def skin(size: int, tone: float, rng: np.random.Generator) -> np.ndarray:
     """Return bare skin float32 [size, size, 3] in 0..1; `tone` goes from light (0) to dark (1)."""
     colour = (np.array(LIGHT_SKIN) * (1 - tone) + np.array(DARK_SKIN) * tone + rng.normal(0, 5, 3)) / 255.0
     # The zero crossings of noise are connected lines, like the furrows of skin.
@@ -137,7 +137,7 @@ def _placed(layer: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.stack([np.asarray(channel) for channel in placed], -1)
 
 
-def _covered(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def covered(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return `picture` [size, size, 3] with hairs, a ruler and gas bubbles over it, each now and then."""
     side = 2 * len(picture)
     thin = side / 160
@@ -171,7 +171,7 @@ def _covered(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return picture
 
 
-def _exposed(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def exposed(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return `picture` [size, size, 3] under uneven light, through a dermatoscope, on a noisy sensor."""
     axis = np.linspace(-1, 1, len(picture), dtype=np.float32)
     x, y = axis[None, :], axis[:, None]

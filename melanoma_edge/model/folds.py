@@ -234,7 +234,7 @@ def _refuse_misfits(folds: list[runs.Run]) -> None:
 
 
 def _across(folds: list[runs.Run], which: runs.Which) -> Across:
-    scored, probabilities, labels, groups, decisions = [], [], [], [], []
+    scored, probabilities, tested, labels, groups, decisions = [], [], [], [], [], []
     for run in folds:
         decision, scores = run.evaluation()[which]
         rows, logits = run.part(TEST), run.logits()[f"{which}/{TEST}"]
@@ -242,12 +242,14 @@ def _across(folds: list[runs.Run], which: runs.Which) -> Across:
             raise BadInput(f"{run.path / runs.LOGITS_FILE} does not fit the split of the run: train again")
         scored.append(scores)
         probabilities.append(run.probabilities(which, TEST))
+        tested.append(logits)
         labels += [run.facts.classes.index(row.label) for row in rows]
         groups += [row.group for row in rows]
         decisions += [decision] * len(rows)
     pooled = metrics.scores(
-        np.concatenate(probabilities), np.array(labels), folds[0].facts.classes, folds[0].recipe.positive_class or None, decision=decisions, groups=np.array(groups)
-    )
+        np.concatenate(probabilities), np.array(labels), folds[0].facts.classes, folds[0].recipe.positive_class or None,
+        decision=decisions, logits=np.concatenate(tested), groups=np.array(groups),
+    )  # fmt: skip
     return Across(
         figures={name: spread(_value(getattr(scores, name)) for scores in scored) for name in _figures(pooled)},
         recall={name: spread(scores.recall[name].value for scores in scored) for name in folds[0].facts.classes},

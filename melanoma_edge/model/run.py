@@ -139,11 +139,12 @@ class Run:
         fitted = self.evaluation()[which][0].temperature if temperature is None else temperature
         return calibration.probabilities(self.logits()[f"{which}/{part}"], fitted, *self.priors())
 
-    def fit_decision(self, logits: np.ndarray, labels: np.ndarray) -> Decision:
-        """Return the decision of the recipe's kind for `logits` (float32 [n, classes]) of pictures of the classes `labels` (int [n])."""
+    def fit_decision(self, logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Decision:
+        """Return the decision of the recipe's kind for `logits` (float32 [n, classes]) of pictures of the classes `labels` (int [n])
+        that show the lesions `groups` (int [n])."""
         recipe, (training, deployment) = self.recipe, self.priors()
-        rates = {"coverage": recipe.coverage, "operating_specificity": recipe.operating_specificity}
-        return calibration.fit_decision(logits, labels, self.facts.classes, recipe.positive_class or None, training, deployment, **rates)
+        asked = {"coverage": recipe.coverage, "operating": calibration.rule_of(recipe), "abstention": recipe.abstention, "lesions": groups}
+        return calibration.fit_decision(logits, labels, self.facts.classes, recipe.positive_class or None, training, deployment, **asked)
 
 
 def open_run(path: Path, *, complete: bool = True) -> Run:

@@ -235,9 +235,10 @@ def _evaluate(run: runs.Run, logits: dict[str, np.ndarray], by_part, groups) -> 
     positive = run.recipe.positive_class or None
     result = {}
     for which in run.facts.weights:
-        decision = run.fit_decision(logits[f"{which}/{VALIDATION}"], by_part[VALIDATION].labels)
-        probabilities = calibration.probabilities(logits[f"{which}/{TEST}"], decision.temperature, training, deployment)
-        scores = metrics.scores(probabilities, by_part[TEST].labels, run.facts.classes, positive, decision=decision, groups=groups[TEST])
+        tested = logits[f"{which}/{TEST}"]
+        decision = run.fit_decision(logits[f"{which}/{VALIDATION}"], by_part[VALIDATION].labels, groups[VALIDATION])
+        probabilities = calibration.probabilities(tested, decision.temperature, training, deployment)
+        scores = metrics.scores(probabilities, by_part[TEST].labels, run.facts.classes, positive, decision=decision, logits=tested, groups=groups[TEST])
         result[which] = {"decision": decision.model_dump(), "scores": scores.model_dump()}
     return result
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 from pydantic import ValidationError
@@ -34,8 +34,17 @@ from melanoma_edge.proof.verify import PROBES
 from melanoma_edge.runtimes import process
 
 Progress = Callable[[str], None]
-_Answers = tuple[np.ndarray, np.ndarray] | None
-"""Probabilities of A and of B, float64 [n, classes of each]; None where both must give the same."""
+
+
+class _Answer(NamedTuple):
+    """What one artifact says about the pictures, [n, classes] each, in the bundle's order of classes."""
+
+    probabilities: np.ndarray
+    logits: np.ndarray
+
+
+_Answers = tuple[_Answer, _Answer] | None
+"""Those of A and of B; None where both must give the same."""
 SAME = "not run: the same file and the same decision"
 
 
@@ -195,7 +204,7 @@ class _Comparison:
             if not self.here[runtime].available:
                 return f"{self.here[runtime].reason}; {self.here[runtime].install}"
             self.progress(f"{side}: {artifact.name}")
-            found.append(_probabilities(bundle, artifact, run_artifact(bundle, artifact, runtime, inputs)))
+            found.append(_answer(bundle, artifact, run_artifact(bundle, artifact, runtime, inputs)))
         return found[0], found[1]
 
     def _flips(self, answers: _Answers) -> Flips:
@@ -204,7 +213,7 @@ class _Comparison:
         if answers is None:
             known = {} if pictures.labels is None else {"newly_wrong": 0, "newly_right": 0}
             return Flips(measured_on=SAME, pictures=len(pictures.names), count=0, listed=(), **known)
-        before, after = answers
+        before, after = (answer.probabilities for answer in answers)
         first, second = (np.array(m.classes)[p.argmax(axis=1)] for m, p in ((a, before), (b, after)))
         rows = np.flatnonzero(first != second)
         # A class that only B knows has no probability under A: what leads is then led by nothing.
@@ -249,7 +258,8 @@ class _Comparison:
         if not use.any():
             used = "in training of A or B" if self.training_known else "for A or B"
             return none(f"all pictures were used {used}: give others with --data")
-        before, after = answers[0][use], answers[1][use][:, [b.classes.index(name) for name in a.classes]]
+        columns = [b.classes.index(name) for name in a.classes]
+        (before, after), logits = ((values[0][use], values[1][use][:, columns]) for values in zip(*answers))
         thresholds = [artifact.decision.operating() for artifact in (mine, theirs)]
         compared = (before, after, pictures.labels[use], a.classes, a.positive_class)
         losses = paired.paired_losses(
@@ -257,7 +267,7 @@ class _Comparison:
             reference_threshold=thresholds[0].probability if thresholds[0] else None,
             candidate_threshold=thresholds[1].probability if thresholds[1] else None,
             groups=pictures.groups[use],
-        ) | paired.paired_decisions(*compared, decisions=(mine.decision, theirs.decision), groups=pictures.groups[use])
+        ) | paired.paired_decisions(*compared, decisions=(mine.decision, theirs.decision), logits=logits, groups=pictures.groups[use])
         known = "seen in training by neither" if self.training_known else "used for neither bundle, whether training saw them is not known"
         made = []
         for name in names:
@@ -268,12 +278,13 @@ class _Comparison:
         return paired.recall_change(before, after, pictures.labels[use], a.classes), made
 
 
-def _probabilities(bundle: Bundle, artifact: Artifact, given: np.ndarray) -> np.ndarray:
-    """Return what an application shows for what the artifact gave: float64 [n, classes], in the bundle's order of classes."""
+def _answer(bundle: Bundle, artifact: Artifact, given: np.ndarray) -> _Answer:
+    """Return what an application makes of what the artifact gave."""
     manifest = bundle.manifest
     if not np.isfinite(given).all():
         raise BadInput(f"{bundle.file(artifact)} gives NaN or infinity: nothing can be compared with that; export the bundle again")
-    return calibration.probabilities(calibration.as_logits(given, manifest.output), artifact.decision.temperature, *calibration.priors_of(manifest))
+    logits = calibration.as_logits(given, manifest.output)
+    return _Answer(calibration.probabilities(logits, artifact.decision.temperature, *calibration.priors_of(manifest)), logits)
 
 
 def _incomparable(a: Manifest, b: Manifest) -> str | None:

@@ -88,7 +88,7 @@ def interface(a: Artifact, b: Artifact) -> tuple[Change, ...]:
 
 
 def decisions(a: Decision, b: Decision) -> tuple[Change, ...]:
-    """Return what differs between two decisions: a threshold is named by the specificity that it was fitted for."""
+    """Return what differs between two decisions: a threshold is named by the rule that chose it."""
     return tuple(differing("decisions", _decision(a), _decision(b)))
 
 
@@ -146,11 +146,11 @@ def _interface(artifact: Artifact) -> dict[str, Any]:
 
 
 def _decision(decision: Decision) -> dict[str, Any]:
-    thresholds = {f"at specificity {threshold.target_specificity:g}": threshold.probability for threshold in decision.thresholds}
+    fitted = [*([decision.threshold] if decision.threshold else []), *decision.other_thresholds]
     return {
         "temperature": decision.temperature,
-        "threshold": thresholds,
-        "operating specificity": decision.operating_specificity,
+        "threshold in force": decision.threshold and decision.threshold.in_words(),
+        "threshold": {f"at {threshold.rule} {threshold.target:g}": threshold.probability for threshold in fitted},
         "abstention": decision.abstention.model_dump(mode="json"),
     }
 

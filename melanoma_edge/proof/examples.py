@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from melanoma_edge import calibration
 from melanoma_edge.data import image
 from melanoma_edge.model import run as runs
 from melanoma_edge.proof import page
@@ -116,6 +117,6 @@ def _example(test: TestPart, index: int, folder: Path | None, attention: np.ndar
             missing = "not here, or not readable"
     sure = test.probabilities[index]
     top = int(test.predicted[index])
-    abstains = bool(sure[top] < test.decision.abstention.probability)
+    abstains = not calibration.answers(test.decision.abstention, test.probabilities[[index]], test.logits[[index]])[0]
     truth = float(sure[test.labels[index]])
     return Example(row.path, row.label, test.classes[top], float(sure[top]), truth, abstains, picture, veiled, missing or "not here")

@@ -2,7 +2,7 @@
 
 In: a complete run and the pictures that it names. Out: a bundle folder, whole or absent. Each artifact
 is run on the validation part to fit its own temperature and thresholds, and on the test part for its
-scores; then the finished bundle is verified as anybody would. Training pictures are read only where
+scores; and on drawn pictures without a lesion, for how many of them it answers. Then the finished bundle is verified as anybody would. Training pictures are read only where
 something is quantized after training.
 """
 
@@ -39,11 +39,12 @@ from melanoma_edge.convert.bundle import GOLDEN, MANIFEST, SEEN, Golden
 from melanoma_edge.convert.card import model_card
 from melanoma_edge.convert.facts import LABELS_FILE, Facts, Head
 from melanoma_edge.convert.golden import write_golden
-from melanoma_edge.data import image, representative
+from melanoma_edge.data import image, non_lesions, representative
 from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import new_folder, read_json, refuse_existing, sha256_file, to_json
 from melanoma_edge.model import run as runs
+from melanoma_edge.proof.abstaining import non_lesion_rates
 from melanoma_edge.proof.comparison import compare
 from melanoma_edge.proof.origin import remember
 from melanoma_edge.proof.parity_model import Parity
@@ -90,6 +91,11 @@ def export(
         raise BadInput("probabilities in the graph are for TFLite files, and none was asked for: export with --tflite too, or without --head")
     if coreml and ("onnx", "float32") not in wanted:
         raise BadInput("Core ML packages are made from the float32 ONNX artifact: export with --onnx and float32 too, or without --coreml")
+    if head == "probabilities" and opened.recipe.abstention == "energy":
+        raise BadInput(
+            f"the run {opened.path} abstains by energy, and a file that ends in probabilities has none, so whoever uses it could not abstain: "
+            "export without --head probabilities, or train with --set abstention=confidence"
+        )
     if coreml:
         packages.require()
     licence = licence if licence is not None else _licence(opened)
@@ -99,6 +105,7 @@ def export(
     representatives = _representatives(opened, root, progress) if any(precision == "int8-ptq" for _, precision in wanted) else None
     with new_folder(out, force=force, mark=MANIFEST) as folder:
         golden, golden_inputs = write_golden(folder, opened.recipe.image_size)
+        drawn, kinds = non_lesions.pictures(opened.recipe.image_size)
         contents, keras_logits = _convert(opened, wanted, layouts, golden_inputs, representatives, licence, progress)
         for name, content in contents.items():
             (folder / name).write_bytes(content)
@@ -106,12 +113,13 @@ def export(
         for fmt, precision in wanted:
             name = artifact_name(opened, fmt, precision)
             progress(f"running {name}")
-            found = process.run_logits(RUNTIME_OF[fmt], folder / name, np.concatenate([golden_inputs, pictures.inputs]))
-            logits[name] = found[: len(golden_inputs)]
-            artifact = _artifact(opened, folder / name, fmt, precision, contents, found[len(golden_inputs) :], pictures)
+            found = process.run_logits(RUNTIME_OF[fmt], folder / name, np.concatenate([golden_inputs, drawn, pictures.inputs]))
+            logits[name], of_drawn, of_pictures = np.split(found, [len(golden_inputs), len(golden_inputs) + len(drawn)])
+            artifact = _artifact(opened, folder / name, fmt, precision, contents, of_pictures, pictures)
             calibrated = representatives[1] if precision == "int8-ptq" else None
-            artifacts.append(artifact.model_copy(update={"layout": layouts[fmt], "calibration": calibrated}))
-            tested[name] = found[len(golden_inputs) :][pictures.unseen]
+            measured = non_lesion_rates(artifact.decision, of_pictures[~pictures.unseen], of_drawn, kinds, *opened.priors())
+            artifacts.append(artifact.model_copy(update={"layout": layouts[fmt], "calibration": calibrated, "non_lesions": measured}))
+            tested[name] = of_pictures[pictures.unseen]
             if head == "probabilities" and fmt == "tflite":
                 artifacts[-1] = _with_probabilities(opened, folder, artifacts[-1], contents[name], licence)
         made = _coreml(opened, folder, artifacts, contents, licence, progress) if coreml else ()
@@ -226,7 +234,7 @@ def _artifact(run: runs.Run, file: Path, fmt: Format, precision: Precision, cont
     training, deployment = run.priors()
     positive = run.recipe.positive_class or None
     test = pictures.unseen
-    decision = run.fit_decision(found[~test], pictures.labels[~test])
+    decision = run.fit_decision(found[~test], pictures.labels[~test], pictures.groups[~test])
     probabilities = calibration.probabilities(found[test], decision.temperature, training, deployment)
     return Artifact(
         name=file.name,
@@ -241,7 +249,9 @@ def _artifact(run: runs.Run, file: Path, fmt: Format, precision: Precision, cont
         operators=operators,
         weight_bytes=weights,
         decision=decision,
-        scores=metrics.scores(probabilities, pictures.labels[test], run.facts.classes, positive, decision=decision, groups=pictures.groups[test]),
+        scores=metrics.scores(
+            probabilities, pictures.labels[test], run.facts.classes, positive, decision=decision, logits=found[test], groups=pictures.groups[test]
+        ),
     )
 
 

@@ -24,10 +24,11 @@ from melanoma_edge.convert.bundle import GOLDEN, MANIFEST, SEEN, Golden
 from melanoma_edge.convert.card import model_card
 from melanoma_edge.convert.foreign_facts import in_words
 from melanoma_edge.convert.golden import write_golden
-from melanoma_edge.data import input_table, samples
+from melanoma_edge.data import input_table, non_lesions, samples
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import cache_folder, new_folder, refuse_existing, sha256_file, to_json
 from melanoma_edge.model import keras_file
+from melanoma_edge.proof.abstaining import non_lesion_rates
 from melanoma_edge.proof.declared import Declared
 from melanoma_edge.proof.export import VERSIONED
 from melanoma_edge.proof.gate_plan import Pictures
@@ -49,8 +50,8 @@ MADE: dict[str, tuple[tuple[Format, Precision], ...]] = {
 QUANTIZED: tuple[Format, Precision] = ("onnx", "int8-ptq")
 CALLED = {"keras": "a Keras", "onnx": "an ONNX", "tflite": "a TFLite"}
 LICENCE = "Not stated. The model was made by somebody else; its terms, and those of the pictures that it was trained on, are not known here."
-DECISIONS = {name: Recipe.model_fields[name].default for name in ("coverage", "operating_specificity")}
-"""The recipe's defaults, for decisions that are fitted."""
+DEFAULTS = Recipe(name="defaults")
+"""For decisions that are fitted."""
 LOOK_SECONDS = 600
 """A file that takes longer to be looked through is taken for one that was made to."""
 FOREIGN = "melanoma_edge.convert.foreign"
@@ -122,13 +123,17 @@ def export_model(
         _refuse_unfit(files, contract)
         kind = output_kind(declared, {name: facts["ends_in"] for name, facts in files.items()})
         golden, golden_inputs = write_golden(folder, opened.size)
-        pictures = golden_inputs if halves is None else np.concatenate([golden_inputs, halves.found.pictures])
+        drawn_kinds: tuple[str, ...] = ()
+        pictures = golden_inputs
+        if halves is not None:
+            without_lesion, drawn_kinds = non_lesions.pictures(opened.size)
+            pictures = np.concatenate([golden_inputs, without_lesion, halves.found.pictures])
         artifacts, logits = [], {}
         for name, facts in files.items():
             progress(f"running {name}")
             outputs = process.run_logits(RUNTIME_OF[facts["format"]], folder / name, pictures, contract=contract)
             logits[name] = outputs[: len(golden)]
-            artifacts.append(_artifact(folder / name, facts, outputs[len(golden) :], kind, declared, halves, drawn))
+            artifacts.append(_artifact(folder / name, facts, outputs[len(golden) :], kind, declared, halves, drawn, drawn_kinds))
         if source_runtime(opened.format, opened.sha256, [artifact.sha256 for artifact in artifacts]):
             progress(f"running {model.name}")
             logits[SOURCE] = process.run_logits(f"{opened.format}-file", model, golden_inputs, contract=contract)
@@ -316,9 +321,16 @@ def _refuse_unfit(files: dict[str, dict[str, Any]], contract: InputContract) -> 
             input_table.refuse_coarse(input_table.table(contract, taken.dtype, taken.quantization), name)
 
 
-def _artifact(file: Path, facts: dict, outputs: np.ndarray, kind: str, declared: Declared, halves: Halves | None, drawn: Drawn | None) -> Artifact:
-    """Return the manifest's entry of one artifact; `outputs` are those of the labelled pictures."""
-    decision, scores = _decided(outputs, kind, declared, halves)
+def _artifact(
+    file: Path, facts: dict, outputs: np.ndarray, kind: str, declared: Declared, halves: Halves | None, drawn: Drawn | None, kinds: Sequence[str]
+) -> Artifact:
+    """Return the manifest's entry of one artifact; `outputs` are those of the drawn pictures of `kinds`, none of which shows a lesion, and of the labelled ones."""
+    of_drawn, labelled = outputs[: len(kinds)], outputs[len(kinds) :]
+    decision, scores = _decided(labelled, kind, declared, halves)
+    measured = None
+    if halves is not None:
+        even, logits = np.full(len(declared.classes), 1 / len(declared.classes)), calibration.as_logits(labelled, kind)[halves.fitting]
+        measured = non_lesion_rates(decision, logits, calibration.as_logits(of_drawn, kind), kinds, even, even, output=kind)
     integer = facts["precision"].startswith("int8")
     return Artifact(
         name=file.name,
@@ -335,6 +347,7 @@ def _artifact(file: Path, facts: dict, outputs: np.ndarray, kind: str, declared:
         operators=facts["operators"],
         weight_bytes=facts["weight_bytes"],
         decision=decision,
+        non_lesions=measured,
         scores=scores,
     )
 
@@ -346,7 +359,8 @@ def _decided(outputs: np.ndarray, kind: str, declared: Declared, halves: Halves 
     logits, labels, classes = calibration.as_logits(outputs, kind), halves.found.labels, declared.classes
     even = np.full(len(classes), 1 / len(classes))
     fitting, scoring = halves.fitting, halves.scoring
-    decision = calibration.fit_decision(logits[fitting], labels[fitting], classes, declared.positive, even, even, **DECISIONS)
+    asked = {"coverage": DEFAULTS.coverage, "operating": calibration.rule_of(DEFAULTS), "abstention": "confidence"}  # probabilities have no energy
+    decision = calibration.fit_decision(logits[fitting], labels[fitting], classes, declared.positive, even, even, lesions=halves.found.groups[fitting], **asked)
     probabilities = calibration.probabilities(logits[scoring], decision.temperature, even, even)
     return decision, metrics.scores(probabilities, labels[scoring], classes, declared.positive, decision=decision, groups=halves.found.groups[scoring])
 

@@ -18,6 +18,7 @@ from melanoma_edge.contract import Recipe
 from melanoma_edge.data import policy
 from melanoma_edge.data.copies import fingerprints, resembling
 from melanoma_edge.data.index import Progress, read_index
+from melanoma_edge.data.listing import Listing
 from melanoma_edge.errors import BadInput
 
 
@@ -44,12 +45,14 @@ class Labelled:
     """SHA-256 of each picture's file."""
     keys: tuple[frozenset[str], ...] = ()
     """What each picture is known again by (:func:`seen_keys`)."""
+    listing: Listing | None = None
+    """The data set that the pictures came from."""
 
     def unseen(self) -> "Labelled":
         """Return the pictures that training did not use."""
         keep = ~self.seen
         paths = tuple(path for path, kept in zip(self.paths, keep) if kept)
-        return Labelled(self.pictures[keep], self.labels[keep], self.groups[keep], paths, self.seen[keep], self.account)
+        return Labelled(self.pictures[keep], self.labels[keep], self.groups[keep], paths, self.seen[keep], self.account, listing=self.listing)
 
 
 def load_labelled(
@@ -104,6 +107,7 @@ def load_labelled(
             frozenset(seen_keys(row.sha256, "|".join(policy.ids_of(row)), fingerprint))
             for row, fingerprint in zip(rows, fingerprints(index.thumbnails[known], index.wholes[known]))
         ),
+        listing=index.listing,
     )
 
 

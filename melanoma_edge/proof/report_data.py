@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from melanoma_edge import metrics
-from melanoma_edge.contract import Artifact, Decision, Scores
+from melanoma_edge.contract import Artifact, Decision, Scores, Threshold
 from melanoma_edge.convert.bundle import EVIDENCE, MANIFEST, Bundle, open_bundle
 from melanoma_edge.data.split import TEST
 from melanoma_edge.errors import BadInput, Error
@@ -133,6 +133,13 @@ class Material:
     def headline(self) -> Network:
         """What a phone would run, or the last network of a run."""
         return self.networks[0]
+
+    @property
+    def threshold(self) -> Threshold | None:
+        """The headline's threshold in force."""
+        if self.headline.artifact is not None:
+            return self.headline.artifact.decision.threshold
+        return self.run.evaluation()[self.headline.name.removeprefix("keras-")][0].threshold
 
     @property
     def baseline(self) -> Network | None:

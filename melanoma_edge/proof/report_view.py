@@ -28,8 +28,8 @@ FIGURES = {
     "positive_auc": ("AUC of {positive}", "index"),
     "positive_sensitivity_at_90_specificity": ("Sensitivity for {positive} at 90 % specificity, best threshold on these pictures", "share"),
     "positive_sensitivity_at_80_specificity": ("Sensitivity for {positive} at 80 % specificity, best threshold on these pictures", "share"),
-    "positive_sensitivity_of_decision": ("Sensitivity for {positive} at the fitted threshold", "share"),
-    "positive_specificity_of_decision": ("Specificity for {positive} at the fitted threshold", "share"),
+    "positive_sensitivity_of_decision": ("Sensitivity for {positive} at the fitted threshold{rule}", "share"),
+    "positive_specificity_of_decision": ("Specificity for {positive} at the fitted threshold{rule}", "share"),
     "coverage_of_decision": ("Share answered; on the rest the model abstains", "share"),
     "accuracy_of_answers": ("Accuracy of what is answered", "share"),
     "ece": ("Calibration error (ECE), lower is better", "index"),
@@ -420,4 +420,5 @@ def _recall(network: Network, name: str) -> Interval | None:
 
 
 def _label(label: str, material: Material) -> str:
-    return label.replace("{positive}", material.positive or "")
+    threshold = material.threshold
+    return label.replace("{positive}", material.positive or "").replace("{rule}", f": {threshold.in_words()}" if threshold else "")

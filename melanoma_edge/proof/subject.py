@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from melanoma_edge import calibration
-from melanoma_edge.contract import Artifact, Decision, InputContract, Recipe
+from melanoma_edge.contract import Artifact, Decision, InputContract, NonLesions, Recipe
 from melanoma_edge.convert.bundle import MANIFEST, Bundle, open_bundle
 from melanoma_edge.data.split import TEST
 from melanoma_edge.errors import BadInput
@@ -46,6 +46,8 @@ class Subject:
     contract: InputContract | None = None
     output: str = "logits"
     """What the model gives; :meth:`logits` gives logits of either."""
+    non_lesions: NonLesions | None = None
+    """How much of what is no lesion it answers, where an export measured that."""
     training_known: bool = True
     """Whether `seen` holds all that training used; for a model of somebody else's nobody knows that."""
 
@@ -102,6 +104,7 @@ def of_artifact(bundle: Bundle, artifact: Artifact) -> Subject:
         model=bundle.file(artifact),
         contract=manifest.input,
         output=manifest.output,
+        non_lesions=artifact.non_lesions,
         training_known=manifest.origin == "run",
     )
 

@@ -41,7 +41,8 @@ def text(name: str) -> str:
 def load(name_or_file: str | Path = DEFAULT, overrides: Sequence[str] = ()) -> Recipe:
     """Return the recipe `name_or_file` with `overrides` ("key=value", dots for tables) applied.
 
-    An override that sets `rebalance` replaces the old strategy together with its `samples_per_class`.
+    An override that sets `rebalance` replaces the old strategy together with its `samples_per_class`; one that sets
+    `operating_sensitivity` or `operating_specificity` replaces the other.
     Raises BadInput in one line for an unknown key, a wrong type or a contradiction.
     """
     source = str(name_or_file)
@@ -52,6 +53,9 @@ def load(name_or_file: str | Path = DEFAULT, overrides: Sequence[str] = ()) -> R
     given = {override.partition("=")[0].strip() for override in overrides}
     if "rebalance" in given and "samples_per_class" in before - given and values["rebalance"] != "augmentor":
         del values["samples_per_class"]  # it belonged to the strategy that was just replaced
+    for one, other in (("operating_sensitivity", "operating_specificity"), ("operating_specificity", "operating_sensitivity")):
+        if one in given and other in before - given:
+            del values[other]  # the other rule, which was just replaced
     return parse(values, source)
 
 

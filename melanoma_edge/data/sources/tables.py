@@ -7,7 +7,7 @@ mark, any line ends, fields separated by commas, semicolons or tabs (the header 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ SHOWN = 200
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV file: the columns of WANTED that it has, in small letters, each with a field for every row."""
+    """A CSV file: the columns that it has of those that were wanted, in small letters, each with a field for every row."""
 
     path: Path
     columns: dict[str, list[str]]
@@ -75,8 +75,8 @@ class Table:
         return printable(", ".join(self.header))[:SHOWN] or "(none)"
 
 
-def read_table(path: Path) -> Table:
-    """Read the CSV file `path`.
+def read_table(path: Path, also: Collection[str] = ()) -> Table:
+    """Read the CSV file `path`: the columns of WANTED, and those called `also` (in small letters).
 
     Raises BadInput, in one line, for a file that is missing or no CSV in UTF-8, for a column that stands
     twice and for a row with more fields than the header.
@@ -93,7 +93,7 @@ def read_table(path: Path) -> Table:
             header = [name.strip() for name in next(reader, [])]
             places = {}
             for place, name in enumerate(header):
-                if name.lower() in WANTED and places.setdefault(name.lower(), place) != place:
+                if (name.lower() in WANTED or name.lower() in also) and places.setdefault(name.lower(), place) != place:
                     raise BadInput(f"{shown} has the column {name} twice: keep one of them")
             columns: dict[str, list[str]] = {name: [] for name in places}
             lines = []

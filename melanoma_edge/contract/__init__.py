@@ -57,6 +57,7 @@ from melanoma_edge.contract.recipe import (
     SAMPLES_PER_CLASS,
 )
 from melanoma_edge.contract.run import (
+    Computation,
     EpochRow,
     RUN_SCHEMA_VERSION,
     RunFacts,
@@ -71,6 +72,7 @@ __all__ = [
     "Calibration",
     "ClassName",
     "Comparison",
+    "Computation",
     "CoreML",
     "DataFacts",
     "Decision",

@@ -80,6 +80,8 @@ class Devices:
             return content
         size = np.frombuffer(len(content).to_bytes(8, "big"), np.uint8) if self.chief else np.zeros(8)
         length = int.from_bytes(self._sum(size).astype(np.uint8).tobytes(), "big")
+        if not length:  # TensorFlow crashes on the sum of nothing
+            return b""
         return self._sum(np.frombuffer(content, np.uint8) if self.chief else np.zeros(length)).astype(np.uint8).tobytes()
 
     def dissenters(self, fits: bool) -> list[int]:
@@ -98,8 +100,8 @@ class Devices:
         """Return the sum over all workers of `values` (whole numbers below 2 ** 24), the same on each."""
         import tensorflow as tf
 
-        def total(value):
-            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+        def total(value):  # the identity, for what is summed has to have been computed on the device
+            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
 
         with self.answering():
             own = iter([values, *[np.zeros_like(values)] * (self.strategy.num_replicas_in_sync - 1)])

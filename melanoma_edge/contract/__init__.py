@@ -52,6 +52,7 @@ from melanoma_edge.contract.manifest import (
 from melanoma_edge.contract.recipe import (
     Augment,
     LIMITS,
+    Mix,
     Operation,
     Recipe,
     SAMPLES_PER_CLASS,
@@ -88,6 +89,7 @@ __all__ = [
     "LIMITS",
     "Layout",
     "Manifest",
+    "Mix",
     "Model",
     "ON_REQUEST",
     "OUTPUT_NAME",

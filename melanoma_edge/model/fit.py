@@ -18,7 +18,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from melanoma_edge.contract import EpochRow, Recipe
-from melanoma_edge.data import feed, rebalance
+from melanoma_edge.data import feed, mixing, rebalance
 from melanoma_edge.data.pictures import Pictures
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import write_bytes
@@ -58,15 +58,16 @@ def fit(
     epoch; `history` (all rows so far) is extended and handed to `on_epoch`. `report` gets "step" and "epoch" events. Where several workers train, the
     chief alone validates and writes, and the others return what is not the best.
     """
+    classes = model.output_shape[-1]
     batch, steps = feed.rows_per_batch(train.labels, recipe), feed.steps_per_epoch(train.labels, recipe)
     made = optimizer(phase, recipe, steps, variables, devices)
     judged = model if devices.strategy is None else keras.models.clone_model(model)
     content = devices.share(file.read_bytes() if devices.chief and file.is_file() else b"")
     done = checkpoint.unpack(content, phase.name, model, made, str(file))
     del history[_rows_before(history, phase) + done.epochs :]
-    step = train_step(model, variables, made, recipe, batch, rebalance.class_weights(train.labels, model.output_shape[-1], recipe), devices)
+    step = train_step(model, variables, made, recipe, batch, rebalance.class_weights(train.labels, classes, recipe), devices)
     for epoch in range(done.epochs, phase.epochs):
-        figures = _train_epoch(step, phase, recipe, train, epoch, batch, steps, devices, report)
+        figures = _train_epoch(step, phase, recipe, train, epoch, classes, batch, steps, devices, report)
         with devices.answering():
             state = checkpoint.state(model, made)
         if not devices.chief:
@@ -92,14 +93,15 @@ def predict(model: keras.Model, pictures: Pictures | np.ndarray, batch: int = 64
     return np.concatenate([call(tf.constant(pictures[i : i + batch])).numpy() for i in range(0, len(pictures), batch)])
 
 
-def _train_epoch(step: Step, phase: Phase, recipe: Recipe, train: Part, epoch: int, batch: int, steps: int, devices: Devices, report: Report) -> dict[str, float]:
+def _train_epoch(step: Step, phase: Phase, recipe: Recipe, train: Part, epoch: int, classes: int, batch: int, steps: int, devices: Devices, report: Report) -> dict[str, float]:
     """Do the steps of one epoch and return its figures for the history."""
     mine = devices.rows(batch)
-    finish = augment_ops.apply if devices.computation.device == "gpu" else None  # a GPU leaves the processor too little time for pixels
-    batches = feed.batches(train.pictures, train.labels, recipe, epoch, finish, slice(mine[0].start, mine[-1].stop))
+    elsewhere = (augment_ops.apply, augment_ops.mix) if devices.computation.device == "gpu" else (None, None)  # a GPU leaves the processor too little time for pixels
+    finish, mix = elsewhere
+    batches = mixing.batches(train.pictures, train.labels, classes, recipe, epoch, finish, slice(mine[0].start, mine[-1].stop), mix)
     started, losses, hits = time.perf_counter(), [], 0
-    for number, (pictures, labels) in enumerate(batches):
-        loss, correct = step(pictures, labels, step_seed(recipe, phase, epoch, number))
+    for number, (pictures, targets) in enumerate(batches):
+        loss, correct = step(pictures, targets, step_seed(recipe, phase, epoch, number))
         losses.append(loss)
         hits += correct
         speed = (number + 1) * batch / (time.perf_counter() - started)

@@ -19,7 +19,7 @@ from melanoma_edge.model.devices import Devices
 from melanoma_edge.model.dropout import drawn
 
 Step = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[float, int]]
-"""(uint8 [rows, size, size, 3], int64 [rows], seed int32 [2]) -> (mean loss, number of hits), both of the whole batch."""
+"""(uint8 [rows, size, size, 3], targets float32 [rows, classes], seed int32 [2]) -> (mean loss, number of hits), both of the whole batch."""
 
 PHASES = ("float", "qat")
 
@@ -74,34 +74,33 @@ def train_step(
     """Return the step that trains the `variables` of `model` with the optimizer `made` on batches of `batch`.
 
     It takes this machine's rows of a batch (all of them, where there is one machine). `weights` (float32 [classes]) is what a picture of each class counts in the
-    loss; without it, all count alike.
+    loss; without it, all count alike. A hit is the class that the target says most of.
     """
-    classes = model.output_shape[-1]
     weighted = weights is not None and not np.all(weights == 1)
     scaled = hasattr(made, "get_scaled_loss")
     loss_of = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing, reduction="none")
 
-    def gradients(pictures, labels, first, seed):
+    def gradients(pictures, targets, first, seed):
         with tf.GradientTape() as tape:
             with drawn(seed, first, batch):
                 logits = model(tf.cast(pictures, tf.float32), training=True)
-            losses = loss_of(tf.one_hot(labels, classes), logits, sample_weight=tf.gather(tf.constant(weights), labels) if weighted else None)
+            losses = loss_of(targets, logits, sample_weight=tf.linalg.matvec(targets, tf.constant(weights)) if weighted else None)
             loss = tf.reduce_sum(losses) / batch
             objective = made.get_scaled_loss(loss) if scaled else loss
         found = tape.gradient(objective, variables)
-        hits = tf.reduce_sum(tf.cast(tf.argmax(logits, axis=1) == labels, tf.float32))
+        hits = tf.reduce_sum(tf.cast(tf.argmax(logits, axis=1) == tf.argmax(targets, axis=1), tf.float32))
         return tf.stack([loss, hits]), made.get_unscaled_gradients(found) if scaled else found
 
     computed = tf.function(gradients, jit_compile=True) if devices.computation.xla else gradients
 
-    def on_device(pictures, labels, first, seed):
-        figures, found = computed(pictures, labels, first, seed)
+    def on_device(pictures, targets, first, seed):
+        figures, found = computed(pictures, targets, first, seed)
         made.apply_gradients(zip(found, variables))  # which adds up those of all devices
         return figures
 
     if devices.strategy is None:
         compiled = tf.function(on_device, reduce_retracing=True)
-        return lambda pictures, labels, seed: _figures(compiled(pictures, labels, 0, seed))
+        return lambda pictures, targets, seed: _figures(compiled(pictures, targets, 0, seed))
     return _shared(on_device, batch, devices)
 
 
@@ -119,9 +118,9 @@ def _shared(on_device, batch: int, devices: Devices) -> Step:
         waiting = iter(values)
         return strategy.experimental_distribute_values_from_function(lambda _: tf.constant(next(waiting)))
 
-    def step(pictures, labels, seed):
+    def step(pictures, targets, seed):
         parts = [slice(part.start - start, part.stop - start) for part in rows]
-        given = [dealt(pictures[part] for part in parts), dealt(labels[part] for part in parts), dealt(np.int32(part.start) for part in rows), tf.constant(seed)]
+        given = [dealt(pictures[part] for part in parts), dealt(targets[part] for part in parts), dealt(np.int32(part.start) for part in rows), tf.constant(seed)]
         with devices.answering():
             return _figures(strategy.experimental_local_results(compiled(*given))[0])
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from melanoma_edge import calibration, host, metrics, recipes
 from melanoma_edge.contract import Computation, EpochRow, Recipe, RunFacts
-from melanoma_edge.data import feed, policy, rebalance
+from melanoma_edge.data import feed, mixing, policy, rebalance
 from melanoma_edge.data.copies import fingerprints
 from melanoma_edge.data.index import Index, printable, read_index
 from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION, absent_from_test, data_hash, split
@@ -268,7 +268,7 @@ def _phases(
     seed_everything(recipe.seed)
     if not devices.share(b"float" if facts and "float" in facts.weights else b""):
         if facts:
-            _write_preview(out / runs.AUGMENTED_FILE, next(feed.batches(by_part[TRAIN].pictures, by_part[TRAIN].labels, recipe, 0))[0])
+            _write_preview(out / runs.AUGMENTED_FILE, next(mixing.batches(by_part[TRAIN].pictures, by_part[TRAIN].labels, classes, recipe, 0))[0])
         with devices.scope(), arithmetic(devices.computation):
             model = network.build(recipe, classes, rescale=True)
         trained = fit_phase(model, Phase("float", recipe.epochs, recipe.learning_rate, recipe.warmup_share), model.trainable_variables, devices)

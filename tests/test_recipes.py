@@ -105,14 +105,16 @@ def values(draw: st.DrawFn) -> dict:
         "operating_specificity": bounded(0.0, 1.0, exclude_min=True, exclude_max=True),
         "seed": st.integers(0, 2**31 - 1),
     }
-    assert {"name", "augment", *strategies} == set(KEYS), "this test does not know every key"
+    assert {"name", "augment", "mix", *strategies} == set(KEYS), "this test does not know every key"
     chosen = draw(st.sets(st.sampled_from(sorted(strategies)))) | {"folds"}
     augment = draw(st.sets(st.sampled_from(OPERATIONS)))
+    mix = draw(st.sets(st.sampled_from(["mixup", "cutmix"])))
     return {
         "name": draw(st.from_regex(r"[a-z0-9][a-z0-9-]{0,40}", fullmatch=True)),
         **{key: draw(strategies[key]) for key in sorted(chosen)},
         **({} if "samples_per_class" in chosen else {"rebalance": draw(st.sampled_from(get_args(Recipe.model_fields["rebalance"].annotation)))}),
         "augment": {name: draw(operations(bounded(*LIMITS[name]) if name in LIMITS else FACTOR)) for name in sorted(augment)},
+        "mix": {name: draw(operations(bounded(0.0, 1.0))) for name in sorted(mix)},
     }
 
 

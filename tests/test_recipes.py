@@ -82,6 +82,7 @@ def values(draw: st.DrawFn) -> dict:
         "image_size": st.integers(32, 1024),
         "width": bounded(0.0, 4.0, exclude_min=True),
         "dropout": bounded(0.0, 1.0, exclude_max=True),
+        "init": TEXT,
         "positive_class": TEXT,
         "conflicts": st.sampled_from(["reference", "drop", "keep"]),
         "duplicates": st.sampled_from(["one", "keep"]),

@@ -47,6 +47,10 @@ class Training:
         self.fold = f"fold {facts['fold'] + 1}/{facts['folds']}: "
         self.last = 0.0
 
+    def on_init(self, facts: dict) -> None:
+        fresh = f"; at random, since the classes are others: {', '.join(facts['fresh'])}" if facts["fresh"] else ""
+        self.screen.line(f"{self.fold}starting from {facts['file']}{fresh}")
+
     def on_data(self, facts: dict) -> None:
         parts = ", ".join(f"{count} {part}" for part, count in facts["parts"].items())
         for name in facts["absent_from_test"]:

@@ -121,6 +121,10 @@ class Recipe(Model):
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     """Dropout before the last layer."""
 
+    init: str = ""
+    """Safetensors file of weights to start from, such as a run's weights/float.safetensors; empty for random ones. Its names and shapes
+    must be the network's, but for the last layer's, which starts afresh where the classes are others. The run keeps a copy."""
+
     positive_class: str = "melanoma"
     """The class whose sensitivity counts most; empty for none."""
     conflicts: Literal["reference", "drop", "keep"] = "reference"

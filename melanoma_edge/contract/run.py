@@ -77,3 +77,7 @@ class RunFacts(Model):
     computations: tuple[Computation, ...] = ()
     """How training was computed: one entry, and another for each time that it went on in another way. Empty in runs of versions
     that did not write it, which used one device, float32 and no XLA."""
+    init_sha256: Sha256 | None = None
+    """SHA-256 of the file of weights that training started from; null for random ones."""
+    init_fresh: tuple[str, ...] = ()
+    """Weights that the file did not give, and that started at random: those of the last layer."""

@@ -10,6 +10,7 @@
       history.json           one row an epoch
       checkpoint.safetensors where to go on after an interruption (gone when complete)
       weights/               float.safetensors, qat.safetensors
+      init.safetensors       copy of the weights that training started from, where the recipe named a file
       logits.safetensors     Keras logits of the validation and test parts
       evaluation.json        scores of the float and the int8-simulated network on the test part
       augmented.png          one augmented batch
@@ -52,11 +53,12 @@ FOLDS_FILE = "folds.json"
 """Marks a folder of folds, each a run (:mod:`melanoma_edge.model.folds`)."""
 LOCK_FILE = ".lock"
 AUGMENTED_FILE = "augmented.png"
+INIT_FILE = "init.safetensors"
 
 Which = Literal["float", "qat"]
 
 
-UNBEGUN = {RECIPE_FILE, SPLIT_FILE, DATA_FILE, HISTORY_FILE, LOCK_FILE}
+UNBEGUN = {INIT_FILE, RECIPE_FILE, SPLIT_FILE, DATA_FILE, HISTORY_FILE, LOCK_FILE}
 """What a run may hold before its run.json says that it has begun."""
 
 
@@ -290,7 +292,7 @@ def read_tensors(path: Path, what: str = "tensors") -> dict[str, np.ndarray]:
     return unpack_tensors(content, str(path), what)[0]
 
 
-def unpack_tensors(content: bytes, source: str, what: str = "tensors") -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def unpack_tensors(content: bytes, source: str, what: str = "tensors", then: str = "train again") -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the arrays and the metadata in the content of a safetensors file; raises BadInput, naming `source`, when it is none."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -299,7 +301,7 @@ def unpack_tensors(content: bytes, source: str, what: str = "tensors") -> tuple[
         length = int.from_bytes(content[:8], "little")  # of the header, JSON that follows; the library reads metadata from paths only
         return load(content), json.loads(content[8 : 8 + length]).get("__metadata__", {})
     except (SafetensorError, ValueError, KeyError) as error:
-        raise BadInput(f"{source} cannot be read as {what}: {error}; train again") from None
+        raise BadInput(f"{source} cannot be read as {what}: {error}; {then}") from None
 
 
 def pack_tensors(values: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> bytes:

@@ -7,6 +7,7 @@ index, data policy, split, and only then rebalancing and augmentation, on the tr
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import time
@@ -23,7 +24,7 @@ from melanoma_edge.data.copies import fingerprints
 from melanoma_edge.data.index import Index, printable, read_index
 from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION, absent_from_test, data_hash, split
 from melanoma_edge.errors import BadInput
-from melanoma_edge.files import cache_folder, explained, read_json, refuse_existing, sha256_file, write_json, write_text
+from melanoma_edge.files import cache_folder, explained, read_json, refuse_existing, sha256_file, write_bytes, write_json, write_text
 from melanoma_edge.model import run as runs
 from melanoma_edge.model.devices import ONE_CPU, Asked, Devices, MixedPrecision, arithmetic, open_devices
 from melanoma_edge.model.tensorflow import seed_everything
@@ -103,11 +104,12 @@ def train(
             refuse_renamed(data, selection, run)
             facts = _write_facts(out, run.facts, **_places(data, metadata, index), computations=_going_on(run.facts, devices.computation))
         elif devices.chief:
+            init = _initial(recipe, selection.classes)  # refused before anything is written
             stack.enter_context(runs.held(out))
             if (out / runs.RUN_FILE).exists():  # reading the pictures took a while
                 raise BadInput(f"{out} exists already: another process made it meanwhile; choose another --out")
             named = {"data": data, "metadata": metadata, "licences": licences}
-            facts = _begin(out, named, recipe, index, selection, parts, sha256, labels, devices.computation, command)
+            facts = _begin(out, named, recipe, init, index, selection, parts, sha256, labels, devices.computation, command)
         pictures = index.pixels.view(list(selection.positions))
         classes = selection.classes
         del index
@@ -169,11 +171,12 @@ def refuse_renamed(data: Path, selection: policy.Selection, run: runs.Run) -> No
         raise BadInput(f"files of {data} were renamed or moved within it since the run {run.path} began: give them their old names, or start a new run")
 
 
-def _begin(out: Path, named: dict, recipe: Recipe, index: Index, selection, parts, sha256: str, labels, computation: Computation, command: str) -> RunFacts:
+def _begin(out: Path, named: dict, recipe: Recipe, init: tuple[bytes, tuple[str, ...]], index: Index, selection, parts, sha256: str, labels, computation: Computation, command: str) -> RunFacts:
     """Write a new run directory up to the point where training starts."""
     from melanoma_edge.model import network
 
     model = network.build(recipe, len(selection.classes))
+    content, fresh = init
     training = rebalance.training_priors(labels[parts == TRAIN], len(selection.classes), recipe)
     counts = Counter(row.label for row, part in zip(selection.rows, parts) if part != TEST)
     facts = RunFacts(
@@ -192,11 +195,15 @@ def _begin(out: Path, named: dict, recipe: Recipe, index: Index, selection, part
         peak_memory_bytes=0,
         conditions=host.conditions(),
         computations=(computation,),
+        init_sha256=hashlib.sha256(content).hexdigest() if recipe.init else None,
+        init_fresh=fresh,
     )
     chosen = list(selection.positions)
     with explained(out):
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / runs.RECIPE_FILE, recipes.to_toml(recipe))
+        if recipe.init:
+            write_bytes(out / runs.INIT_FILE, content)
         rows = [
             runs.SplitRow(row.path, row.sha256, row.label, lesion, group, str(part), fingerprint, row.patient)
             for row, lesion, group, part, fingerprint in zip(
@@ -211,6 +218,30 @@ def _begin(out: Path, named: dict, recipe: Recipe, index: Index, selection, part
         write_json(out / runs.HISTORY_FILE, [])
         _write_facts(out, facts)
     return facts
+
+
+def _initial(recipe: Recipe, classes: tuple[str, ...]) -> tuple[bytes, tuple[str, ...]]:
+    """Return what the recipe's file of weights holds and which weights it does not give; nothing where it names none. Raises BadInput where it does not fit."""
+    if not recipe.init:
+        return b"", ()
+    from melanoma_edge.model import network
+    from melanoma_edge.model.initial import start_from
+
+    try:
+        content = Path(recipe.init).read_bytes()
+    except (OSError, ValueError) as error:
+        raise BadInput(f"the weights to start from, init = {recipe.init}, cannot be read ({error}): give a safetensors file, or leave init out") from None
+    return content, start_from(network.build(recipe, len(classes)), content, recipe.init, classes)
+
+
+def _kept_init(out: Path, facts: RunFacts) -> bytes:
+    """Return the run's copy of the weights that it started from, nothing where there are none."""
+    if not facts.init_sha256:
+        return b""
+    file = out / runs.INIT_FILE
+    if not file.is_file() or sha256_file(file) != facts.init_sha256:
+        raise BadInput(f"{file} is missing or was altered: expected sha256 {facts.init_sha256[:12]}...; start a new run")
+    return file.read_bytes()
 
 
 def _places(data: Path, metadata: Path | None, index: Index) -> dict:
@@ -235,6 +266,7 @@ def _phases(
 
     from melanoma_edge.model import network, quantize
     from melanoma_edge.model.fit import Part, fit, predict
+    from melanoma_edge.model.initial import CLASSES, start_from
     from melanoma_edge.model.step import Phase
 
     by_part = {part: Part(pictures.view(parts == part), labels[parts == part]) for part in PARTS}
@@ -259,7 +291,7 @@ def _phases(
 
     def keep(model, which: runs.Which, facts: RunFacts) -> RunFacts:
         nonlocal started
-        runs.write_tensors(runs.weights_file(out, which), runs.named(model.weights))
+        runs.write_tensors(runs.weights_file(out, which), runs.named(model.weights), {CLASSES: json.dumps(names)})
         now = time.perf_counter()
         spent = facts.seconds.get(which, 0.0) + now - started
         started = now
@@ -271,6 +303,10 @@ def _phases(
             _write_preview(out / runs.AUGMENTED_FILE, next(mixing.batches(by_part[TRAIN].pictures, by_part[TRAIN].labels, classes, recipe, 0))[0])
         with devices.scope(), arithmetic(devices.computation):
             model = network.build(recipe, classes, rescale=True)
+            init = devices.share(_kept_init(out, facts) if facts else b"")
+            if init:
+                fresh = start_from(model, init, recipe.init, names)
+                report("init", {"file": recipe.init, "fresh": fresh})
         trained = fit_phase(model, Phase("float", recipe.epochs, recipe.learning_rate, recipe.warmup_share), model.trainable_variables, devices)
         if facts:
             facts = keep(network.fold_rescaling(trained, recipe, classes), "float", facts)

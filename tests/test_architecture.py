@@ -31,9 +31,11 @@ HEAVY = ("tensorflow", "tf_keras", "keras", "tensorflow_model_optimization", "tf
 
 HEAVY_MODULES = {
     "melanoma_edge.model.augment_ops",
+    "melanoma_edge.model.dropout",
     "melanoma_edge.model.fit",
     "melanoma_edge.model.network",
     "melanoma_edge.model.quantize",
+    "melanoma_edge.model.step",
     "melanoma_edge.runtimes.keras",
     "melanoma_edge.runtimes.litert",
     "melanoma_edge.runtimes.ort",

@@ -84,6 +84,7 @@ def values(draw: st.DrawFn) -> dict:
         "image_size": st.integers(32, 1024),
         "width": bounded(0.0, 4.0, exclude_min=True),
         "dropout": bounded(0.0, 1.0, exclude_max=True),
+        "init": TEXT,
         "positive_class": TEXT,
         "conflicts": st.sampled_from(["reference", "drop", "keep"]),
         "duplicates": st.sampled_from(["one", "keep"]),
@@ -110,16 +111,18 @@ def values(draw: st.DrawFn) -> dict:
         "operating_specificity": bounded(0.0, 1.0, exclude_min=True, exclude_max=True),
         "seed": st.integers(0, 2**31 - 1),
     }
-    assert {"name", "augment", *strategies} == set(KEYS), "this test does not know every key"
+    assert {"name", "augment", "mix", *strategies} == set(KEYS), "this test does not know every key"
     chosen = draw(st.sets(st.sampled_from(sorted(strategies)))) | {"folds"}
     if {"operating_sensitivity", "operating_specificity"} <= chosen:  # one threshold is in force
         chosen.remove(draw(st.sampled_from(["operating_sensitivity", "operating_specificity"])))
     augment = draw(st.sets(st.sampled_from(OPERATIONS)))
+    mix = draw(st.sets(st.sampled_from(["mixup", "cutmix"])))
     return {
         "name": draw(st.from_regex(r"[a-z0-9][a-z0-9-]{0,40}", fullmatch=True)),
         **{key: draw(strategies[key]) for key in sorted(chosen)},
         **({} if "samples_per_class" in chosen else {"rebalance": draw(st.sampled_from(get_args(Recipe.model_fields["rebalance"].annotation)))}),
         "augment": {name: draw(operations(bounded(*LIMITS[name]) if name in LIMITS else FACTOR)) for name in sorted(augment)},
+        "mix": {name: draw(operations(bounded(0.0, 1.0))) for name in sorted(mix)},
     }
 
 
@@ -128,7 +131,7 @@ def values(draw: st.DrawFn) -> dict:
 def test_any_valid_recipe_reads_back_equal(chosen: dict) -> None:
     recipe = recipes.parse(chosen, "drawn")
     for key, value in chosen.items():
-        if key != "augment":
+        if key not in ("augment", "mix"):
             assert getattr(recipe, key) == value
     text = recipes.to_toml(recipe)
     again = recipes.parse(tomllib.loads(text), "written")

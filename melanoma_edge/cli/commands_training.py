@@ -20,15 +20,22 @@ from melanoma_edge.cli.options import FOLDER, Asked, cache_option, json_option, 
 @licences_option
 @cache_option
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run, or with all folds (the newest, or the one of --out).")
+@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), help="What computes [default: all GPUs, else the CPU; with --resume what the run began on].")
+@click.option("--mixed-precision", type=click.Choice(["bfloat16", "float16"]), help="Multiply in this on GPUs that do so faster; weights, logits, loss, QAT stay float32.")
+@click.option("--xla", is_flag=True, help="Compile the training step with XLA.")
+@click.option("--tensorboard", type=FOLDER, metavar="DIR", help="Also write every epoch's figures as TensorBoard logs.")
 @json_option
-def train(data, asked, folds, out, metadata, licences, cache, resume, as_json, quiet, verbose):
+def train(data, asked, folds, out, metadata, licences, cache, resume, device, mixed_precision, xla, tensorboard, as_json, quiet, verbose):
     """Train on the pictures of DATA: class folders, an archive's download, an index table (drawn samples without DATA).
+
+    Several machines train one run together when TF_CONFIG names them on each; the batch size counts for all of them together.
 
     \b
     Example: melanoma-edge train photographs --metadata photographs/metadata.csv --set epochs=60
     Example: melanoma-edge train photographs --folds 5
     """
     from melanoma_edge.cli.show_training import training as shown
+    from melanoma_edge.model import board
     from melanoma_edge.model import folds as all_folds
     from melanoma_edge.model import run as runs
     from melanoma_edge.model import train as training
@@ -38,6 +45,8 @@ def train(data, asked, folds, out, metadata, licences, cache, resume, as_json, q
     if resume:
         if asked.overrides or folds is not None or licences:
             raise wrong("--resume goes on with the recipe and the pictures that were begun: leave out --set, its short forms and --folds, and --licences")
+        if mixed_precision or xla:
+            raise wrong("--resume goes on with the arithmetic that was begun with: leave out --mixed-precision and --xla")
         out = out or training.newest_interrupted()
     else:
         _refuse_two_folds(asked, folds)
@@ -45,12 +54,16 @@ def train(data, asked, folds, out, metadata, licences, cache, resume, as_json, q
         out = out or training.next_run(chosen)
         data = data or training.default_samples(progress=screen.line)
     common = {"metadata": metadata, "licences": licences, "cache": cache, "resume": resume, "command": line()}
-    with shown(screen) as report:
+    common |= {"device": device, "mixed_precision": mixed_precision, "xla": xla}
+    with shown(screen) as report, board.logged(tensorboard, report) as report:
         if folds is not None or (resume and (out / runs.FOLDS_FILE).is_file()):
             result = all_folds.train_folds(data, chosen, out, folds, report=report, **common)
         else:
             result = training.train(data, chosen, out, report=report, **common)
-    (screen.folds if isinstance(result, all_folds.Folds) else screen.run)(result, as_json)
+    if result is None:
+        screen.line("this worker's part is done: the run directory is the chief's")
+    else:
+        (screen.folds if isinstance(result, all_folds.Folds) else screen.run)(result, as_json)
 
 
 def _refuse_two_folds(asked: Asked, folds: int | None) -> None:

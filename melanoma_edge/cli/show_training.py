@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -31,7 +32,10 @@ class Training:
         self.task = progress.add_task("reading", total=None, detail="")
         self.epochs, self.last = 1, 0.0
         self.fold = ""
+        self.judged = ""
+        self.since: tuple[float, int] | None = None
         self.data_said = False
+        self.devices_said: dict | None = None
 
     def event(self, event: str, facts: dict) -> None:
         getattr(self, f"on_{event}", lambda _: None)(facts)
@@ -42,6 +46,10 @@ class Training:
     def on_fold(self, facts: dict) -> None:
         self.fold = f"fold {facts['fold'] + 1}/{facts['folds']}: "
         self.last = 0.0
+
+    def on_init(self, facts: dict) -> None:
+        fresh = f"; at random, since the classes are others: {', '.join(facts['fresh'])}" if facts["fresh"] else ""
+        self.screen.line(f"{self.fold}starting from {facts['file']}{fresh}")
 
     def on_data(self, facts: dict) -> None:
         parts = ", ".join(f"{count} {part}" for part, count in facts["parts"].items())
@@ -74,22 +82,50 @@ class Training:
         for name, lesions in facts["left_out_classes"].items():
             self.screen.line(f"class left out: {name} ({lesions} usable lesions)")
 
+    def on_devices(self, facts: dict) -> None:
+        if facts == self.devices_said:  # the same for all folds
+            return
+        self.devices_said = facts
+        counted = Counter("CPU" if name == "CPU" else f"GPU ({name})" for name in facts["names"])
+        here = ", ".join(name if count == 1 else f"{count} x {name}" for name, count in counted.items())
+        together = f" as worker {facts['worker']} of {facts['workers']}, {facts['replicas']} devices in all" if facts["workers"] > 1 else ""
+        arithmetic = (f", mixed {facts['mixed_precision']}" if facts["mixed_precision"] else "") + (", XLA" if facts["xla"] else "")
+        self.screen.line(f"computing on: {here}{together}{arithmetic}")
+
     def on_phase(self, facts: dict) -> None:
-        self.epochs = facts["epochs"]
+        self.epochs, self.judged, self.since = facts["epochs"], "", None
         self.progress.update(self.task, description=f"{self.fold}{facts['phase']}", completed=0, total=None, detail="starting")
         self.screen.line(f"{self.fold}training: {facts['phase']}, {facts['epochs']} epochs")
 
     def on_step(self, facts: dict) -> None:
-        done = facts["epoch"] * facts["steps"] + facts["step"]
-        detail = f"epoch {facts['epoch'] + 1}/{self.epochs}  loss {facts['loss']:.3f}  {facts['images_per_second']:.0f} images/s"
-        self.progress.update(self.task, description=f"{self.fold}{facts['phase']}", completed=done, total=self.epochs * facts["steps"], detail=detail)
+        done, total = facts["epoch"] * facts["steps"] + facts["step"], self.epochs * facts["steps"]
+        if self.since is None:  # the first step was compiled too
+            self.since = time.monotonic(), done
+        detail = f"epoch {facts['epoch'] + 1}/{self.epochs}  loss {facts['loss']:.3f}{self.judged}  {facts['images_per_second']:.0f} images/s"
+        self.progress.update(self.task, description=f"{self.fold}{facts['phase']}", completed=done, total=total, detail=detail)
 
     def on_epoch(self, facts: dict) -> None:
         now = time.monotonic()
         last = facts["epoch"] + 1 == facts["epochs"]
+        self.judged = f"  balanced accuracy {facts['validation_balanced_accuracy']:.3f}"
         if self.screen.verbose or last or (not self.screen.err.is_terminal and now - self.last > PLAIN_INTERVAL):
             self.last = now
+            left = "" if last else f", {_duration(self._left(now, facts))} left"
             self.screen.line(
                 f"{self.fold}{facts['phase']} epoch {facts['epoch'] + 1}/{facts['epochs']}: loss {facts['loss']:.3f}, validation balanced accuracy "
-                f"{facts['validation_balanced_accuracy']:.3f}, {facts['images_per_second']:.0f} images/s"
+                f"{facts['validation_balanced_accuracy']:.3f}, {facts['images_per_second']:.0f} images/s{left}"
             )
+
+    def _left(self, now: float, facts: dict) -> float:
+        """Return how many seconds the phase will still take, validation included, at the pace since its first step here."""
+        began, first = self.since
+        steps = self.progress.tasks[self.task].completed
+        each = (now - began) / max(1, steps - first)
+        return each * steps / (facts["epoch"] + 1) * (facts["epochs"] - facts["epoch"] - 1)
+
+
+def _duration(seconds: float) -> str:
+    """Return `seconds` as hours, minutes and seconds, as far as they matter."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

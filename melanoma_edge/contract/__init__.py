@@ -54,11 +54,13 @@ from melanoma_edge.contract.manifest import (
 from melanoma_edge.contract.recipe import (
     Augment,
     LIMITS,
+    Mix,
     Operation,
     Recipe,
     SAMPLES_PER_CLASS,
 )
 from melanoma_edge.contract.run import (
+    Computation,
     EpochRow,
     RUN_SCHEMA_VERSION,
     RunFacts,
@@ -73,6 +75,7 @@ __all__ = [
     "Calibration",
     "ClassName",
     "Comparison",
+    "Computation",
     "CoreML",
     "DataFacts",
     "Decision",
@@ -88,6 +91,7 @@ __all__ = [
     "LIMITS",
     "Layout",
     "Manifest",
+    "Mix",
     "Model",
     "NonLesionRate",
     "NonLesions",

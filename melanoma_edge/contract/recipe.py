@@ -79,6 +79,25 @@ class Augment(Model):
         return self
 
 
+class Mix(Model):
+    """Pictures mixed with another one of their batch, after they were augmented; the target is mixed alike.
+
+    Strengths are shares that come from the other picture: `mixup` its weight in a blend of both, `cutmix` the area of a box
+    that is cut out of it (before what sticks out at the edges is cut off). A picture that is drawn for both gets cutmix.
+    """
+
+    mixup: Operation = Operation(probability=0.0)
+    cutmix: Operation = Operation(probability=0.0)
+
+    @model_validator(mode="after")
+    def _shares(self) -> "Mix":
+        for name in ("mixup", "cutmix"):
+            found = getattr(self, name)
+            if not 0 <= found.low <= found.high <= 1:
+                raise ValueError(f"{name} goes from {found.low:g} to {found.high:g}: expected shares within 0 to 1")
+        return self
+
+
 SAMPLES_PER_CLASS = 300
 OPERATING_SENSITIVITY = 0.9
 
@@ -104,6 +123,10 @@ class Recipe(Model):
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     """Dropout before the last layer."""
 
+    init: str = ""
+    """Safetensors file of weights to start from, such as a run's weights/float.safetensors; empty for random ones. Its names and shapes
+    must be the network's, but for the last layer's, which starts afresh where the classes are others. The run keeps a copy."""
+
     positive_class: str = "melanoma"
     """The class whose sensitivity counts most; empty for none."""
     conflicts: Literal["reference", "drop", "keep"] = "reference"
@@ -128,6 +151,7 @@ class Recipe(Model):
     samples_per_class: Annotated[int, Field(ge=1)] | None = None
     """Augmented samples of each class an epoch, for `augmentor` (300 where nothing is said) and nothing else."""
     augment: Augment = Augment()
+    mix: Mix = Mix()
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 60
     batch_size: Annotated[int, Field(ge=1, le=8192)] = 32

@@ -29,6 +29,22 @@ class EpochRow(Model):
     """Training pictures a second, feed and step together, validation apart."""
 
 
+class Computation(Model):
+    """On what, and with which arithmetic, training computed. It changes results in their last digits, never what the recipe means."""
+
+    device: Literal["cpu", "gpu"]
+    names: tuple[str, ...]
+    """The devices of the machine that wrote this."""
+    replicas: int = 1
+    """Devices on all machines that shared each batch of float training; quantization-aware training is always on one."""
+    workers: int = 1
+    """Machines, or processes, that took part."""
+    mixed_precision: Literal["bfloat16", "float16"] | None = None
+    """What float training multiplied in; null for float32. Weights, logits, loss and quantization-aware training are always float32."""
+    xla: bool = False
+    """Whether XLA compiled the training step."""
+
+
 class RunFacts(Model):
     """run.json: what a run is, was made from and has come to."""
 
@@ -61,3 +77,10 @@ class RunFacts(Model):
     peak_memory_bytes: int
     conditions: dict[str, Any]
     """Versions, CPU and so on of the machine (see :mod:`melanoma_edge.host`)."""
+    computations: tuple[Computation, ...] = ()
+    """How training was computed: one entry, and another for each time that it went on in another way. Empty in runs of versions
+    that did not write it, which used one device, float32 and no XLA."""
+    init_sha256: Sha256 | None = None
+    """SHA-256 of the file of weights that training started from; null for random ones."""
+    init_fresh: tuple[str, ...] = ()
+    """Weights that the file did not give, and that started at random: those of the last layer."""

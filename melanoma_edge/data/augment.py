@@ -104,10 +104,10 @@ def draw(pipeline: Augment, key: Sequence[int], first: int, count: int) -> Drawn
     of its own: they depend on `key` and the sample's position, not on how samples are cut into batches nor on
     the settings of other operations.
     """
-    numbers = _uniforms(key, 0, first, count, len(OPERATIONS) * NUMBERS).reshape(count, len(OPERATIONS), NUMBERS)
+    numbers = uniforms(key, 0, first, count, len(OPERATIONS) * NUMBERS).reshape(count, len(OPERATIONS), NUMBERS)
     probability, low, high = np.array([[o.probability, o.low, o.high] for o in (getattr(pipeline, name) for name in OPERATIONS)]).T
     nodes = CELLS + 3
-    field = _uniforms(key, 1, first, count, 2 * nodes * nodes).reshape(count, 2, nodes, nodes) * 2 - 1 if pipeline.elastic.probability > 0 else None
+    field = uniforms(key, 1, first, count, 2 * nodes * nodes).reshape(count, 2, nodes, nodes) * 2 - 1 if pipeline.elastic.probability > 0 else None
     return Drawn(numbers[..., 0] < probability, low[:, None] + numbers[..., 1:3] * (high - low)[:, None], numbers[..., 3:], field)
 
 
@@ -210,7 +210,7 @@ def spline(size: int) -> np.ndarray:
     return weights
 
 
-def _uniforms(key: Sequence[int], stream: int, first: int, count: int, each: int) -> np.ndarray:
+def uniforms(key: Sequence[int], stream: int, first: int, count: int, each: int) -> np.ndarray:
     """Return float64 [count, each] in [0, 1): the same rows for the same `key`, `stream` and positions.
 
     `each` is a multiple of four, the numbers of one counter step.

@@ -33,10 +33,17 @@ def steps_per_epoch(labels: np.ndarray, recipe: Recipe) -> int:
     return max(1, len(epoch_order(labels, recipe, 0)) // recipe.batch_size)
 
 
+def rows_per_batch(labels: np.ndarray, recipe: Recipe) -> int:
+    """Return the number of samples in every batch: the recipe's, or all of an epoch where they are fewer."""
+    return min(recipe.batch_size, len(epoch_order(labels, recipe, 0)))
+
+
 def batches(
-    pictures: np.ndarray, labels: np.ndarray, recipe: Recipe, epoch: int, finish: Finish | None = None
+    pictures: np.ndarray, labels: np.ndarray, recipe: Recipe, epoch: int, finish: Finish | None = None, rows: slice = slice(None)
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (uint8 [batch, size, size, 3], int64 [batch]) for one epoch.
+
+    With `rows`, only those of each batch are made and yielded: what one of several machines computes.
 
     `pictures` (uint8 [n, size, size, 3], read one at a time) and `labels` (int [n]) are the training part, nothing
     else. With `finish` the pictures are augmented by it, in the caller's thread, instead of by the feed's own: all
@@ -46,6 +53,7 @@ def batches(
     order = epoch_order(labels, recipe, epoch)
     size = min(recipe.batch_size, len(order))
     steps = len(order) // size
+    start, stop, _ = rows.indices(size)
     together = max(1, BLOCK // size)
     shape = pictures.shape[1:]
 
@@ -57,9 +65,9 @@ def batches(
         return maps, None if finish is None else compose(drawn.without(maps.quality > 0), *shape[:2])
 
     def make(step: int, block: Future) -> tuple[np.ndarray, np.ndarray, Composed | None]:
-        chosen = order[step * size : (step + 1) * size]
+        chosen = order[step * size + start : step * size + stop]
         own, rest = block.result()
-        first = step % together * size
+        first = step % together * size + start
         out = np.empty((len(chosen), *shape), np.uint8)
         for slot, position in enumerate(chosen):
             picture = np.ascontiguousarray(pictures[int(position)])

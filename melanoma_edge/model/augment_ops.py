@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from melanoma_edge.data.augment import Composed, spline
 from melanoma_edge.data.augment_pixels import blur_radius
+from melanoma_edge.data.mixing import Mixture, neighbours
 
 
 def apply(pictures: np.ndarray, maps: Composed) -> tf.Tensor:
@@ -39,6 +40,22 @@ def apply(pictures: np.ndarray, maps: Composed) -> tf.Tensor:
         normal = maps.geometry / maps.geometry[:, 2:, 2:]
         return _projective(transforms=normal.reshape(count, 9)[:, :8].astype(np.float32), **values)
     return _elastic(nodes=maps.nodes, weights=spline(height).astype(np.float64), **values)
+
+
+def mix(pictures: tf.Tensor, mixture: Mixture) -> tf.Tensor:
+    """Return a batch (uint8 [rows, size, size, 3]) mixed as :func:`melanoma_edge.data.mixing.mix` does it; a grey level may round the other way."""
+    return _mixed(pictures, neighbours(len(mixture.share)), mixture.blended, mixture.box.astype(np.int32))
+
+
+@tf.function(reduce_retracing=True)
+def _mixed(pictures, others, blended, box):
+    own = tf.cast(pictures, tf.float32)
+    partner = tf.gather(own, others)
+    places = tf.range(tf.shape(own)[1])
+    top, bottom, left, right = tf.unstack(box[:, None, :], axis=2)
+    down, across = (places >= top) & (places < bottom), (places >= left) & (places < right)
+    weight = tf.where(down[:, :, None] & across[:, None, :], 1.0, blended[:, None, None])[..., None]
+    return tf.cast(tf.round((1 - weight) * own + weight * partner), tf.uint8)
 
 
 @tf.function(reduce_retracing=True)

@@ -1,13 +1,13 @@
-"""One phase of training: the loop, its checkpoint after every epoch, and the best weights.
+"""One phase of training: the loop over epochs, validation after each, and the best weights.
 
-In: a network, pictures with labels, a recipe. Out: the network with the weights of the epoch that was
+In: a network, pictures with labels, a recipe, devices. Out: the network with the weights of the epoch that was
 best on the validation part (balanced accuracy, then loss). An interruption loses the epoch in
-progress and nothing else: feed, schedule and optimizer go on from the checkpoint.
+progress and nothing else: what goes on from the checkpoint ends with the same bits. The step is :mod:`melanoma_edge.model.step`, the checkpoint
+:mod:`melanoma_edge.model.checkpoint`.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,11 +18,14 @@ import tensorflow as tf
 import tf_keras as keras
 
 from melanoma_edge.contract import EpochRow, Recipe
-from melanoma_edge.data import feed, rebalance
+from melanoma_edge.data import feed, mixing, rebalance
 from melanoma_edge.data.pictures import Pictures
 from melanoma_edge.errors import BadInput
-from melanoma_edge.model import augment_ops
+from melanoma_edge.files import write_bytes
+from melanoma_edge.model import augment_ops, checkpoint
 from melanoma_edge.model import run as runs
+from melanoma_edge.model.devices import Devices
+from melanoma_edge.model.step import Phase, Step, optimizer, rate, step_seed, train_step
 
 Report = Callable[[str, dict], None]
 
@@ -35,16 +38,6 @@ class Part:
     labels: np.ndarray
 
 
-@dataclass(frozen=True)
-class Phase:
-    """What sets float training and quantization-aware training apart."""
-
-    name: runs.Which
-    epochs: int
-    peak: float
-    warmup_share: float
-
-
 def fit(
     model: keras.Model,
     variables: list,
@@ -53,54 +46,45 @@ def fit(
     train: Part,
     validation: Part,
     *,
-    checkpoint: Path,
+    file: Path,
     history: list[EpochRow],
     on_epoch: Callable[[list[EpochRow]], None],
     report: Report,
-) -> None:
-    """Train the `variables` of `model` in place and leave it with its best weights.
+    devices: Devices = Devices(),
+) -> keras.Model:
+    """Train the `variables` of `model`, which was made in the scope of `devices`, and return the network with its best weights.
 
-    `checkpoint` is read when it holds this phase and written after every epoch; `history` (all rows so
-    far) is extended and handed to `on_epoch`. `report` gets "step" and "epoch" events.
+    That is `model` itself, or a plain copy where several devices trained it. The checkpoint `file` is read when it holds this phase, and written after every
+    epoch; `history` (all rows so far) is extended and handed to `on_epoch`. `report` gets "step" and "epoch" events. Where several workers train, the
+    chief alone validates and writes, and the others return what is not the best.
     """
-    steps = feed.steps_per_epoch(train.labels, recipe)
-    optimizer = _optimizer(phase, recipe, steps)
-    optimizer.build(variables)
-    first, best, best_weights = _restore(checkpoint, phase, model, optimizer)
-    del history[_rows_before(history, phase) + first :]
-    step = _train_step(model, variables, optimizer, recipe, rebalance.class_weights(train.labels, model.output_shape[-1], recipe))
-    finish = augment_ops.apply if tf.config.list_physical_devices("GPU") else None  # a GPU leaves the processor too little time for pixels
-    for epoch in range(first, phase.epochs):
-        started, losses, hits, seen = time.perf_counter(), [], 0, 0
-        for done, (pictures, labels) in enumerate(feed.batches(train.pictures, train.labels, recipe, epoch, finish), 1):
-            loss, correct = step(pictures, labels)
-            losses.append(float(loss))
-            hits += int(correct)
-            seen += len(labels)
-            rate = seen / (time.perf_counter() - started)
-            report("step", {"phase": phase.name, "epoch": epoch, "step": done, "steps": steps, "loss": losses[-1], "images_per_second": rate})
-        seconds = time.perf_counter() - started
-        if not np.isfinite(losses).all():
-            raise BadInput(f"the loss became {losses[-1]} in {phase.name} epoch {epoch + 1}: lower the learning rate")
-        scores = _validate(model, validation, recipe)
-        row = EpochRow(
-            phase=phase.name,
-            epoch=epoch,
-            loss=float(np.mean(losses)),
-            accuracy=hits / seen,
-            learning_rate=float(_rate(optimizer)),
-            seconds=seconds,
-            images_per_second=seen / seconds,
-            **scores,
-        )
+    classes = model.output_shape[-1]
+    batch, steps = feed.rows_per_batch(train.labels, recipe), feed.steps_per_epoch(train.labels, recipe)
+    made = optimizer(phase, recipe, steps, variables, devices)
+    judged = model if devices.strategy is None else keras.models.clone_model(model)
+    content = devices.share(file.read_bytes() if devices.chief and file.is_file() else b"")
+    done = checkpoint.unpack(content, phase.name, model, made, str(file))
+    del history[_rows_before(history, phase) + done.epochs :]
+    step = train_step(model, variables, made, recipe, batch, rebalance.class_weights(train.labels, classes, recipe), devices)
+    for epoch in range(done.epochs, phase.epochs):
+        figures = _train_epoch(step, phase, recipe, train, epoch, classes, batch, steps, devices, report)
+        with devices.answering():
+            state = checkpoint.state(model, made)
+        if not devices.chief:
+            continue
+        if judged is not model:
+            runs.assign(judged.weights, _weights(state), "the devices")
+        row = EpochRow(phase=phase.name, epoch=epoch, learning_rate=rate(made), **figures, **_validate(judged, validation))
         history.append(row)
-        rank = (row.validation_balanced_accuracy, -row.validation_loss)
-        if best is None or rank > best:
-            best, best_weights = rank, runs.named(model.weights)
+        done.epochs, rank = epoch + 1, (row.validation_balanced_accuracy, -row.validation_loss)
+        if done.rank is None or rank > done.rank:
+            done.rank, done.best = rank, _weights(state)
         on_epoch(history)  # before the checkpoint: going on drops rows that it does not know, but cannot make up missing ones
-        _save(checkpoint, phase, epoch + 1, best, model, optimizer, best_weights)
+        write_bytes(file, checkpoint.pack(phase.name, done, state))
         report("epoch", {"epochs": phase.epochs, **row.model_dump()})
-    runs.assign(model.weights, best_weights, "the checkpoint")
+    if devices.chief:
+        runs.assign(judged.weights, done.best, "the checkpoint")
+    return judged
 
 
 def predict(model: keras.Model, pictures: Pictures | np.ndarray, batch: int = 64) -> np.ndarray:
@@ -109,48 +93,26 @@ def predict(model: keras.Model, pictures: Pictures | np.ndarray, batch: int = 64
     return np.concatenate([call(tf.constant(pictures[i : i + batch])).numpy() for i in range(0, len(pictures), batch)])
 
 
-def _train_step(model: keras.Model, variables: list, optimizer, recipe: Recipe, weights: np.ndarray | None = None):
-    """Return the compiled step: (uint8 pictures, int labels) -> (loss, number of hits).
-
-    `weights` (float32 [classes]) is what a picture of each class counts in the loss; without it, all count alike.
-    """
-    classes = model.output_shape[-1]
-    weighted = weights is not None and not np.all(weights == 1)
-    loss_of = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
-
-    @tf.function(reduce_retracing=True)
-    def step(pictures, labels):
-        with tf.GradientTape() as tape:
-            logits = model(tf.cast(pictures, tf.float32), training=True)
-            loss = loss_of(tf.one_hot(labels, classes), logits, sample_weight=tf.gather(tf.constant(weights), labels) if weighted else None)
-        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
-        return loss, tf.reduce_sum(tf.cast(tf.argmax(logits, axis=1) == labels, tf.int32))
-
-    return step
-
-
-def _optimizer(phase: Phase, recipe: Recipe, steps: int):
-    """Return AdamW under the recipe's schedule; decay spares BatchNormalization and biases."""
-    total = max(1, phase.epochs * steps)
-    warmup = int(total * phase.warmup_share)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=phase.peak / 25 if warmup else phase.peak,
-        decay_steps=total - warmup,
-        alpha=1.0 if recipe.schedule == "constant" else 0.0,  # the share of the peak that is left at the end
-        warmup_target=phase.peak if warmup else None,
-        warmup_steps=warmup,
-    )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-    return optimizer
+def _train_epoch(step: Step, phase: Phase, recipe: Recipe, train: Part, epoch: int, classes: int, batch: int, steps: int, devices: Devices, report: Report) -> dict[str, float]:
+    """Do the steps of one epoch and return its figures for the history."""
+    mine = devices.rows(batch)
+    elsewhere = (augment_ops.apply, augment_ops.mix) if devices.computation.device == "gpu" else (None, None)  # a GPU leaves the processor too little time for pixels
+    finish, mix = elsewhere
+    batches = mixing.batches(train.pictures, train.labels, classes, recipe, epoch, finish, slice(mine[0].start, mine[-1].stop), mix)
+    started, losses, hits = time.perf_counter(), [], 0
+    for number, (pictures, targets) in enumerate(batches):
+        loss, correct = step(pictures, targets, step_seed(recipe, phase, epoch, number))
+        losses.append(loss)
+        hits += correct
+        speed = (number + 1) * batch / (time.perf_counter() - started)
+        report("step", {"phase": phase.name, "epoch": epoch, "step": number + 1, "steps": steps, "loss": loss, "images_per_second": speed})
+    seconds = time.perf_counter() - started
+    if not np.isfinite(losses).all():
+        raise BadInput(f"the loss became {losses[-1]} in {phase.name} epoch {epoch + 1}: lower the learning rate")
+    return {"loss": float(np.mean(losses)), "accuracy": hits / (steps * batch), "seconds": seconds, "images_per_second": steps * batch / seconds}
 
 
-def _rate(optimizer) -> float:
-    rate = optimizer._learning_rate  # the schedule itself; `learning_rate` returns its current value
-    return rate(optimizer.iterations) if callable(rate) else optimizer.learning_rate
-
-
-def _validate(model: keras.Model, part: Part, recipe: Recipe) -> dict[str, float]:
+def _validate(model: keras.Model, part: Part) -> dict[str, float]:
     logits = predict(model, part.pictures)
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
@@ -163,32 +125,9 @@ def _validate(model: keras.Model, part: Part, recipe: Recipe) -> dict[str, float
     }
 
 
-def _save(path: Path, phase: Phase, epoch: int, best, model, optimizer, best_weights: dict[str, np.ndarray]) -> None:
-    tensors = {f"model/{key}": value for key, value in runs.named(model.weights).items()}
-    tensors |= {f"optimizer/{i:04d}": variable.numpy() for i, variable in enumerate(optimizer.variables)}
-    tensors |= {f"best/{key}": value for key, value in best_weights.items()}
-    runs.write_tensors(path, tensors, {"phase": phase.name, "epoch": str(epoch), "best": json.dumps(best)})
-
-
-def _restore(path: Path, phase: Phase, model, optimizer):
-    """Return (first epoch, best rank, best weights) and load the checkpoint if it is of this phase."""
-    if not path.is_file():
-        return 0, None, {}
-    tensors = runs.read_tensors(path, "a checkpoint")
-    metadata = runs.read_tensor_metadata(path)
-    if metadata.get("phase") != phase.name:
-        return 0, None, {}
-
-    def under(prefix: str) -> dict[str, np.ndarray]:
-        return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-    runs.assign(model.weights, under("model/"), str(path))
-    saved = under("optimizer/")
-    if len(saved) != len(optimizer.variables):
-        raise BadInput(f"{path} belongs to another recipe: start a new run")
-    for i, variable in enumerate(optimizer.variables):
-        variable.assign(saved[f"{i:04d}"])
-    return int(metadata["epoch"]), tuple(json.loads(metadata["best"])), under("best/")
+def _weights(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the network's weights among a phase's state."""
+    return {key.removeprefix("model/"): value for key, value in state.items() if key.startswith("model/")}
 
 
 def _rows_before(history: list[EpochRow], phase: Phase) -> int:

@@ -27,7 +27,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from melanoma_edge import host, metrics, recipes
-from melanoma_edge.contract import Interval, Recipe, Scores
+from melanoma_edge.contract import Computation, Interval, Recipe, Scores
 from melanoma_edge.data import policy
 from melanoma_edge.data.index import printable
 from melanoma_edge.data.split import PARTS, TEST, absent_from_test, data_hash, selection_hash, split
@@ -35,8 +35,9 @@ from melanoma_edge.errors import BadInput
 from melanoma_edge.files import read_json, refuse_existing, write_json
 from melanoma_edge.model import run as runs
 from melanoma_edge.model.folds_model import FOLDS_SCHEMA_VERSION, Across, FoldRun, FoldsFacts, Spread
-from melanoma_edge.model.tensorflow import require
+from melanoma_edge.model.devices import Asked, MixedPrecision, open_devices
 from melanoma_edge.model.train import read_pictures, refuse_renamed, train
+from melanoma_edge.model.workers import cluster
 
 @dataclass(frozen=True)
 class Folds:
@@ -60,6 +61,9 @@ def train_folds(
     licences: Sequence[str] = (),
     cache: Path | None = None,
     resume: bool = False,
+    device: Asked | None = None,
+    mixed_precision: MixedPrecision | None = None,
+    xla: bool = False,
     command: str = "melanoma_edge.model.folds.train_folds",
     report=lambda event, facts: None,
 ) -> Folds:
@@ -67,11 +71,13 @@ def train_folds(
     complete folder `out`.
 
     With `resume`, an interrupted folder goes on at the fold where it was (its own recipe counts, and its own data set unless
-    `data` says where that is now); complete folds are kept. The pictures are read once. Metadata, cache and `report` are those of :func:`melanoma_edge.model.train.train`,
+    `data` says where that is now); complete folds are kept. The pictures are read once. Metadata, cache, `device`, `mixed_precision`, `xla` and `report` are those of :func:`melanoma_edge.model.train.train`,
     with one more event, "fold", before each. That every fold can be made of the data is checked before the first is trained. Raises
-    BadInput for bad data, a recipe that asks for one fold only and data that changed; Missing as `train` does.
+    BadInput for bad data, a recipe that asks for one fold only, data that changed and several workers; Missing as `train` does.
     """
     out = Path(out)
+    if cluster():
+        raise BadInput("TF_CONFIG names several workers, which train one run at a time: train every fold by itself (--set fold=0 and so on), or unset TF_CONFIG")
     with contextlib.ExitStack() as stack:
         facts = None
         if resume:
@@ -81,12 +87,14 @@ def train_folds(
             stack.enter_context(runs.held(out))
             facts = open_folds(out).facts  # as the process before us left it
             recipe, licences = facts.recipe, facts.licences
+            if facts.computation:
+                device, mixed_precision, xla = device or facts.computation.device, facts.computation.mixed_precision, facts.computation.xla
             if data is None:
                 data, metadata = Path(facts.data), metadata or (Path(facts.metadata) if facts.metadata else None)
         else:
             recipe = _of_all(recipe, folds)
             refuse_existing(out, force=None)
-        require()
+        devices = open_devices(device or "auto").computing(mixed_precision, xla)
         index = read_pictures(data, recipe, metadata, licences, cache, report)
         selection = policy.select(index, recipe)
         plans = [_plan(selection, recipe.model_copy(update={"fold": fold})) for fold in range(recipe.folds)]
@@ -95,7 +103,7 @@ def train_folds(
             stack.enter_context(runs.held(out))
             if (out / runs.FOLDS_FILE).exists():  # reading the pictures took a while
                 raise BadInput(f"{out} exists already: another process made it meanwhile; choose another --out")
-            facts = _begin(out, data, metadata, licences, recipe, selection, sha256, command)
+            facts = _begin(out, data, metadata, licences, recipe, selection, sha256, devices.computation, command)
         elif sha256 != facts.data_sha256:
             raise BadInput(f"{data} changed since {out} began (data hash {sha256[:12]}..., was {facts.data_sha256[:12]}...): start anew with another --out")
         for fold in facts.runs:  # what a fold would be refused for after days is refused before the next is trained
@@ -105,7 +113,8 @@ def train_folds(
             folder = out / f"fold-{number}"
             begun = _is_begun(folder, own, fold_sha256)
             report("fold", {"fold": number, "folds": len(plans), "resumed": begun})
-            run = train(data, own, folder, metadata=metadata, licences=licences, cache=cache, index=index, resume=begun, command=command, report=report)
+            computed = {"device": devices.computation.device, "mixed_precision": mixed_precision, "xla": xla}
+            run = train(data, own, folder, metadata=metadata, licences=licences, cache=cache, index=index, resume=begun, command=command, report=report, **computed)
             _forget()
             facts = _write(out, facts, runs=(*facts.runs[:number], _fold(run, number, absent)))
         facts = _write(out, facts, networks=_together([runs.open_run(out / fold.run) for fold in facts.runs]), state="complete")
@@ -150,7 +159,7 @@ def _plan(selection: policy.Selection, recipe: Recipe) -> tuple[Recipe, str, lis
     return recipe, data_hash(selection, parts), absent_from_test(selection, parts)
 
 
-def _begin(out: Path, data: Path, metadata: Path | None, licences: Sequence[str], recipe: Recipe, selection: policy.Selection, sha256: str, command: str) -> FoldsFacts:
+def _begin(out: Path, data: Path, metadata: Path | None, licences: Sequence[str], recipe: Recipe, selection: policy.Selection, sha256: str, computation: Computation, command: str) -> FoldsFacts:
     facts = FoldsFacts(
         state="training",
         command=command,
@@ -164,6 +173,7 @@ def _begin(out: Path, data: Path, metadata: Path | None, licences: Sequence[str]
         runs=(),
         networks={},
         conditions=host.conditions(),
+        computation=computation,
     )
     return _write(out, facts)
 

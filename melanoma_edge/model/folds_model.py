@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from melanoma_edge import NOTICE
-from melanoma_edge.contract import ClassName, Model, Recipe, Scores, Sha256
+from melanoma_edge.contract import ClassName, Computation, Model, Recipe, Scores, Sha256
 
 FOLDS_SCHEMA_VERSION = 1
 
@@ -83,3 +83,5 @@ class FoldsFacts(Model):
     """Empty until all folds are complete."""
     conditions: dict[str, Any]
     """Versions, CPU and so on of the machine (see :mod:`melanoma_edge.host`)."""
+    computation: Computation | None = None
+    """How training was computed when it began (each run holds its own); null in folders of versions that did not write it."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import tf_keras as keras  # tensorflow-model-optimization takes tf_keras models only, never tf.keras
 
 from melanoma_edge.contract import INPUT_NAME, OUTPUT_NAME, Recipe
+from melanoma_edge.model.dropout import StepDropout
 
 EDGE_STEM = 32
 EDGE_BLOCKS = ((48, 2), (48, 1), (96, 2), (96, 1), (192, 2), (192, 1), (192, 1), (256, 2), (256, 1))
@@ -39,8 +40,8 @@ def build(recipe: Recipe, classes: int, *, batch: int | None = None, rescale: bo
     else:
         features = _classic(keras.layers.Rescaling(1 / 255, name="rescale")(image) if rescale else image)
     if recipe.dropout:
-        features = keras.layers.Dropout(recipe.dropout, seed=recipe.seed, name="dropout")(features)
-    logits = keras.layers.Dense(classes, name=OUTPUT_NAME)(features)
+        features = StepDropout(recipe.dropout, name="dropout")(features)
+    logits = keras.layers.Dense(classes, dtype="float32", name=OUTPUT_NAME)(features)  # also under mixed precision
     return keras.Model(image, logits, name=recipe.network)
 
 

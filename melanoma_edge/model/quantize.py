@@ -37,6 +37,7 @@ from tensorflow_model_optimization.python.core.quantization.keras.graph_transfor
 from tensorflow_model_optimization.python.core.quantization.keras.quantizers import FixedQuantizer
 
 from melanoma_edge.contract import Recipe
+from melanoma_edge.model.dropout import StepDropout
 
 WRAPPER_PREFIX = "quant_"
 
@@ -112,7 +113,7 @@ def quantization_aware(network: keras.Model) -> keras.Model:
 
     annotated = keras.models.clone_model(network, clone_function=annotate)
     annotated.set_weights(network.get_weights())
-    with quantize.quantize_scope({"PinnedOutput": PinnedOutput, "DepthwiseConfiguration": DepthwiseConfiguration}):
+    with quantize.quantize_scope({kind.__name__: kind for kind in (PinnedOutput, DepthwiseConfiguration, StepDropout)}):
         quantized = quantize.quantize_apply(annotated, _Scheme())
     for layer in quantized.layers:
         if isinstance(layer, quantize_layer.QuantizeLayer):
@@ -128,7 +129,7 @@ def _configuration(layer: keras.layers.Layer):
     """
     followers = [node.outbound_layer for node in layer.outbound_nodes]
     fused = any(isinstance(follower, (keras.layers.BatchNormalization, keras.layers.ReLU)) for follower in followers)
-    if isinstance(layer, keras.layers.BatchNormalization) and fused:
+    if isinstance(layer, StepDropout) or isinstance(layer, keras.layers.BatchNormalization) and fused:
         return NoOpQuantizeConfig()
     if isinstance(layer, keras.layers.Add) and followers and all(isinstance(follower, keras.layers.ReLU) for follower in followers):
         return NoOpQuantizeConfig()

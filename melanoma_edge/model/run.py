@@ -10,6 +10,7 @@
       history.json           one row an epoch
       checkpoint.safetensors where to go on after an interruption (gone when complete)
       weights/               float.safetensors, qat.safetensors
+      init.safetensors       copy of the weights that training started from, where the recipe named a file
       logits.safetensors     Keras logits of the validation and test parts
       evaluation.json        scores of the float and the int8-simulated network on the test part
       saliency.safetensors   what spoke for each answer on the test part, coarse maps
@@ -54,11 +55,12 @@ FOLDS_FILE = "folds.json"
 """Marks a folder of folds, each a run (:mod:`melanoma_edge.model.folds`)."""
 LOCK_FILE = ".lock"
 AUGMENTED_FILE = "augmented.png"
+INIT_FILE = "init.safetensors"
 
 Which = Literal["float", "qat"]
 
 
-UNBEGUN = {RECIPE_FILE, SPLIT_FILE, DATA_FILE, HISTORY_FILE, LOCK_FILE}
+UNBEGUN = {INIT_FILE, RECIPE_FILE, SPLIT_FILE, DATA_FILE, HISTORY_FILE, LOCK_FILE}
 """What a run may hold before its run.json says that it has begun."""
 
 
@@ -240,6 +242,13 @@ def clear_unbegun(path: Path) -> None:
             shutil.rmtree(path)
 
 
+def sweep(path: Path) -> None:
+    """Remove what processes that were killed while writing left in the run directory `path`; who calls this holds it."""
+    for folder in (Path(path), Path(path) / "weights"):
+        for file in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            file.unlink(missing_ok=True)
+
+
 def weights_file(run: Path, which: Which) -> Path:
     """Return where a run keeps its `float` or `qat` weights."""
     return Path(run) / "weights" / f"{which}.safetensors"
@@ -295,29 +304,36 @@ def assign(variables, values: dict[str, np.ndarray], source: str) -> None:
 
 def read_tensors(path: Path, what: str = "tensors") -> dict[str, np.ndarray]:
     """Return the arrays of a safetensors file; raises BadInput when it cannot be read."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read as {what}: {error}; train again") from None
+    return unpack_tensors(content, str(path), what)[0]
+
+
+def unpack_tensors(content: bytes, source: str, what: str = "tensors", then: str = "train again") -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the arrays and the metadata in the content of a safetensors file; raises BadInput, naming `source`, when it is none."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
-        return load(Path(path).read_bytes())
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise BadInput(f"{path} cannot be read as {what}: {error}; train again") from None
+        length = int.from_bytes(content[:8], "little")  # of the header, JSON that follows; the library reads metadata from paths only
+        return load(content), json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise BadInput(f"{source} cannot be read as {what}: {error}; {then}") from None
+
+
+def pack_tensors(values: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> bytes:
+    """Return arrays as the content of a safetensors file."""
+    from safetensors.numpy import save
+
+    return save({key: np.asarray(value, order="C") for key, value in values.items()}, metadata)
 
 
 def write_tensors(path: Path, values: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
     """Write arrays to a safetensors file atomically."""
-    from safetensors.numpy import save
-
     os.makedirs(Path(path).parent, exist_ok=True)
-    write_bytes(path, save({key: np.asarray(value, order="C") for key, value in values.items()}, metadata))
-
-
-def read_tensor_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata of a safetensors file."""
-    from safetensors import safe_open
-
-    with safe_open(str(path), "np") as file:
-        return file.metadata() or {}
+    write_bytes(path, pack_tensors(values, metadata))
 
 
 def _key(position: int, name: str) -> str:

@@ -7,6 +7,8 @@ index, data policy, split, and only then rebalancing and augmentation, on the tr
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import time
 from collections import Counter
@@ -16,20 +18,22 @@ from pathlib import Path
 import numpy as np
 
 from melanoma_edge import calibration, host, metrics, recipes
-from melanoma_edge.contract import EpochRow, Recipe, RunFacts
-from melanoma_edge.data import policy, rebalance
+from melanoma_edge.contract import Computation, EpochRow, Recipe, RunFacts
+from melanoma_edge.data import feed, mixing, policy, rebalance
 from melanoma_edge.data.copies import fingerprints
 from melanoma_edge.data.index import Index, printable, read_index
 from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION, absent_from_test, data_hash, split
 from melanoma_edge.errors import BadInput
-from melanoma_edge.files import cache_folder, explained, read_json, refuse_existing, sha256_file, write_json, write_text
+from melanoma_edge.files import cache_folder, explained, read_json, refuse_existing, sha256_file, write_bytes, write_json, write_text
 from melanoma_edge.model import run as runs
-from melanoma_edge.model.tensorflow import require, seed_everything
+from melanoma_edge.model.devices import ONE_CPU, Asked, Devices, MixedPrecision, arithmetic, open_devices
+from melanoma_edge.model.tensorflow import seed_everything
+from melanoma_edge.model.workers import cluster
 
 
 def train(
     data: Path | None,
-    recipe: Recipe,
+    recipe: Recipe | None,
     out: Path,
     *,
     metadata: Path | None = None,
@@ -37,33 +41,52 @@ def train(
     cache: Path | None = None,
     index: Index | None = None,
     resume: bool = False,
+    device: Asked | None = None,
+    mixed_precision: MixedPrecision | None = None,
+    xla: bool = False,
     command: str = "melanoma_edge.model.train.train",
     report=lambda event, facts: None,
-) -> runs.Run:
+) -> runs.Run | None:
     """Train `recipe` on the pictures below `data` and return the complete run at `out`.
 
-    With `resume`, an interrupted run at `out` goes on (its own recipe counts, and its own data set unless `data` says
+    With `resume`, an interrupted run at `out` goes on (its own recipe, mixed precision, XLA and kind of device count, unless `device` names another, and its own data set unless `data` says
     where that is now); a complete one is returned as it is. `metadata` and `licences` are those of :func:`melanoma_edge.data.sources.read_listing`. Prepared pictures are kept
     in `cache`, by default where :func:`melanoma_edge.files.cache_folder` says. An `index` of `data` with the recipe's
     `image_size` and `decode` saves reading it again.
-    `report(event, facts)` is called with "index", "data", "phase", "step", "epoch" and "evaluation" events. Raises BadInput for bad data, Missing for a missing package or full disk.
+
+    `device` is what to compute on ("auto" without it: every visible GPU, else the processor), `mixed_precision` what float training multiplies in, `xla` whether XLA compiles
+    its step. Where TF_CONFIG names several workers, all call this; what the chief was given counts, it alone reads and writes `out`, and the others return None.
+
+    `report(event, facts)` is called with "index", "data", "devices", "phase", "step", "epoch" and "evaluation" events. Raises BadInput for bad data, Missing for a missing package, GPU or
+    worker, or full disk.
     """
     started = time.perf_counter()
     out = Path(out)
     with contextlib.ExitStack() as stack:
-        if resume:
-            if (out / runs.RUN_FILE).is_file():
-                stack.enter_context(runs.held(out))
-            run = runs.open_run(out, complete=False)  # and what is no run is refused here
-            if run.facts.state == "complete":
+        devices = open_devices(device or "auto") if cluster() else None  # first, so that a refusal below ends the other workers' waiting
+        run = None
+        if devices is None or devices.chief:
+            run = _to_go_on_with(out, stack) if resume else _nothing_at(out)
+            if run and run.facts.state == "complete":
+                if devices:
+                    devices.share(b"{}")
                 return run
-            recipe, licences = run.recipe, run.facts.licences
-            if data is None:
-                data, metadata = Path(run.facts.data), metadata or (Path(run.facts.metadata) if run.facts.metadata else None)
-        else:
-            runs.clear_unbegun(out)
-            refuse_existing(out, force=None)
-        require()
+            if run:
+                recipe, licences = run.recipe, run.facts.licences
+                if data is None:
+                    data, metadata = Path(run.facts.data), metadata or (Path(run.facts.metadata) if run.facts.metadata else None)
+                last = run.facts.computations[-1] if run.facts.computations else ONE_CPU
+                mixed_precision, xla = last.mixed_precision, last.xla
+                device = device or (last.device if run.facts.computations else "auto")
+        devices = devices or open_devices(device or "auto")
+        order = json.loads(devices.share(_order(recipe, data, metadata, licences, mixed_precision, xla)))
+        if not order:
+            return None
+        recipe = recipe if devices.chief else recipes.parse(order["recipe"], order["recipe"]["name"])
+        if not devices.chief:
+            licences, data, metadata = order["licences"], data or Path(order["data"]), metadata or (Path(order["metadata"]) if order["metadata"] else None)
+        devices = devices.computing(order["mixed_precision"], order["xla"])
+        report("devices", {"worker": devices.worker, **devices.computation.model_dump()})
         index = index or read_pictures(data, recipe, metadata, licences, cache, report)
         selection = policy.select(index, recipe)
         parts = split(selection, recipe)
@@ -72,21 +95,61 @@ def train(
         report("data", {**known, **selection.report, "parts": sizes, "absent_from_test": absent_from_test(selection, parts)})
         sha256 = data_hash(selection, parts)
         labels = np.array([selection.classes.index(row.label) for row in selection.rows])
-        if resume:
+        _refuse_other_pictures(devices, data, sha256)
+        devices.rows(feed.rows_per_batch(labels[parts == TRAIN], recipe))
+        facts = None
+        if run:
             if sha256 != run.facts.data_sha256:
                 raise BadInput(f"{data} changed since the run {out} began (data hash {sha256[:12]}..., was {run.facts.data_sha256[:12]}...): start a new run")
             refuse_renamed(data, selection, run)
-            facts = _write_facts(out, run.facts, **_places(data, metadata, index))
-        else:
+            facts = _write_facts(out, run.facts, **_places(data, metadata, index), computations=_going_on(run.facts, devices.computation))
+        elif devices.chief:
+            init = _initial(recipe, selection.classes)  # refused before anything is written
             stack.enter_context(runs.held(out))
             if (out / runs.RUN_FILE).exists():  # reading the pictures took a while
                 raise BadInput(f"{out} exists already: another process made it meanwhile; choose another --out")
             named = {"data": data, "metadata": metadata, "licences": licences}
-            facts = _begin(out, named, recipe, index, selection, parts, sha256, labels, command)
+            facts = _begin(out, named, recipe, init, index, selection, parts, sha256, labels, devices.computation, command)
         pictures = index.pixels.view(list(selection.positions))
+        classes = selection.classes
         del index
         with explained(out):
-            return _phases(out, facts, recipe, pictures, labels, parts, selection.groups, started, report)
+            return _phases(out, facts, recipe, classes, pictures, labels, parts, selection.groups, devices, started, report)
+
+
+def _to_go_on_with(out: Path, stack: contextlib.ExitStack) -> runs.Run:
+    """Return the run at `out`, held by `stack`, without what a process that was killed left half-written."""
+    if (out / runs.RUN_FILE).is_file():
+        stack.enter_context(runs.held(out))
+        runs.sweep(out)
+    return runs.open_run(out, complete=False)  # and what is no run is refused here
+
+
+def _nothing_at(out: Path) -> None:
+    """Refuse a folder `out` that holds something."""
+    runs.clear_unbegun(out)
+    refuse_existing(out, force=None)
+
+
+def _order(recipe: Recipe | None, data: Path | None, metadata: Path | None, licences: Sequence[str], mixed_precision: MixedPrecision | None, xla: bool) -> bytes:
+    """Return what the chief tells the other workers."""
+    said = {"recipe": recipe and recipe.model_dump(mode="json"), "data": str(data), "metadata": metadata and str(metadata), "licences": list(licences)}
+    return json.dumps({**said, "mixed_precision": mixed_precision, "xla": xla}).encode()
+
+
+def _refuse_other_pictures(devices: Devices, data: Path, sha256: str) -> None:
+    """Raise BadInput on every worker where one has other pictures, or another split of them, than the chief."""
+    chiefs = devices.share(sha256.encode()).decode()
+    others = devices.dissenters(sha256 == chiefs)
+    if sha256 != chiefs:
+        raise BadInput(f"{data} is not what the chief trains on (data hash {sha256[:12]}..., the chief's {chiefs[:12]}...): give every worker the same pictures")
+    if others:
+        raise BadInput(f"other pictures than here on worker {', '.join(map(str, others))} (data hash here {sha256[:12]}...): give every worker the same pictures")
+
+
+def _going_on(facts: RunFacts, now: Computation) -> tuple[Computation, ...]:
+    """Return how the run was computed so far and is from now on."""
+    return facts.computations if facts.computations[-1:] == (now,) else (*facts.computations, now)
 
 
 def read_pictures(data: Path, recipe: Recipe, metadata: Path | None, licences: Sequence[str], cache: Path | None, report) -> Index:
@@ -108,11 +171,12 @@ def refuse_renamed(data: Path, selection: policy.Selection, run: runs.Run) -> No
         raise BadInput(f"files of {data} were renamed or moved within it since the run {run.path} began: give them their old names, or start a new run")
 
 
-def _begin(out: Path, named: dict, recipe: Recipe, index: Index, selection, parts, sha256: str, labels, command: str) -> RunFacts:
+def _begin(out: Path, named: dict, recipe: Recipe, init: tuple[bytes, tuple[str, ...]], index: Index, selection, parts, sha256: str, labels, computation: Computation, command: str) -> RunFacts:
     """Write a new run directory up to the point where training starts."""
     from melanoma_edge.model import network
 
     model = network.build(recipe, len(selection.classes))
+    content, fresh = init
     training = rebalance.training_priors(labels[parts == TRAIN], len(selection.classes), recipe)
     counts = Counter(row.label for row, part in zip(selection.rows, parts) if part != TEST)
     facts = RunFacts(
@@ -130,11 +194,16 @@ def _begin(out: Path, named: dict, recipe: Recipe, index: Index, selection, part
         seconds={},
         peak_memory_bytes=0,
         conditions=host.conditions(),
+        computations=(computation,),
+        init_sha256=hashlib.sha256(content).hexdigest() if recipe.init else None,
+        init_fresh=fresh,
     )
     chosen = list(selection.positions)
     with explained(out):
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / runs.RECIPE_FILE, recipes.to_toml(recipe))
+        if recipe.init:
+            write_bytes(out / runs.INIT_FILE, content)
         rows = [
             runs.SplitRow(row.path, row.sha256, row.label, lesion, group, str(part), fingerprint, row.patient)
             for row, lesion, group, part, fingerprint in zip(
@@ -151,6 +220,30 @@ def _begin(out: Path, named: dict, recipe: Recipe, index: Index, selection, part
     return facts
 
 
+def _initial(recipe: Recipe, classes: tuple[str, ...]) -> tuple[bytes, tuple[str, ...]]:
+    """Return what the recipe's file of weights holds and which weights it does not give; nothing where it names none. Raises BadInput where it does not fit."""
+    if not recipe.init:
+        return b"", ()
+    from melanoma_edge.model import network
+    from melanoma_edge.model.initial import start_from
+
+    try:
+        content = Path(recipe.init).read_bytes()
+    except (OSError, ValueError) as error:
+        raise BadInput(f"the weights to start from, init = {recipe.init}, cannot be read ({error}): give a safetensors file, or leave init out") from None
+    return content, start_from(network.build(recipe, len(classes)), content, recipe.init, classes)
+
+
+def _kept_init(out: Path, facts: RunFacts) -> bytes:
+    """Return the run's copy of the weights that it started from, nothing where there are none."""
+    if not facts.init_sha256:
+        return b""
+    file = out / runs.INIT_FILE
+    if not file.is_file() or sha256_file(file) != facts.init_sha256:
+        raise BadInput(f"{file} is missing or was altered: expected sha256 {facts.init_sha256[:12]}...; start a new run")
+    return file.read_bytes()
+
+
 def _places(data: Path, metadata: Path | None, index: Index) -> dict:
     """Return where the data set is, for run.json. Links stay as they were named: a table's paths are relative to the link's folder."""
     return {
@@ -162,56 +255,73 @@ def _places(data: Path, metadata: Path | None, index: Index) -> dict:
     }
 
 
-def _phases(out, facts: RunFacts, recipe: Recipe, pictures, labels, parts, groups, started: float, report) -> runs.Run:
-    """Float training, quantization-aware training, evaluation; each step's result is on disk before the next."""
+def _phases(
+    out: Path, facts: RunFacts | None, recipe: Recipe, names: tuple[str, ...], pictures, labels, parts, groups, devices: Devices, started: float, report
+) -> runs.Run | None:
+    """Float training, quantization-aware training, evaluation; each step's result is on disk before the next.
+
+    Float training is on all `devices`. The chief does the rest alone, on its first one; the other workers, who have no `facts`, return None.
+    """
     import tf_keras as keras
 
     from melanoma_edge.model import network, quantize
-    from melanoma_edge.model.fit import Part, Phase, fit, predict
+    from melanoma_edge.model.fit import Part, fit, predict
+    from melanoma_edge.model.initial import CLASSES, start_from
     from melanoma_edge.model.saliency import activation_maps
-    from melanoma_edge.data import feed
+    from melanoma_edge.model.step import Phase
 
     by_part = {part: Part(pictures.view(parts == part), labels[parts == part]) for part in PARTS}
-    history = [EpochRow.model_validate(row) for row in read_json(out / runs.HISTORY_FILE, "a training history")]
-    classes = len(facts.classes)
+    history = [EpochRow.model_validate(row) for row in read_json(out / runs.HISTORY_FILE, "a training history")] if facts else []
+    classes = len(names)
 
-    def fit_phase(model, phase: Phase, variables: list) -> None:
+    def fit_phase(model, phase: Phase, variables: list, devices: Devices) -> keras.Model:
         report("phase", {"phase": phase.name, "epochs": phase.epochs})
-        fit(
+        return fit(
             model,
             variables,
             phase,
             recipe,
             by_part[TRAIN],
             by_part[VALIDATION],
-            checkpoint=out / runs.CHECKPOINT_FILE,
+            file=out / runs.CHECKPOINT_FILE,
             history=history,
             on_epoch=lambda rows: write_json(out / runs.HISTORY_FILE, [row.model_dump() for row in rows]),
             report=report,
+            devices=devices,
         )
 
     def keep(model, which: runs.Which, facts: RunFacts) -> RunFacts:
         nonlocal started
-        runs.write_tensors(runs.weights_file(out, which), runs.named(model.weights))
+        runs.write_tensors(runs.weights_file(out, which), runs.named(model.weights), {CLASSES: json.dumps(names)})
         now = time.perf_counter()
         spent = facts.seconds.get(which, 0.0) + now - started
         started = now
         return _write_facts(out, facts, weights={**facts.weights, which: sha256_file(runs.weights_file(out, which))}, seconds={**facts.seconds, which: spent})
 
-    _write_preview(out / runs.AUGMENTED_FILE, next(feed.batches(by_part[TRAIN].pictures, by_part[TRAIN].labels, recipe, 0))[0])
     seed_everything(recipe.seed)
-    if "float" not in facts.weights:
-        model = network.build(recipe, classes, rescale=True)
-        fit_phase(model, Phase("float", recipe.epochs, recipe.learning_rate, recipe.warmup_share), model.trainable_variables)
-        facts = keep(network.fold_rescaling(model, recipe, classes), "float", facts)
+    if not devices.share(b"float" if facts and "float" in facts.weights else b""):
+        if facts:
+            _write_preview(out / runs.AUGMENTED_FILE, next(mixing.batches(by_part[TRAIN].pictures, by_part[TRAIN].labels, classes, recipe, 0))[0])
+        with devices.scope(), arithmetic(devices.computation):
+            model = network.build(recipe, classes, rescale=True)
+            init = devices.share(_kept_init(out, facts) if facts else b"")
+            if init:
+                fresh = start_from(model, init, recipe.init, names)
+                report("init", {"file": recipe.init, "fresh": fresh})
+        trained = fit_phase(model, Phase("float", recipe.epochs, recipe.learning_rate, recipe.warmup_share), model.trainable_variables, devices)
+        if facts:
+            facts = keep(network.fold_rescaling(trained, recipe, classes), "float", facts)
         keras.backend.clear_session()
+    devices.part()
+    if not facts:
+        return None
     models = {"float": runs.load_keras(out, "float")}
     if recipe.qat_epochs:
         if "qat" not in facts.weights:
             seed_everything(recipe.seed + 1)
             model = quantize.quantization_aware(models["float"])
             quantize.calibrate(model, models["float"], _calibration_batches(by_part[TRAIN], recipe))
-            fit_phase(model, Phase("qat", recipe.qat_epochs, recipe.qat_learning_rate, 0.1), quantize.freeze(model, recipe))
+            fit_phase(model, Phase("qat", recipe.qat_epochs, recipe.qat_learning_rate, 0.1), quantize.freeze(model, recipe), devices.alone())
             quantize.snap_biases(model)
             facts = keep(model, "qat", facts)
         models["qat"] = runs.load_keras(out, "qat")
@@ -223,8 +333,8 @@ def _phases(out, facts: RunFacts, recipe: Recipe, pictures, labels, parts, group
     write_json(out / runs.EVALUATION_FILE, evaluation)
     answers = {which: run.probabilities(which, TEST).argmax(axis=1) for which in models}
     runs.write_tensors(out / runs.SALIENCY_FILE, {which: activation_maps(models[which], by_part[TEST].pictures, said) for which, said in answers.items()})
+    (out / runs.CHECKPOINT_FILE).unlink(missing_ok=True)  # all weights are there: nothing would go on from it
     _write_facts(out, facts, state="complete")
-    (out / runs.CHECKPOINT_FILE).unlink(missing_ok=True)
     report("evaluation", evaluation)
     return runs.open_run(out)
 
@@ -246,8 +356,6 @@ def _evaluate(run: runs.Run, logits: dict[str, np.ndarray], by_part, groups) -> 
 def _calibration_batches(part, recipe: Recipe, count: int = 16):
     """Yield training batches as QAT will see them, to measure ranges on."""
     from itertools import islice
-
-    from melanoma_edge.data import feed
 
     for pictures, _ in islice(feed.batches(part.pictures, part.labels, recipe, 0), count):
         yield pictures

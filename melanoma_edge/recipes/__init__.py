@@ -82,10 +82,11 @@ def parse(values: Mapping[str, Any], source: str) -> Recipe:
 def to_toml(recipe: Recipe) -> str:
     """Return `recipe`, every key written out, as TOML that :func:`load` reads back to an equal recipe."""
     values = recipe.model_dump()
-    augment = values.pop("augment")
+    tables = {name: values.pop(name) for name in ("augment", "mix")}
     lines = [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
-    for operation, settings in augment.items():
-        lines += ["", f"[augment.{operation}]", *(f"{key} = {_toml(value)}" for key, value in settings.items())]
+    for name, operations in tables.items():
+        for operation, settings in operations.items():
+            lines += ["", f"[{name}.{operation}]", *(f"{key} = {_toml(value)}" for key, value in settings.items())]
     return "\n".join(lines) + "\n"
 
 

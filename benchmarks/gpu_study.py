@@ -153,7 +153,7 @@ def _endless(batches, pictures, labels, recipe: Recipe, finish, number: int):
 
 
 def _train(asked: argparse.Namespace, device: str, seed: int, out: Path) -> dict:
-    """Train a run and return {network: {figure: value}} on its test part. All seeds share the first one's split only by chance: compare sides, not seeds."""
+    """Train a run and return {network: {figure: value}} on its test part. A seed also deals out the folds, alike on both sides; so the spread holds that, too."""
     settings = [word for override in asked.set for word in ("--set", override)]
     command = [sys.executable, "-m", "melanoma_edge", "train", str(asked.data), "--recipe", asked.recipe, *settings, "--seed", str(seed), "--device", device, "--out", str(out), "--json", "-q"]
     evaluation = json.loads(_run(command))["evaluation"]

@@ -27,7 +27,8 @@ def main(rounds: int = 8, steps: int = 40) -> None:
     require()
     import tensorflow as tf
 
-    from melanoma_edge.model import fit, network
+    from melanoma_edge.model import network
+    from melanoma_edge.model.step import Phase, optimizer, step_seed, train_step
 
     data = common.data_folder()
     recipe = recipes.load("default")
@@ -40,25 +41,25 @@ def main(rounds: int = 8, steps: int = 40) -> None:
     labels = np.array([selection.classes.index(row.label) for row in selection.rows])[train]
     seed_everything(recipe.seed)
     model = network.build(recipe, len(selection.classes), rescale=True)
-    phase = fit.Phase("float", recipe.epochs, recipe.learning_rate, recipe.warmup_share)
-    optimizer = fit._optimizer(phase, recipe, feed.steps_per_epoch(labels, recipe))
-    optimizer.build(model.trainable_variables)
-    step = fit._train_step(model, model.trainable_variables, optimizer, recipe)
+    phase = Phase("float", recipe.epochs, recipe.learning_rate, recipe.warmup_share)
+    made = optimizer(phase, recipe, feed.steps_per_epoch(labels, recipe), model.trainable_variables)
+    step = train_step(model, model.trainable_variables, made, recipe, recipe.batch_size)
+    seed = step_seed(recipe, phase, 0, 0)
     batches = feed.batches(pictures, labels, recipe, 0)
     batch = tuple(map(tf.constant, next(batches)))
     for _ in range(5):
-        step(*batch)
+        step(*batch, seed)
     alone, together = [], []
     for number in range(rounds):
         started = time.perf_counter()
         for _ in range(steps):
-            float(step(*batch)[0])
+            step(*batch, seed)
         alone.append(steps * recipe.batch_size / (time.perf_counter() - started))
         feeding = feed.batches(pictures, labels, recipe, number)
-        float(step(*next(feeding))[0])
+        step(*next(feeding), seed)
         started = time.perf_counter()
         for _ in range(steps):
-            float(step(*next(feeding))[0])
+            step(*next(feeding), seed)
         together.append(steps * recipe.batch_size / (time.perf_counter() - started))
         feeding.close()
     ratios = [end / bare for end, bare in zip(together, alone)]

@@ -168,6 +168,16 @@ def test_blocks_of_draws_change_nothing(pictures: np.ndarray, monkeypatch: pytes
         assert equal(epoch(pictures, recipe()), expected), block
 
 
+@pytest.mark.parametrize("cuts", [(0, 8), (0, 3, 8), (0, 1, 2, 5, 8)])
+def test_machines_that_share_a_batch_make_its_rows_and_no_others(pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch, cuts: tuple[int, ...]) -> None:
+    expected, made = epoch(pictures, recipe()), []
+    monkeypatch.setattr(feed, "augment", lambda *arguments: made.append(1) or augment_pixels.augment(*arguments))
+    shares = [list(batches(pictures, LABELS, recipe(), 0, rows=slice(*cut))) for cut in zip(cuts, cuts[1:])]
+    assert len(made) == 88 and {len(share) for share in shares} == {11}
+    together = [np.concatenate([share[step][kind] for step in range(11) for share in shares]) for kind in (0, 1)]
+    assert equal((together[0], together[1]), expected)
+
+
 def test_another_place_of_work_gets_all_but_the_jpegs_and_the_same_maps(pictures: np.ndarray) -> None:
     pipeline = recipes.load("default").augment.model_copy(update={"jpeg": Operation(probability=0.4, low=30.0, high=60.0)})
     asked, thread, calls = recipe(augment=pipeline), threading.get_ident(), []

@@ -19,7 +19,7 @@ def pictures() -> np.ndarray:
     return np.stack([draw(("nevus", "melanoma", "vascular lesion")[label], 32, i) for i, label in enumerate(LABELS)])
 
 
-def one_epoch(recipe: Recipe, pictures: np.ndarray, folder: Path):
+def one_epoch(recipe: Recipe, pictures: np.ndarray, folder: Path, device: str = "cpu"):
     """Train for one epoch and return (the network as it was, the epoch's row)."""
     from melanoma_edge.model.tensorflow import require, seed_everything
 
@@ -27,8 +27,12 @@ def one_epoch(recipe: Recipe, pictures: np.ndarray, folder: Path):
     import tf_keras as keras
 
     from melanoma_edge.model import network
-    from melanoma_edge.model.fit import Part, Phase, fit
+    from melanoma_edge.contract import Computation
+    from melanoma_edge.model.devices import Devices
+    from melanoma_edge.model.fit import Part, fit
+    from melanoma_edge.model.step import Phase
 
+    folder.mkdir(exist_ok=True)
     seed_everything(3)
     model = network.build(recipe, 3)
     before = keras.models.clone_model(model)
@@ -36,7 +40,8 @@ def one_epoch(recipe: Recipe, pictures: np.ndarray, folder: Path):
     part, history = Part(pictures, LABELS), []
     fit(
         model, model.trainable_variables, Phase("float", 1, 1e-6, 0.0), recipe, part, part,
-        checkpoint=folder / "checkpoint", history=history, on_epoch=lambda rows: None, report=lambda event, facts: None,
+        file=folder / "checkpoint", history=history, on_epoch=lambda rows: None, report=lambda event, facts: None,
+        devices=Devices(Computation(device=device, names=("one",))),
     )  # fmt: skip
     return before, history[0]
 
@@ -57,8 +62,6 @@ def test_with_a_gpu_the_feed_hands_pictures_over_and_tensorflow_augments_them(pi
     from melanoma_edge.model.tensorflow import require
 
     require()
-    import tensorflow as tf
-
     from melanoma_edge.model import augment_ops
 
     jpeg = "augment.jpeg={probability=0.3, low=40.0, high=90.0}"
@@ -67,7 +70,6 @@ def test_with_a_gpu_the_feed_hands_pictures_over_and_tensorflow_augments_them(pi
     seen = []
     apply = augment_ops.apply
     monkeypatch.setattr(augment_ops, "apply", lambda batch, maps: seen.append(len(batch)) or apply(batch, maps))
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["a GPU"])
-    _, elsewhere = one_epoch(recipe, pictures, tmp_path / "b")
+    _, elsewhere = one_epoch(recipe, pictures, tmp_path / "b", device="gpu")
     assert seen == [10] * 6
     assert np.isclose(elsewhere.loss, on_processor.loss, rtol=0.02), "the pictures are other ones"

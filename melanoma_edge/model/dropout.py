@@ -34,7 +34,7 @@ class StepDropout(keras.layers.Layer):
     """Set the share `rate` of the features to zero and enlarge the others by 1 / (1 - rate), in training.
 
     Two layers of a network with the same `salt` would drop the same. The mask is drawn for the whole batch, of which a device then takes its rows, by
-    Philox, which gives the same numbers on every device. Raises ValueError in training outside of :func:`drawn`.
+    Philox: the same numbers on every device, but others under XLA, which deals them out in another order. Raises ValueError in training outside of :func:`drawn`.
     """
 
     def __init__(self, rate: float, salt: int = 0, **options):

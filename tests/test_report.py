@@ -421,6 +421,17 @@ def test_reliability_is_shown_before_and_after_the_temperature(run: Path) -> Non
         assert f"{error:.3f} {words}" in text
 
 
+def test_coverage_and_risk_say_what_the_decision_answers(run: Path) -> None:
+    opened = runs.open_run(run)
+    decision, rows = opened.evaluation()["qat"][0], opened.part("test")
+    scaled = np.exp(opened.logits()["qat/test"].astype(np.float64) / decision.temperature)
+    scaled /= scaled.sum(axis=1, keepdims=True)
+    answered = scaled.max(axis=1) >= decision.abstention.threshold
+    wrong = scaled.argmax(axis=1) != np.array([opened.facts.classes.index(row.label) for row in rows])
+    alt = next(held["alt"] for held in page(report(run)).all("img") if "pictures answered" in held["alt"])
+    assert alt.endswith(f"by confidence: {answered.mean():.1%} are answered, {wrong[answered].mean():.1%} of them wrong")
+
+
 def test_maps_of_what_spoke_for_the_answers_stand_beside_the_pictures(run: Path) -> None:
     opened = runs.open_run(run)
     pictures = len(opened.part("test"))
@@ -508,6 +519,7 @@ def test_plots_take_any_names_and_few_values(theme: plot_style.Theme, drawn: Non
         seconds=1.0,
         images_per_second=1.0,
     )
+    one_point = {"coverage": np.array([1.0]), "risk": np.array([0.0])}
     bins = {"confidence": np.array([np.nan, 0.7]), "accuracy": np.array([np.nan, 1.0]), "count": np.array([0, 1])}
     pictures = [
         plots.training_curves(theme, [row]),
@@ -515,6 +527,7 @@ def test_plots_take_any_names_and_few_values(theme: plot_style.Theme, drawn: Non
         plots.roc(theme, [(name, np.array([0.0, 1.0]), np.array([0.0, 1.0]), 0.5) for name in names], names[3]),
         plots.roc(theme, [], None),
         plots.reliability(theme, bins, bins),
+        plots.coverage_risk(theme, {"confidence": one_point}, "confidence", (0.0, None)),
         plots.positive_by_truth(theme, np.array([0.0, 1.0]), np.array([0, 1]), names, names[0], 1.0),
         plots.differences(theme, [("same", 0.0, 1e-3)], []),
         plots.differences(theme, [], [("far", 300, None, 1)]),

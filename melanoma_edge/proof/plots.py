@@ -142,6 +142,31 @@ def reliability(theme: Theme, bins: dict[str, np.ndarray], before: dict[str, np.
     return png(drawn)
 
 
+def coverage_risk(theme: Theme, curves: dict[str, dict[str, np.ndarray]], method: str, answering: tuple[float, float | None]) -> bytes:
+    """Draw how often answers are wrong as fewer pictures are answered, the surest first, for each score to abstain by.
+
+    `curves` by method, as :func:`melanoma_edge.selective.coverage_risk` gives them; `method` is the one in force, and `answering` (coverage, risk) where it stands.
+    """
+    drawn, axes = figure(theme, 4.2)
+    for other, colour, style in ((False, theme.accent, "-"), (True, theme.second, (0, (4, 2)))):
+        for name, found in curves.items():
+            if (name != method) == other:
+                curve(axes, found["coverage"], found["risk"], colour, f"by {name}" + ("" if other else " (in force)"), linestyle=style)
+    everything = next(iter(curves.values()))["risk"][-1]
+    axes.axhline(everything, color=theme.muted, linewidth=1, linestyle=(0, (1, 3)))
+    axes.text(0.01, everything, "all answered", color=theme.muted, fontsize=SMALL, va="bottom")
+    coverage, risk = answering
+    if risk is not None:
+        axes.scatter([coverage], [risk], s=60, facecolor=theme.accent, edgecolor=theme.ground, linewidth=1.1, zorder=5, label="its threshold")
+    top = max(0.05, 1.4 * everything)  # few answers at the left say little, and may be all wrong
+    axes.set(xlim=(0, 1.01), ylim=(0, top), xlabel="share of the pictures that is answered, the surest first", ylabel="share of the answers that is wrong")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axes.grid(color=theme.grid)
+    legend_above(axes, theme)
+    return png(drawn)
+
+
 def positive_by_truth(
     theme: Theme, probability: np.ndarray, labels: np.ndarray, classes: Sequence[str], positive: str, threshold: float
 ) -> bytes:

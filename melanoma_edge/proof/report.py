@@ -149,6 +149,10 @@ def _test_plots(add, plots, test: TestPart) -> None:
     add("roc", f"ROC curve of each class against the rest; areas: {areas}", plots.roc, curves, test.positive)
     words = f"calibration error {test.ece(before=True):.3f} before the temperature was fitted, {test.ece():.3f} after"
     add("reliability", f"Reliability diagram; {words}", plots.reliability, test.reliability(), test.reliability(before=True))
+    coverage, risk = test.answering()
+    words = "none is answered" if risk is None else f"{coverage:.1%} are answered, {risk:.1%} of them wrong"
+    method = test.decision.abstention.method
+    add("coverage", f"Share of wrong answers over the share of pictures answered, by {method}: {words}", plots.coverage_risk, test.coverage_risk(), method, (coverage, risk))
     threshold = test.decision.operating()
     if test.positive is not None and threshold is not None:
         column = test.probabilities[:, test.classes.index(test.positive)]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from melanoma_edge import metrics
+from melanoma_edge import calibration, metrics, selective
 from melanoma_edge.contract import Artifact, Decision, Scores, Threshold
 from melanoma_edge.convert.bundle import EVIDENCE, MANIFEST, Bundle, open_bundle
 from melanoma_edge.data.split import TEST
@@ -90,6 +90,17 @@ class TestPart:
     def ece(self, *, before: bool = False) -> float:
         """Return the calibration error that :meth:`reliability` shows."""
         return metrics.calibration_error(self.reliability(before=before))
+
+    def coverage_risk(self) -> dict[str, dict[str, np.ndarray]]:
+        """Return the coverage-risk curve of each score to abstain by (:func:`melanoma_edge.selective.coverage_risk`)."""
+        sure = {method: calibration.certainty(method, self.probabilities, self.logits) for method in ("confidence", "energy")}
+        return {method: selective.coverage_risk(self.probabilities, self.labels, one) for method, one in sure.items()}
+
+    def answering(self) -> tuple[float, float | None]:
+        """Return (share of the pictures that the decision answers, share wrong among them; None where it answers none)."""
+        answered = calibration.answers(self.decision.abstention, self.probabilities, self.logits)
+        wrong = self.predicted != self.labels
+        return float(answered.mean()), float(wrong[answered].mean()) if answered.any() else None
 
     def roc(self) -> list[tuple[str, np.ndarray, np.ndarray, float]]:
         """Return (class, false and true positive rates, area) of each class that has a curve.

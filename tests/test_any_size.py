@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -393,6 +394,34 @@ def test_a_wrong_list_of_workers_is_one_line(cli: Cli, drawn: Path, tmp_path: Pa
         err = process.communicate(timeout=300)[1].decode()
     assert process.returncode == 2 and err.count("\n") == 1 and found in err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_workers_do_not_wait_for_ever_for_one_that_does_not_come(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    from melanoma_edge.errors import Missing
+    from melanoma_edge.model import workers
+
+    monkeypatch.setattr(workers, "GATHERING_SECONDS", 2.0)
+    addresses = tuple(f"127.0.0.1:{port}" for port in ports(3))
+    alone = workers.Cluster((("chief", 0), ("worker", 0), ("worker", 1)), addresses, number)
+    missing = f"1 \\({addresses[1]}\\), 2 \\({addresses[2]}\\) did not come" if number == 0 else f"the chief \\({addresses[0]}\\), or another one, did not come"
+    with pytest.raises(Missing, match=f"worker {number} of 3 waited 2 seconds, and {missing}"):
+        alone.gather()
+
+
+def test_workers_meet_in_any_order() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from melanoma_edge.model.workers import Cluster
+
+    addresses, tasks = tuple(f"127.0.0.1:{port}" for port in ports(3)), tuple(("worker", number) for number in range(3))
+    with ThreadPoolExecutor(3) as pool:
+        met = []
+        for number in (2, 1, 0):
+            met.append(pool.submit(Cluster(tasks, addresses, number).gather))
+            time.sleep(0.3)
+        assert [future.result(timeout=60) for future in met] == [None] * 3
+    socket.create_server(("127.0.0.1", int(addresses[0].rpartition(":")[2]))).close()  # the port is free again
 
 
 def test_a_batch_is_cut_into_the_rows_of_each_device() -> None:

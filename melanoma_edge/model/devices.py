@@ -134,8 +134,8 @@ def open_devices(asked: Asked = "auto") -> Devices:
         replicas=max(1, len(gpus)),
     )
     if workers:
-        workers.watch()
-        with workers.answering(starting=True):
+        workers.gather()
+        with workers.answering():
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         together = {"replicas": strategy.num_replicas_in_sync, "workers": len(workers.tasks)}
         return Devices(computation.model_copy(update=together), strategy, workers)

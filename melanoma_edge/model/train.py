@@ -387,7 +387,13 @@ def next_run(recipe: Recipe, folder: Path = RUNS) -> Path:
 
 
 def newest_interrupted(folder: Path = RUNS) -> Path:
-    """Return the interrupted run, or folder of folds, below `folder` that was worked on last; raises BadInput when there is none."""
+    """Return the interrupted run, or folder of folds, below `folder` that was worked on last; raises BadInput when there is none.
+
+    For a worker that is not the chief, which reads no run, any path will do.
+    """
+    workers = cluster()
+    if workers and workers.number:
+        return folder / "of-the-chief"
     found = [file for name in (runs.RUN_FILE, runs.FOLDS_FILE) for file in Path(folder).glob(f"*/{name}")]
     found = [file for file in found if runs.says(file, '"state": "training"')]
     if not found:

@@ -10,16 +10,16 @@ import contextlib
 import json
 import os
 import re
+import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from melanoma_edge.errors import BadInput, Missing
 
 JOBS = ("chief", "worker")
-HEARTBEAT_SECONDS = 20
-"""A worker that was silent for so long counts as gone."""
-GATHERING_SECONDS = 600
-"""So long do workers wait for the others to start."""
+GATHERING_SECONDS = 600.0
+"""So long do workers wait for the others to start. Afterwards TensorFlow finds within about ten seconds that one has gone."""
 
 _TASK = re.compile(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)")
 
@@ -34,9 +34,54 @@ class Cluster:
     number: int
     """Which of them this process is."""
 
-    def waiting(self) -> str:
-        """Return what to say when the others do not come."""
-        return f"worker {self.number} of {len(self.tasks)} waited {GATHERING_SECONDS} seconds for the others ({', '.join(self.addresses)}): start them all, each with its own TF_CONFIG"
+    def gather(self) -> None:
+        """Wait until all workers have started: the others call at the chief's address, and it lets them go when all have.
+
+        TensorFlow would do this too, but wait for ever, deaf to Ctrl-C. Raises Missing when one does not come.
+        """
+        deadline = time.monotonic() + GATHERING_SECONDS
+        host, _, port = self.addresses[0].rpartition(":")
+        try:
+            if self.number == 0:
+                self._receive(int(port), deadline)
+            else:
+                self._call(host, int(port), deadline)
+        except (OSError, ValueError) as error:
+            raise Missing(f"worker {self.number} of {len(self.tasks)} cannot meet the others at {self.addresses[0]} ({error}): look at TF_CONFIG and the network") from None
+
+    def _receive(self, port: int, deadline: float) -> None:
+        """As the chief: wait for all others, then let them go."""
+        with contextlib.ExitStack() as stack:
+            door = stack.enter_context(socket.create_server(("", port)))
+            here: dict[int, socket.socket] = {}
+            while absent := sorted(set(range(1, len(self.tasks))) - set(here)):
+                if time.monotonic() > deadline:
+                    raise Missing(self._absent(", ".join(f"{number} ({self.addresses[number]})" for number in absent)))
+                door.settimeout(1.0)
+                with contextlib.suppress(TimeoutError):
+                    caller = stack.enter_context(door.accept()[0])
+                    caller.settimeout(10.0)
+                    number = int.from_bytes(caller.recv(4), "big")
+                    if 0 < number < len(self.tasks):  # else a stranger knocked
+                        here[number] = caller
+            for caller in here.values():
+                caller.sendall(b"go")
+            for caller in here.values():  # they hang up first, so that the port is free at once
+                caller.recv(1)
+
+    def _call(self, host: str, port: int, deadline: float) -> None:
+        """As another worker: call the chief, again and again, until it lets us go."""
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ConnectionError, TimeoutError), socket.create_connection((host, port), timeout=5.0) as line:
+                line.sendall(self.number.to_bytes(4, "big"))
+                line.settimeout(max(1.0, deadline - time.monotonic()))
+                if line.recv(2) == b"go":
+                    return
+            time.sleep(0.2)
+        raise Missing(self._absent(f"the chief ({self.addresses[0]}), or another one,"))
+
+    def _absent(self, who: str) -> str:
+        return f"worker {self.number} of {len(self.tasks)} waited {GATHERING_SECONDS:.0f} seconds, and {who} did not come: start all of them, each with its own TF_CONFIG"
 
     def gone(self, message: str) -> str:
         """Return what to say when TensorFlow's `message` tells of a worker that ended."""
@@ -47,32 +92,16 @@ class Cluster:
         )
 
     @contextlib.contextmanager
-    def answering(self, starting: bool = False) -> Iterator[None]:
+    def answering(self) -> Iterator[None]:
         """Turn TensorFlow's errors about workers that do not answer into one line (Missing)."""
         import tensorflow as tf
 
         try:
             yield
         except tf.errors.OpError as error:
-            if starting and isinstance(error, tf.errors.DeadlineExceededError):
-                raise Missing(self.waiting()) from None
             if isinstance(error, (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)) or "ollective" in error.message:
                 raise Missing(self.gone(error.message)) from None
             raise
-
-    def watch(self) -> None:
-        """Tell TensorFlow how long to wait for workers; it must not have started yet."""
-        from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
-        from tensorflow.python.eager import context
-
-        jobs = sorted({job for job, _ in self.tasks})
-        context.context().configure_coordination_service(  # what MultiWorkerMirroredStrategy does unless it is done, but waiting for an hour
-            service_type="standalone",
-            service_leader="/job:{}/replica:0/task:{}".format(*self.tasks[0]),
-            cluster_register_timeout_in_ms=GATHERING_SECONDS * 1000,
-            heartbeat_timeout_in_ms=HEARTBEAT_SECONDS * 1000,
-            coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name=job, num_tasks=sum(task[0] == job for task in self.tasks)) for job in jobs],
-        )
 
 
 def cluster() -> Cluster | None:

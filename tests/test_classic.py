@@ -55,7 +55,7 @@ def test_the_rate_stays_at_its_peak_or_falls_to_nothing(schedule: str, warmup_sh
     phase = Phase("float", 4, 1e-3, warmup_share)
     fit(
         model, model.trainable_variables, phase, recipe, part, part,
-        checkpoint=tmp_path / "checkpoint", history=rows, on_epoch=lambda rows: None, report=lambda event, facts: None,
+        file=tmp_path / "checkpoint", history=rows, on_epoch=lambda rows: None, report=lambda event, facts: None,
     )  # fmt: skip
     rates = [row.learning_rate for row in rows]
     if schedule == "constant":

@@ -29,6 +29,14 @@ def blotches(count: int, seed: int) -> np.ndarray:
     return np.clip(coarse + rng.normal(0, 10, coarse.shape), 0, 255).astype(np.uint8)
 
 
+def in_training(network, pictures: np.ndarray) -> None:
+    """Call a network on `pictures` (uint8) as a training step does."""
+    from melanoma_edge.model.dropout import drawn
+
+    with drawn(np.array([1, 2], np.int32), 0, len(pictures)):
+        network(pictures.astype(np.float32), training=True)
+
+
 @pytest.fixture(scope="module", params=["edge", "classic", "classic-batchnorm"])
 def networks(request, keras):
     """A float network with random, plausible weights, and its quantization-aware, calibrated twin."""
@@ -47,10 +55,10 @@ def networks(request, keras):
             layer.set_weights([kernel / (255 if layer.name == "conv1" else 1), rng.normal(0, 0.1, bias.shape)])
     pictures = blotches(16, 3)
     for _ in range(60):  # lets the statistics of BatchNormalization become those of these pictures
-        plain(pictures.astype(np.float32), training=True)
+        in_training(plain, pictures)
     quantized = quantize.quantization_aware(plain)
     ranges = quantize.calibrate(quantized, plain, [pictures])
-    quantized(pictures.astype(np.float32), training=True)  # sets the weights' ranges, as the first step would
+    in_training(quantized, pictures)  # sets the weights' ranges, as the first step would
     quantize.calibrate(quantized, plain, [pictures])
     return recipe, plain, quantized, ranges, pictures
 
@@ -268,7 +276,7 @@ def test_statistics_and_the_folded_first_layer_do_not_move_in_training(networks,
     assert any(name.startswith("conv1/") for name in names) == (recipe.network == "classic-batchnorm")
     assert {"logits/kernel:0", "logits/bias:0"} <= names
     before = [variable.numpy() for variable in quantized.variables if "moving_" in variable.name]
-    quantized(pictures.astype(np.float32), training=True)
+    in_training(quantized, pictures)
     after = [variable.numpy() for variable in quantized.variables if "moving_" in variable.name]
     assert bool(before) == (recipe.network != "classic")
     assert all(np.array_equal(old, new) for old, new in zip(before, after))

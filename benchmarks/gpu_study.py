@@ -46,8 +46,8 @@ def main() -> None:
         figures = {"device": asked.device, "provider": asked.provider, "data": asked.data.name, "recipe": asked.recipe, "set": asked.set}
         figures["throughput"] = [
             _part("throughput", device=device, mixed_precision=mixed, xla=xla, data=str(asked.data), recipe=asked.recipe, overrides=asked.set, steps=asked.steps, rounds=asked.rounds)
-            for device in (asked.device, "cpu")
-            for mixed, xla in (ARITHMETIC if device == asked.device else ARITHMETIC[:1])
+            for device, ways in ((asked.device, ARITHMETIC), ("cpu", ARITHMETIC[:1]))
+            for mixed, xla in ways
         ]
         runs = {side: [_train(asked, device, seed, folder / f"{side}-{seed}") for seed in range(asked.seeds)] for side, device in (("device", asked.device), ("cpu", "cpu"))}
         figures["accuracy"] = accuracy(runs["device"], runs["cpu"])

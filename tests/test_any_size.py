@@ -136,8 +136,7 @@ def test_dropout_follows_from_the_seed_and_the_row_and_vanishes_outside_training
     assert not np.array_equal(train(ones, tf.constant([1, 3]), 0), first)
     assert len({row.tobytes() for row in first}) == 64
     assert np.array_equal(layer(ones), ones) and np.array_equal(layer(ones, training=False), ones)
-    with pytest.raises(ValueError, match="dropout has no seed here"):
-        layer(ones, training=True)
+    assert 0.2 < (layer(ones, training=True).numpy() == 0).mean() < 0.3, "who calls a network by hand gets some mask"
 
 
 # Devices and arithmetic.

@@ -34,7 +34,7 @@ class StepDropout(keras.layers.Layer):
     """Set the share `rate` of the features to zero and enlarge the others by 1 / (1 - rate), in training.
 
     Two layers of a network with the same `salt` would drop the same. The mask is drawn for the whole batch, of which a device then takes its rows, by
-    Philox: the same numbers on every device, but others under XLA, which deals them out in another order. Raises ValueError in training outside of :func:`drawn`.
+    Philox: the same numbers on every device, but others under XLA, which deals them out in another order. Where a network is called in training outside of :func:`drawn`, TensorFlow's own generator gives the seed.
     """
 
     def __init__(self, rate: float, salt: int = 0, **options):
@@ -44,10 +44,8 @@ class StepDropout(keras.layers.Layer):
     def call(self, features, training=None):
         if not training or not self.rate:
             return features
-        if _DRAW.get(None) is None:
-            raise ValueError("dropout has no seed here: call a network in training within melanoma_edge.model.dropout.drawn")
-        seed, first, rows = _DRAW.get()
         shape = tf.shape(features)
+        seed, first, rows = _DRAW.get(None) or (tf.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32), 0, shape[0])
         everywhere = tf.random.stateless_uniform(tf.concat([[rows], shape[1:]], axis=0), seed + [0, self.salt], alg="philox")
         kept = tf.slice(everywhere, tf.concat([[first], tf.zeros_like(shape[1:])], axis=0), shape) >= self.rate
         return features * tf.cast(kept, features.dtype) / tf.cast(1 - self.rate, features.dtype)

@@ -27,7 +27,7 @@ CLASSIC_DENSE = 128
 def build(recipe: Recipe, classes: int, *, batch: int | None = None, rescale: bool = False) -> keras.Model:
     """Return the recipe's network with fresh weights.
 
-    `batch` fixes the batch size, of a network that is exported (with 1) and no longer trained. With `rescale`, `classic` divides
+    `batch` fixes the batch size (artifacts are exported with 1). With `rescale`, `classic` divides
     its input by 255 first: without BatchNormalization its first layer does not train on 0..255.
     :func:`fold_rescaling` then moves that division into the weights. `edge` and `classic-batchnorm` need
     no such thing: the BatchNormalization behind their first convolution makes them indifferent to the input's scale.
@@ -40,8 +40,7 @@ def build(recipe: Recipe, classes: int, *, batch: int | None = None, rescale: bo
     else:
         features = _classic(keras.layers.Rescaling(1 / 255, name="rescale")(image) if rescale else image)
     if recipe.dropout:
-        # Converters trace a layer in training too, which dropout refuses without a seed; nothing trains on a fixed batch.
-        features = StepDropout(recipe.dropout if batch is None else 0.0, name="dropout")(features)
+        features = StepDropout(recipe.dropout, name="dropout")(features)
     logits = keras.layers.Dense(classes, dtype="float32", name=OUTPUT_NAME)(features)  # also under mixed precision
     return keras.Model(image, logits, name=recipe.network)
 

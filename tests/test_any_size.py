@@ -312,7 +312,7 @@ def finished(processes: list[subprocess.Popen[bytes]]) -> list[tuple[int, str]]:
     return [(process.returncode, err) for process, err in zip(processes, said)]
 
 
-CLASSIC = ["--recipe", "classic", *train_options(image_size=32, epochs=2, qat_epochs=1, samples_per_class=48, min_lesions=3)]
+CLASSIC = ["--recipe", "classic-dropout", *train_options(image_size=32, epochs=2, qat_epochs=1, samples_per_class=48, min_lesions=3)]
 
 
 @pytest.fixture(scope="session")

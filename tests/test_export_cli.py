@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -404,7 +405,7 @@ def test_a_run_that_is_none_or_not_whole_is_refused(cli: Cli, run: Path, tmp_pat
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     assert "qat.safetensors is missing or was altered" in cli.refused("export", tmp_path / "run", "--out", tmp_path / "b")
     facts = read_json(run / "run.json")
-    (tmp_path / "run" / "run.json").write_text(str(facts | {"schema_version": 3}).replace("'", '"').replace("None", "null"))
+    (tmp_path / "run" / "run.json").write_text(json.dumps(facts | {"schema_version": 3}))
     assert "schema version 3" in cli.refused("export", tmp_path / "run", "--out", tmp_path / "b")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 

@@ -17,6 +17,7 @@ from melanoma_edge import recipes
 from melanoma_edge.errors import BadInput
 from melanoma_edge.model import folds
 from melanoma_edge.model import run as runs
+from melanoma_edge.model.devices import Devices
 from melanoma_edge.model.folds import open_folds, spread, train_folds
 from melanoma_edge.model.train import newest_interrupted
 
@@ -201,7 +202,7 @@ def test_resumed_folds_end_where_those_left_in_peace_do(two_folds: dict) -> None
 
 
 def test_a_strange_run_in_the_place_of_a_fold_is_refused(two_folds: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folds, "require", lambda: None)  # it does not come to training
+    monkeypatch.setattr(folds, "open_devices", lambda asked: Devices())  # it does not come to training
     out = as_if_interrupted(two_folds["peaceful"], tmp_path / "out")
     recipe = out / "fold-1" / "recipe.toml"
     recipe.write_text(recipe.read_text(encoding="utf-8").replace("seed = 7", "seed = 8"), encoding="utf-8")
@@ -212,7 +213,7 @@ def test_a_strange_run_in_the_place_of_a_fold_is_refused(two_folds: dict, tmp_pa
 
 
 def test_folds_that_the_data_cannot_give_are_refused_before_the_first_is_trained(two_folds: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folds, "require", lambda: None)
+    monkeypatch.setattr(folds, "open_devices", lambda asked: Devices())
     recipe = recipes.load("demo", ["image_size=32", "min_lesions=3"])
     with pytest.raises(BadInput, match="there are too few lesions for 20 folds"):
         train_folds(two_folds["data"], recipe, tmp_path / "out", 20, cache=tmp_path / "cache")

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from melanoma_edge import NOTICE
 
-FILES = {"run.json", "recipe.toml", "split.csv", "data.json", "history.json", "logits.safetensors", "evaluation.json", "augmented.png"}
+FILES = {"run.json", "recipe.toml", "split.csv", "data.json", "history.json", "logits.safetensors", "evaluation.json", "saliency.safetensors", "augmented.png"}
 THREE = ("melanoma", "nevus", "vascular lesion")
 TINY = {"image_size": 32, "width": 0.25, "epochs": 1, "qat_epochs": 0, "samples_per_class": 32, "min_lesions": 3}
 

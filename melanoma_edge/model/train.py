@@ -86,13 +86,13 @@ def train(
         if not devices.chief:
             licences, data, metadata = order["licences"], data or Path(order["data"]), metadata or (Path(order["metadata"]) if order["metadata"] else None)
         devices = devices.computing(order["mixed_precision"], order["xla"])
-        report("devices", {"worker": devices.worker, **devices.computation.model_dump()})
         index = index or read_pictures(data, recipe, metadata, licences, cache, report)
         selection = policy.select(index, recipe)
         parts = split(selection, recipe)
         sizes = {part: int((parts == part).sum()) for part in PARTS}
         known = {"source": index.listing.source, "tables": [str(table) for table in index.listing.tables]}
         report("data", {**known, **selection.report, "parts": sizes, "absent_from_test": absent_from_test(selection, parts)})
+        report("devices", {"worker": devices.worker, **devices.computation.model_dump()})
         sha256 = data_hash(selection, parts)
         labels = np.array([selection.classes.index(row.label) for row in selection.rows])
         _refuse_other_pictures(devices, data, sha256)

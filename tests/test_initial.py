@@ -27,9 +27,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["edge", "classic"])
+@pytest.fixture(scope="module", params=["edge"])
 def first(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
-    """A trained run of each network."""
+    """A trained run of a network."""
     return train(data, recipes.load("default", [*SMALL, f"network={request.param}"]), tmp_path_factory.mktemp("runs") / request.param)
 
 
@@ -41,6 +41,7 @@ def weights(run: runs.Run) -> dict[str, np.ndarray]:
     return load_file(run.weights_file("float"))
 
 
+@pytest.mark.parametrize("first", ["edge", "classic"], indirect=True)
 def test_a_run_starts_where_its_file_ends(first: runs.Run, data: Path, tmp_path: Path) -> None:
     file, said = first.weights_file("float"), []
     second = again(first, data, tmp_path / "second", file, report=lambda event, facts: said.append((event, facts)))
@@ -118,8 +119,6 @@ def test_a_file_that_is_none_is_refused_in_one_line(first: runs.Run, data: Path,
 
 
 def test_an_interrupted_run_goes_on_from_its_own_copy(first: runs.Run, data: Path, tmp_path: Path) -> None:
-    if first.recipe.network != "edge":
-        pytest.skip("once is enough")
     file = tmp_path / "init.safetensors"
     file.write_bytes(first.weights_file("float").read_bytes())
 

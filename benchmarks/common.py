@@ -32,8 +32,9 @@ def augmentor() -> Path:
     return environments.install("augmentor", AUGMENTOR, progress=lambda line: print(line, file=sys.stderr))
 
 
-def write(name: str, figures: dict, targets: dict | None = None, folder: Path = RESULTS) -> Path:
+def write(name: str, figures: dict, targets: dict | None = None, folder: Path | None = None) -> Path:
     """Write NAME.json into `folder`, by default benchmarks/results: figures, targets, command, date and conditions."""
+    folder = folder or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     facts = {

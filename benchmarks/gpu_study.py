@@ -17,13 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import common
 import numpy as np
 
 from melanoma_edge import recipes
-from melanoma_edge.contract import Recipe
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 ARITHMETIC = ((None, False), ("bfloat16", False), (None, True), ("bfloat16", True))
@@ -90,7 +90,7 @@ def inference(folder: Path, provider: str, runs: int) -> dict:
 
 def _throughput(device: str, mixed_precision: str | None, xla: bool, data: str, recipe: str, overrides: list[str], steps: int, rounds: int) -> dict:
     """Train some steps on `device`, on one batch that is there already and from the feed, in turn."""
-    from melanoma_edge.data import feed, policy
+    from melanoma_edge.data import feed, mixing, policy
     from melanoma_edge.data.index import read_index
     from melanoma_edge.data.split import TRAIN, split
     from melanoma_edge.model.devices import arithmetic, open_devices
@@ -114,8 +114,9 @@ def _throughput(device: str, mixed_precision: str | None, xla: bool, data: str, 
     phase, rows = Phase("float", asked.epochs, asked.learning_rate, asked.warmup_share), feed.rows_per_batch(labels, asked)
     made = optimizer(phase, asked, feed.steps_per_epoch(labels, asked), model.trainable_variables, devices)
     step = train_step(model, model.trainable_variables, made, asked, rows, None, devices)
-    finish = augment_ops.apply if devices.computation.device == "gpu" else None
-    batch, seed = tuple(map(tf.constant, next(feed.batches(pictures, labels, asked, 0, finish)))), step_seed(asked, phase, 0, 0)
+    finish, mix = (augment_ops.apply, augment_ops.mix) if devices.computation.device == "gpu" else (None, None)
+    made_of = partial(mixing.batches, pictures, labels, len(selection.classes), asked, finish=finish, apply=mix)
+    batch, seed = tuple(map(tf.constant, next(made_of(0)))), step_seed(asked, phase, 0, 0)
     started = time.perf_counter()
     step(*batch, seed)
     compiled = time.perf_counter() - started
@@ -127,7 +128,7 @@ def _throughput(device: str, mixed_precision: str | None, xla: bool, data: str, 
         for _ in range(steps):
             step(*batch, seed)
         alone.append(steps * rows / (time.perf_counter() - started))
-        done, feeding = 0, _endless(feed.batches, pictures, labels, asked, finish, number)
+        done, feeding = 0, _endless(made_of, number)
         step(*next(feeding), seed)
         started = time.perf_counter()
         while done < steps:
@@ -145,10 +146,10 @@ def _throughput(device: str, mixed_precision: str | None, xla: bool, data: str, 
     }
 
 
-def _endless(batches, pictures, labels, recipe: Recipe, finish, number: int):
+def _endless(batches_of, number: int):
     """Yield batches of one epoch after the other: small sets have few."""
     while True:
-        yield from batches(pictures, labels, recipe, number, finish)
+        yield from batches_of(number)
         number += 1
 
 

@@ -16,7 +16,7 @@ import time
 import common
 
 from melanoma_edge import host, recipes
-from melanoma_edge.data import feed, policy
+from melanoma_edge.data import feed, mixing, policy
 from melanoma_edge.data.index import read_index
 from melanoma_edge.data.split import TRAIN, split
 
@@ -45,8 +45,8 @@ def main(rounds: int = 8, steps: int = 40) -> None:
     made = optimizer(phase, recipe, feed.steps_per_epoch(labels, recipe), model.trainable_variables)
     step = train_step(model, model.trainable_variables, made, recipe, recipe.batch_size)
     seed = step_seed(recipe, phase, 0, 0)
-    batches = feed.batches(pictures, labels, recipe, 0)
-    batch = tuple(map(tf.constant, next(batches)))
+    classes = len(selection.classes)
+    batch = tuple(map(tf.constant, next(mixing.batches(pictures, labels, classes, recipe, 0))))
     for _ in range(5):
         step(*batch, seed)
     alone, together = [], []
@@ -55,7 +55,7 @@ def main(rounds: int = 8, steps: int = 40) -> None:
         for _ in range(steps):
             step(*batch, seed)
         alone.append(steps * recipe.batch_size / (time.perf_counter() - started))
-        feeding = feed.batches(pictures, labels, recipe, number)
+        feeding = mixing.batches(pictures, labels, classes, recipe, number)
         step(*next(feeding), seed)
         started = time.perf_counter()
         for _ in range(steps):

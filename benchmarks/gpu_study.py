@@ -22,6 +22,7 @@ from pathlib import Path
 
 import common
 import numpy as np
+import step_speed
 
 from melanoma_edge import recipes
 
@@ -120,22 +121,7 @@ def _throughput(device: str, mixed_precision: str | None, xla: bool, data: str, 
     started = time.perf_counter()
     step(*batch, seed)
     compiled = time.perf_counter() - started
-    for _ in range(5):
-        step(*batch, seed)
-    alone, together = [], []
-    for number in range(rounds):
-        started = time.perf_counter()
-        for _ in range(steps):
-            step(*batch, seed)
-        alone.append(steps * rows / (time.perf_counter() - started))
-        done, feeding = 0, _endless(made_of, number)
-        step(*next(feeding), seed)
-        started = time.perf_counter()
-        while done < steps:
-            step(*next(feeding), seed)
-            done += 1
-        together.append(steps * rows / (time.perf_counter() - started))
-        feeding.close()
+    alone, together = step_speed.measure(step, made_of, batch, seed, rows, steps, rounds)
     return {
         **devices.computation.model_dump(mode="json"),
         "batch_size": rows,
@@ -144,13 +130,6 @@ def _throughput(device: str, mixed_precision: str | None, xla: bool, data: str, 
         "end_to_end_images_per_second": round(statistics.median(together), 1),
         "rounds": {"step_alone": [round(value, 1) for value in alone], "end_to_end": [round(value, 1) for value in together]},
     }
-
-
-def _endless(batches_of, number: int):
-    """Yield batches of one epoch after the other: small sets have few."""
-    while True:
-        yield from batches_of(number)
-        number += 1
 
 
 def _train(asked: argparse.Namespace, device: str, seed: int, out: Path) -> dict:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
+from functools import partial
 
 import common
+import step_speed
 
 from melanoma_edge import host, recipes
 from melanoma_edge.data import feed, mixing, policy
@@ -45,23 +46,9 @@ def main(rounds: int = 8, steps: int = 40) -> None:
     made = optimizer(phase, recipe, feed.steps_per_epoch(labels, recipe), model.trainable_variables)
     step = train_step(model, model.trainable_variables, made, recipe, recipe.batch_size)
     seed = step_seed(recipe, phase, 0, 0)
-    classes = len(selection.classes)
-    batch = tuple(map(tf.constant, next(mixing.batches(pictures, labels, classes, recipe, 0))))
-    for _ in range(5):
-        step(*batch, seed)
-    alone, together = [], []
-    for number in range(rounds):
-        started = time.perf_counter()
-        for _ in range(steps):
-            step(*batch, seed)
-        alone.append(steps * recipe.batch_size / (time.perf_counter() - started))
-        feeding = mixing.batches(pictures, labels, classes, recipe, number)
-        step(*next(feeding), seed)
-        started = time.perf_counter()
-        for _ in range(steps):
-            step(*next(feeding), seed)
-        together.append(steps * recipe.batch_size / (time.perf_counter() - started))
-        feeding.close()
+    batches_of = partial(mixing.batches, pictures, labels, len(selection.classes), recipe)
+    batch = tuple(map(tf.constant, next(batches_of(0))))
+    alone, together = step_speed.measure(step, batches_of, batch, seed, recipe.batch_size, steps, rounds)
     ratios = [end / bare for end, bare in zip(together, alone)]
     figures = {
         "recipe": recipe.name,

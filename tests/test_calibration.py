@@ -134,13 +134,19 @@ PICTURES = st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=1, max
 TARGETS = st.sampled_from([0.0, 0.3, 0.5, 0.8, 0.9, 0.95, 1.0])
 
 
+def by_rule(pictures, rule: str, target: float):
+    """Return (probabilities, which are positive, the threshold fitted to them)."""
+    probabilities = np.array([value for value, _ in pictures]) / 8
+    is_positive = np.array([truth for _, truth in pictures])
+    threshold = calibration.fit_threshold(probabilities, is_positive, (rule, target))
+    assert (threshold.rule, threshold.target) == (rule, target)
+    return probabilities, is_positive, threshold
+
+
 @settings(deadline=None, max_examples=150)
 @given(PICTURES, TARGETS)
 def test_a_threshold_by_specificity_equals_brute_force(pictures, target):
-    probabilities = np.array([value for value, _ in pictures]) / 8
-    is_positive = np.array([truth for _, truth in pictures])
-    threshold = calibration.fit_threshold(probabilities, is_positive, ("specificity", target))
-    assert (threshold.rule, threshold.target) == ("specificity", target)
+    probabilities, is_positive, threshold = by_rule(pictures, "specificity", target)
     called = probabilities >= threshold.probability
     if is_positive.any():
         assert threshold.validation_sensitivity.value == pytest.approx(called[is_positive].mean())
@@ -162,10 +168,7 @@ def test_a_threshold_by_specificity_equals_brute_force(pictures, target):
 @settings(deadline=None, max_examples=150)
 @given(PICTURES, TARGETS)
 def test_a_threshold_by_sensitivity_is_the_highest_that_keeps_it(pictures, target):
-    probabilities = np.array([value for value, _ in pictures]) / 8
-    is_positive = np.array([truth for _, truth in pictures])
-    threshold = calibration.fit_threshold(probabilities, is_positive, ("sensitivity", target))
-    assert (threshold.rule, threshold.target) == ("sensitivity", target)
+    probabilities, is_positive, threshold = by_rule(pictures, "sensitivity", target)
     positives = probabilities[is_positive]
     if not len(positives):
         assert (threshold.probability, threshold.validation_sensitivity) == (0.5, None)

@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from melanoma_edge.data import image
+from melanoma_edge.data.augment import GREY
 
 SIDE = 128
 """Pixels to which the centre square is brought; pictures with a shorter side are too small to be judged."""
@@ -36,8 +37,6 @@ more (100: all that are 3 stops too dark) and take well-lit dark skin for a dark
 shows that it is spared."""
 CLIPPED, MOST_CLIPPED = 250, 0.03
 """Over-exposed: more than this share of the pixels reach the first in all three channels, so what was there is lost. Reflections of a lamp are fewer."""
-GREY = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue (ITU-R BT.601)."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def measure(picture: Image.Image) -> Quality:
     pixels = image.square(picture, SIDE)
     rows, columns = np.indices(pixels.shape[:2]) + 0.5 - SIDE / 2
     inside = np.hypot(rows, columns) <= SIDE / 2
-    grey = pixels.astype(np.float64) @ np.array(GREY)
+    grey = pixels.astype(np.float64) @ GREY
     laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
     return Quality(
         side=min(picture.size),

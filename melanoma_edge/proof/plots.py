@@ -148,10 +148,9 @@ def coverage_risk(theme: Theme, curves: dict[str, dict[str, np.ndarray]], method
     `curves` by method, as :func:`melanoma_edge.selective.coverage_risk` gives them; `method` is the one in force, and `answering` (coverage, risk) where it stands.
     """
     drawn, axes = figure(theme, 4.2)
-    for other, colour, style in ((False, theme.accent, "-"), (True, theme.second, (0, (4, 2)))):
-        for name, found in curves.items():
-            if (name != method) == other:
-                curve(axes, found["coverage"], found["risk"], colour, f"by {name}" + ("" if other else " (in force)"), linestyle=style)
+    for name in sorted(curves, key=lambda name: name != method):
+        colour, style, said = (theme.accent, "-", " (in force)") if name == method else (theme.second, (0, (4, 2)), "")
+        curve(axes, curves[name]["coverage"], curves[name]["risk"], colour, f"by {name}{said}", linestyle=style)
     everything = next(iter(curves.values()))["risk"][-1]
     axes.axhline(everything, color=theme.muted, linewidth=1, linestyle=(0, (1, 3)))
     axes.text(0.01, everything, "all answered", color=theme.muted, fontsize=SMALL, va="bottom")

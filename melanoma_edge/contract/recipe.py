@@ -98,6 +98,7 @@ class Mix(Model):
         return self
 
 
+FOLDS = 5
 SAMPLES_PER_CLASS = 300
 OPERATING_SENSITIVITY = 0.9
 
@@ -110,8 +111,8 @@ class Recipe(Model):
     description: str = ""
     """One paragraph for people: what it is for, how long it takes, what it reached."""
 
-    network: Literal["edge", "classic", "classic-batchnorm"] = "edge"
-    """`edge`: depthwise-separable blocks; `classic`: the three-block CNN of the usual notebooks; `classic-batchnorm`:
+    network: Literal["edge", "edge-residual", "classic", "classic-batchnorm"] = "edge"
+    """`edge`: depthwise-separable blocks; `edge-residual`: those with a way around each block that keeps the shape; `classic`: the three-block CNN of the usual notebooks; `classic-batchnorm`:
     that with a BatchNormalization behind each convolution."""
     image_size: Annotated[int, Field(ge=32, le=1024)] = 180
     """Side of the square network input in pixels."""
@@ -119,7 +120,7 @@ class Recipe(Model):
     """How training decodes JPEGs: whole, as phones do; or large ones at a part of their size (never below twice
     `image_size`), quicker by a multiple and not quite the same pixels."""
     width: Annotated[float, Field(gt=0.0, le=4.0)] = 1.0
-    """Factor on the channel counts of `edge`."""
+    """Factor on the channel counts of `edge` and `edge-residual`."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     """Dropout before the last layer."""
 
@@ -138,10 +139,13 @@ class Recipe(Model):
     """A class with fewer lesions is left out and named."""
     max_bad_share: Share = 0.05
     """Training stops when a larger share of the files cannot be read as pictures."""
-    folds: Annotated[int, Field(ge=2, le=20)] = 5
+    folds: Annotated[int, Field(ge=2, le=20)] = FOLDS
     """The data are cut into this many lesion-grouped folds; one is the test part."""
     fold: Annotated[int, Field(ge=0, le=19)] = 0
-    """Which fold is the test part; another one of the rest is the validation part."""
+    """Which fold is the test part."""
+    validation_folds: Annotated[int, Field(ge=2, le=20)] | None = None
+    """The other folds are cut anew into this many (as many as `folds` where nothing is said), just as they were; one of these is
+    the validation part. It decides the temperature, the thresholds and, with `kept_epoch`, the weights; fewer pictures there are more to train on."""
 
     rebalance: Literal["augmentor", "balanced", "class_weight", "none"] = "augmentor"
     """How classes of different size are made to count alike. `augmentor`: `samples_per_class` augmented samples of
@@ -161,6 +165,9 @@ class Recipe(Model):
     """What the learning rate does after its peak, in both phases: `cosine` falls to zero, `constant` stays there."""
     warmup_share: Annotated[float, Field(ge=0.0, le=0.5)] = 0.04
     """Share of the steps over which the learning rate rises to its peak."""
+    kept_epoch: Literal["best", "last"] = "best"
+    """Whose weights each phase keeps: those of the epoch that is best on the validation part (balanced accuracy, then loss), or
+    those of the last, which no picture of the validation part had a say in."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.02
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     qat_epochs: Annotated[int, Field(ge=0, le=10_000)] = 6
@@ -188,6 +195,14 @@ class Recipe(Model):
         """Put the default of `samples_per_class` where it has a meaning, so that a resolved recipe names it."""
         if isinstance(values, dict) and values.get("samples_per_class") is None and values.get("rebalance", "augmentor") == "augmentor":
             return {**values, "samples_per_class": SAMPLES_PER_CLASS}
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _validation(cls, values: Any) -> Any:
+        """Put the default of `validation_folds` in, so that a resolved recipe names it."""
+        if isinstance(values, dict) and values.get("validation_folds") is None:
+            return {**values, "validation_folds": values.get("folds", FOLDS)}
         return values
 
     @model_validator(mode="before")

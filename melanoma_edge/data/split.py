@@ -36,10 +36,7 @@ def split(selection: Selection, recipe: Recipe) -> np.ndarray:
     outer = assign(labels, groups, names, recipe.folds, f"folds {recipe.seed}")
     parts = np.full(len(labels), TRAIN, dtype="<U10")
     parts[outer == recipe.fold] = TEST
-    rest = np.flatnonzero(outer != recipe.fold)
-    # The first of the inner folds gets a group of every class, however few there are.
-    inner = assign(labels[rest], groups[rest], names, recipe.folds, f"validation {recipe.seed}", first_fold_first=True)
-    parts[rest[inner == 0]] = VALIDATION
+    parts[_inner(labels, groups, names, outer, recipe) == 0] = VALIDATION
     for part in (TRAIN, VALIDATION):
         absent = [name for i, name in enumerate(selection.classes) if not np.any((parts == part) & (labels == i))]
         if absent:
@@ -48,6 +45,16 @@ def split(selection: Selection, recipe: Recipe) -> np.ndarray:
                 "add pictures, lower folds or raise min_lesions"
             )
     return parts
+
+
+def inner_folds(selection: Selection, recipe: Recipe) -> np.ndarray:
+    """Return the inner fold of each picture of `selection`, int [n] in 0..validation_folds-1; -1 for the test part.
+
+    Fold 0 is what :func:`split` makes the validation part; by the others, recipes are compared without the test part.
+    """
+    labels = np.array([selection.classes.index(row.label) for row in selection.rows])
+    names, groups = _named_groups(selection)
+    return _inner(labels, groups, names, assign(labels, groups, names, recipe.folds, f"folds {recipe.seed}"), recipe)
 
 
 def absent_from_test(selection: Selection, parts: np.ndarray) -> list[str]:
@@ -110,6 +117,15 @@ def assign(labels: np.ndarray, groups: np.ndarray, names: Sequence[str], folds: 
         for label, count in enumerate(rows[group]) if several[group] else ((largest[group], sizes[group]),):
             held[label][fold] += count
     return fold_of[group_of]
+
+
+def _inner(labels: np.ndarray, groups: np.ndarray, names: list[str], outer: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """Return the inner fold of each picture, -1 for those of the outer fold that is the test part."""
+    rest = np.flatnonzero(outer != recipe.fold)
+    inner = np.full(len(labels), -1)
+    # The first of the inner folds gets a group of every class, however few there are.
+    inner[rest] = assign(labels[rest], groups[rest], names, recipe.validation_folds, f"validation {recipe.seed}", first_fold_first=True)
+    return inner
 
 
 def _named_groups(selection: Selection) -> tuple[list[str], np.ndarray]:

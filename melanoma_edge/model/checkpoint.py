@@ -1,6 +1,6 @@
 """The checkpoint: all that a phase of training needs to go on after its last finished epoch.
 
-In: a network, its optimizer, the best weights so far. Out: one safetensors file, and everything back from it. Nothing else is state:
+In: a network, its optimizer, the weights to keep so far. Out: one safetensors file, and everything back from it. Nothing else is state:
 feed, schedule and the randomness within a step follow from the recipe, the epoch and the step.
 
 The file is replaced by rename once the new one is safely on disk, so whatever moment a process ends at, one
@@ -29,9 +29,9 @@ class Progress:
     epochs: int = 0
     """Finished ones."""
     rank: Rank | None = None
-    """Of the best epoch."""
-    best: dict[str, np.ndarray] = field(default_factory=dict)
-    """Weights of the best epoch."""
+    """Of the epoch whose weights are kept."""
+    kept: dict[str, np.ndarray] = field(default_factory=dict)
+    """The weights of that epoch."""
 
 
 def state(model, optimizer) -> dict[str, np.ndarray]:
@@ -42,7 +42,7 @@ def state(model, optimizer) -> dict[str, np.ndarray]:
 
 def pack(phase: str, progress: Progress, state: dict[str, np.ndarray]) -> bytes:
     """Return the content of a checkpoint's file."""
-    tensors = state | {f"best/{key}": value for key, value in progress.best.items()}
+    tensors = state | {f"best/{key}": value for key, value in progress.kept.items()}
     facts = {"phase": phase, "epoch": str(progress.epochs), "best": json.dumps(progress.rank)}
     return runs.pack_tensors(tensors, {**facts, "sha256": _sha256(tensors, facts)})
 

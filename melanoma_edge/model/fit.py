@@ -1,7 +1,7 @@
-"""One phase of training: the loop over epochs, validation after each, and the best weights.
+"""One phase of training: the loop over epochs, validation after each, and the weights to keep.
 
-In: a network, pictures with labels, a recipe, devices. Out: the network with the weights of the epoch that was
-best on the validation part (balanced accuracy, then loss). An interruption loses the epoch in
+In: a network, pictures with labels, a recipe, devices. Out: the network with the weights of the epoch that the recipe
+keeps: the one that was best on the validation part (balanced accuracy, then loss), or the last. An interruption loses the epoch in
 progress and nothing else: what goes on from the checkpoint ends with the same bits. The step is :mod:`melanoma_edge.model.step`, the checkpoint
 :mod:`melanoma_edge.model.checkpoint`.
 """
@@ -52,11 +52,11 @@ def fit(
     report: Report,
     devices: Devices = Devices(),
 ) -> keras.Model:
-    """Train the `variables` of `model`, which was made in the scope of `devices`, and return the network with its best weights.
+    """Train the `variables` of `model`, which was made in the scope of `devices`, and return the network with the weights of the recipe's `kept_epoch`.
 
     That is `model` itself, or a plain copy where several devices trained it. The checkpoint `file` is read when it holds this phase, and written after every
     epoch; `history` (all rows so far) is extended and handed to `on_epoch`. `report` gets "step" and "epoch" events. Where several workers train, the
-    chief alone validates and writes, and the others return what is not the best.
+    chief alone validates and writes, and the others return what is not to be kept.
     """
     classes = model.output_shape[-1]
     batch, steps = feed.rows_per_batch(train.labels, recipe), feed.steps_per_epoch(train.labels, recipe)
@@ -77,13 +77,13 @@ def fit(
         row = EpochRow(phase=phase.name, epoch=epoch, learning_rate=rate(made), **figures, **_validate(judged, validation))
         history.append(row)
         done.epochs, rank = epoch + 1, (row.validation_balanced_accuracy, -row.validation_loss)
-        if done.rank is None or rank > done.rank:
-            done.rank, done.best = rank, _weights(state)
+        if recipe.kept_epoch == "last" or done.rank is None or rank > done.rank:
+            done.rank, done.kept = rank, _weights(state)
         on_epoch(history)  # before the checkpoint: going on drops rows that it does not know, but cannot make up missing ones
         write_bytes(file, checkpoint.pack(phase.name, done, state))
         report("epoch", {"epochs": phase.epochs, **row.model_dump()})
     if devices.chief:
-        runs.assign(judged.weights, done.best, "the checkpoint")
+        runs.assign(judged.weights, done.kept, "the checkpoint")
     return judged
 
 

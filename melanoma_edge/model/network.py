@@ -15,6 +15,7 @@ import tf_keras as keras  # tensorflow-model-optimization takes tf_keras models 
 from melanoma_edge.contract import INPUT_NAME, OUTPUT_NAME, Recipe
 from melanoma_edge.model.dropout import StepDropout
 
+EDGE = ("edge", "edge-residual")
 EDGE_STEM = 32
 EDGE_BLOCKS = ((48, 2), (48, 1), (96, 2), (96, 1), (192, 2), (192, 1), (192, 1), (256, 2), (256, 1))
 """(output channels, stride) of each depthwise-separable block: channel counts in multiples of 16,
@@ -33,7 +34,7 @@ def build(recipe: Recipe, classes: int, *, batch: int | None = None, rescale: bo
     no such thing: the BatchNormalization behind their first convolution makes them indifferent to the input's scale.
     """
     image = keras.Input(batch_shape=(batch, recipe.image_size, recipe.image_size, 3), name=INPUT_NAME)
-    if recipe.network == "edge":
+    if recipe.network in EDGE:
         features = _edge(image, recipe)
     elif recipe.network == "classic-batchnorm":
         features = _classic(image, normalized=True)
@@ -70,15 +71,25 @@ def multiply_accumulates(model: keras.Model) -> int:
 
 
 def _edge(image, recipe: Recipe):
+    """Return the pooled features of `edge`, or of `edge-residual`: that with a way around each block that keeps the shape.
+
+    What goes around a block (He et al. 2016, "Deep Residual Learning for Image Recognition") is added after the block's ReLU6, not before it, and
+    the sum ends in a ReLU6 too: so everything added and every sum has the range [0, 6], int8 stands on one grid all the
+    way, and an addition costs no second rounding. Its runtimes then agree to the last bit, which they do not where a linear sum moves the scale.
+    """
     x = keras.layers.Conv2D(_channels(EDGE_STEM, recipe), 3, strides=2, padding="same", use_bias=False, name="stem")(image)
     x = _normalize(x, "stem")
     for index, (channels, stride) in enumerate(EDGE_BLOCKS, 1):
+        around = x
         name = f"block{index}_depthwise"
         x = keras.layers.DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False, name=name)(x)
         x = _normalize(x, name)
         name = f"block{index}_pointwise"
         x = keras.layers.Conv2D(_channels(channels, recipe), 1, use_bias=False, name=name)(x)
         x = _normalize(x, name)
+        if recipe.network == "edge-residual" and x.shape == around.shape:
+            x = keras.layers.Add(name=f"block{index}_add")([around, x])
+            x = keras.layers.ReLU(6.0, name=f"block{index}_relu6")(x)
     return keras.layers.GlobalAveragePooling2D(name="pool")(x)
 
 

@@ -19,7 +19,7 @@ from melanoma_edge.model import folds
 from melanoma_edge.model import run as runs
 from melanoma_edge.model.devices import Devices
 from melanoma_edge.model.folds import open_folds, spread, train_folds
-from melanoma_edge.model.train import newest_interrupted
+from melanoma_edge.model.runs_folder import newest_interrupted
 
 CLASSES = ("melanoma", "nevus", "vascular lesion")
 SETTINGS = {"network": "classic", "image_size": 32, "epochs": 8, "qat_epochs": 1, "samples_per_class": 64, "dropout": 0.0, "learning_rate": 0.002}

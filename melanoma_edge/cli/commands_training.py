@@ -38,6 +38,7 @@ def train(data, asked, folds, out, metadata, licences, cache, resume, device, mi
     from melanoma_edge.model import board
     from melanoma_edge.model import folds as all_folds
     from melanoma_edge.model import run as runs
+    from melanoma_edge.model import runs_folder
     from melanoma_edge.model import train as training
 
     screen = show(quiet, verbose)
@@ -47,12 +48,12 @@ def train(data, asked, folds, out, metadata, licences, cache, resume, device, mi
             raise wrong("--resume goes on with the recipe and the pictures that were begun: leave out --set, its short forms and --folds, and --licences")
         if mixed_precision or xla:
             raise wrong("--resume goes on with the arithmetic that was begun with: leave out --mixed-precision and --xla")
-        out = out or training.newest_interrupted()
+        out = out or runs_folder.newest_interrupted()
     else:
         _refuse_two_folds(asked, folds)
         chosen = asked.load()
-        out = out or training.next_run(chosen)
-        data = data or training.default_samples(progress=screen.line)
+        out = out or runs_folder.next_run(chosen)
+        data = data or runs_folder.default_samples(progress=screen.line)
     common = {"metadata": metadata, "licences": licences, "cache": cache, "resume": resume, "command": line()}
     common |= {"device": device, "mixed_precision": mixed_precision, "xla": xla}
     with shown(screen) as report, board.logged(tensorboard, report) as report:

@@ -40,7 +40,7 @@ from pydantic import ValidationError
 from melanoma_edge import calibration, recipes
 from melanoma_edge.contract import RUN_SCHEMA_VERSION, Decision, EpochRow, Recipe, RunFacts, Scores
 from melanoma_edge.errors import BadInput
-from melanoma_edge.files import TEMPORARY_PREFIX, explained, read_json, sha256_file, write_bytes, write_text
+from melanoma_edge.files import TEMPORARY_PREFIX, explained, read_json, sha256_file, write_bytes, write_json, write_text
 
 RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.toml"
@@ -261,6 +261,13 @@ def write_split(path: Path, rows: list[SplitRow]) -> None:
     writer.writerow(["path", "sha256", "label", "lesion", "group", "part", "fingerprint", "patient"])
     writer.writerows([row.path, row.sha256, row.label, row.lesion, row.group, row.part, row.fingerprint, row.patient] for row in rows)
     write_text(path, buffer.getvalue())
+
+
+def write_facts(path: Path, facts: RunFacts, **changes) -> RunFacts:
+    """Write the run's run.json with `changes` applied and return the new facts."""
+    facts = facts.model_copy(update=changes)
+    write_json(path / RUN_FILE, facts.model_dump(mode="json"))
+    return facts
 
 
 def load_keras(run: Path, which: Which, batch: int | None = None):

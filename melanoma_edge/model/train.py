@@ -1,7 +1,8 @@
 """Training, from a folder of photographs to a complete run directory.
 
 In: a data folder and a recipe. Out: a run (:mod:`melanoma_edge.model.run`). Order matters and is fixed:
-index, data policy, split, and only then rebalancing and augmentation, on the training part alone.
+index, data policy, split, and only then rebalancing and augmentation, on the training part alone. What is computed from there on stands in
+:mod:`melanoma_edge.model.phases`.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from melanoma_edge import calibration, host, metrics, recipes
-from melanoma_edge.contract import Computation, EpochRow, Recipe, RunFacts
-from melanoma_edge.data import feed, mixing, policy, rebalance
+from melanoma_edge import host, recipes
+from melanoma_edge.contract import Computation, Recipe, RunFacts
+from melanoma_edge.data import feed, policy, rebalance
 from melanoma_edge.data.copies import fingerprints
 from melanoma_edge.data.index import Index, printable, read_index
-from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION, absent_from_test, data_hash, split
+from melanoma_edge.data.split import PARTS, TEST, TRAIN, absent_from_test, data_hash, split
 from melanoma_edge.errors import BadInput
-from melanoma_edge.files import cache_folder, explained, read_json, refuse_existing, sha256_file, write_bytes, write_json, write_text
+from melanoma_edge.files import cache_folder, explained, refuse_existing, write_bytes, write_json, write_text
 from melanoma_edge.model import run as runs
-from melanoma_edge.model.devices import ONE_CPU, Asked, Devices, MixedPrecision, arithmetic, open_devices
-from melanoma_edge.model.tensorflow import seed_everything
+from melanoma_edge.model.devices import ONE_CPU, Asked, Devices, MixedPrecision, open_devices
+from melanoma_edge.model.phases import phases
 from melanoma_edge.model.workers import cluster
 
 
@@ -102,7 +103,7 @@ def train(
             if sha256 != run.facts.data_sha256:
                 raise BadInput(f"{data} changed since the run {out} began (data hash {sha256[:12]}..., was {run.facts.data_sha256[:12]}...): start a new run")
             refuse_renamed(data, selection, run)
-            facts = _write_facts(out, run.facts, **_places(data, metadata, index), computations=_going_on(run.facts, devices.computation))
+            facts = runs.write_facts(out, run.facts, **_places(data, metadata, index), computations=_going_on(run.facts, devices.computation))
         elif devices.chief:
             init = _initial(recipe, selection.classes)  # refused before anything is written
             stack.enter_context(runs.held(out))
@@ -114,7 +115,7 @@ def train(
         classes = selection.classes
         del index
         with explained(out):
-            return _phases(out, facts, recipe, classes, pictures, labels, parts, selection.groups, devices, started, report)
+            return phases(out, facts, recipe, classes, pictures, labels, parts, selection.groups, devices, started, report)
 
 
 def _to_go_on_with(out: Path, stack: contextlib.ExitStack) -> runs.Run:
@@ -216,7 +217,7 @@ def _begin(out: Path, named: dict, recipe: Recipe, init: tuple[bytes, tuple[str,
             {"counts": selection.report, "unreadable": [list(bad) for bad in index.bad], "left_out": selection.left_out},
         )
         write_json(out / runs.HISTORY_FILE, [])
-        _write_facts(out, facts)
+        runs.write_facts(out, facts)
     return facts
 
 
@@ -234,16 +235,6 @@ def _initial(recipe: Recipe, classes: tuple[str, ...]) -> tuple[bytes, tuple[str
     return content, start_from(network.build(recipe, len(classes)), content, recipe.init, classes)
 
 
-def _kept_init(out: Path, facts: RunFacts) -> bytes:
-    """Return the run's copy of the weights that it started from, nothing where there are none."""
-    if not facts.init_sha256:
-        return b""
-    file = out / runs.INIT_FILE
-    if not file.is_file() or sha256_file(file) != facts.init_sha256:
-        raise BadInput(f"{file} is missing or was altered: expected sha256 {facts.init_sha256[:12]}...; start a new run")
-    return file.read_bytes()
-
-
 def _places(data: Path, metadata: Path | None, index: Index) -> dict:
     """Return where the data set is, for run.json. Links stay as they were named: a table's paths are relative to the link's folder."""
     return {
@@ -253,160 +244,3 @@ def _places(data: Path, metadata: Path | None, index: Index) -> dict:
         "metadata": printable(os.path.abspath(metadata)) if metadata else None,
         "tables": tuple(printable(os.path.abspath(table)) for table in index.listing.tables),
     }
-
-
-def _phases(
-    out: Path, facts: RunFacts | None, recipe: Recipe, names: tuple[str, ...], pictures, labels, parts, groups, devices: Devices, started: float, report
-) -> runs.Run | None:
-    """Float training, quantization-aware training, evaluation; each step's result is on disk before the next.
-
-    Float training is on all `devices`. The chief does the rest alone, on its first one; the other workers, who have no `facts`, return None.
-    """
-    import tf_keras as keras
-
-    from melanoma_edge.model import network, quantize
-    from melanoma_edge.model.fit import Part, fit, predict
-    from melanoma_edge.model.initial import CLASSES, start_from
-    from melanoma_edge.model.saliency import activation_maps
-    from melanoma_edge.model.step import Phase
-
-    by_part = {part: Part(pictures.view(parts == part), labels[parts == part]) for part in PARTS}
-    history = [EpochRow.model_validate(row) for row in read_json(out / runs.HISTORY_FILE, "a training history")] if facts else []
-    classes = len(names)
-
-    def fit_phase(model, phase: Phase, variables: list, devices: Devices) -> keras.Model:
-        report("phase", {"phase": phase.name, "epochs": phase.epochs})
-        return fit(
-            model,
-            variables,
-            phase,
-            recipe,
-            by_part[TRAIN],
-            by_part[VALIDATION],
-            file=out / runs.CHECKPOINT_FILE,
-            history=history,
-            on_epoch=lambda rows: write_json(out / runs.HISTORY_FILE, [row.model_dump() for row in rows]),
-            report=report,
-            devices=devices,
-        )
-
-    def keep(model, which: runs.Which, facts: RunFacts) -> RunFacts:
-        nonlocal started
-        runs.write_tensors(runs.weights_file(out, which), runs.named(model.weights), {CLASSES: json.dumps(names)})
-        now = time.perf_counter()
-        spent = facts.seconds.get(which, 0.0) + now - started
-        started = now
-        return _write_facts(out, facts, weights={**facts.weights, which: sha256_file(runs.weights_file(out, which))}, seconds={**facts.seconds, which: spent})
-
-    seed_everything(recipe.seed)
-    if not devices.share(b"float" if facts and "float" in facts.weights else b""):
-        if facts:
-            _write_preview(out / runs.AUGMENTED_FILE, next(mixing.batches(by_part[TRAIN].pictures, by_part[TRAIN].labels, classes, recipe, 0))[0])
-        with devices.scope(), arithmetic(devices.computation):
-            model = network.build(recipe, classes, rescale=True)
-            init = devices.share(_kept_init(out, facts) if facts else b"")
-            if init:
-                fresh = start_from(model, init, recipe.init, names)
-                report("init", {"file": recipe.init, "fresh": fresh})
-        trained = fit_phase(model, Phase("float", recipe.epochs, recipe.learning_rate, recipe.warmup_share), model.trainable_variables, devices)
-        if facts:
-            facts = keep(network.fold_rescaling(trained, recipe, classes), "float", facts)
-        keras.backend.clear_session()
-    devices.part()
-    if not facts:
-        return None
-    models = {"float": runs.load_keras(out, "float")}
-    if recipe.qat_epochs:
-        if "qat" not in facts.weights:
-            seed_everything(recipe.seed + 1)
-            model = quantize.quantization_aware(models["float"])
-            quantize.calibrate(model, models["float"], _calibration_batches(by_part[TRAIN], recipe))
-            fit_phase(model, Phase("qat", recipe.qat_epochs, recipe.qat_learning_rate, 0.1), quantize.freeze(model, recipe), devices.alone())
-            quantize.snap_biases(model)
-            facts = keep(model, "qat", facts)
-        models["qat"] = runs.load_keras(out, "qat")
-    logits = {f"{which}/{part}": predict(model, by_part[part].pictures) for which, model in models.items() for part in (VALIDATION, TEST)}
-    runs.write_tensors(out / runs.LOGITS_FILE, logits)
-    facts = _write_facts(out, facts, peak_memory_bytes=host.peak_memory_bytes())
-    run = runs.open_run(out, complete=False)
-    evaluation = _evaluate(run, logits, by_part, {part: np.array(groups)[parts == part] for part in PARTS})
-    write_json(out / runs.EVALUATION_FILE, evaluation)
-    answers = {which: run.probabilities(which, TEST).argmax(axis=1) for which in models}
-    runs.write_tensors(out / runs.SALIENCY_FILE, {which: activation_maps(models[which], by_part[TEST].pictures, said) for which, said in answers.items()})
-    (out / runs.CHECKPOINT_FILE).unlink(missing_ok=True)  # all weights are there: nothing would go on from it
-    _write_facts(out, facts, state="complete")
-    report("evaluation", evaluation)
-    return runs.open_run(out)
-
-
-def _evaluate(run: runs.Run, logits: dict[str, np.ndarray], by_part, groups) -> dict:
-    """Return {which: {decision, scores}}: decisions fitted on validation, scores on the test part."""
-    training, deployment = run.priors()
-    positive = run.recipe.positive_class or None
-    result = {}
-    for which in run.facts.weights:
-        tested = logits[f"{which}/{TEST}"]
-        decision = run.fit_decision(logits[f"{which}/{VALIDATION}"], by_part[VALIDATION].labels, groups[VALIDATION])
-        probabilities = calibration.probabilities(tested, decision.temperature, training, deployment)
-        scores = metrics.scores(probabilities, by_part[TEST].labels, run.facts.classes, positive, decision=decision, logits=tested, groups=groups[TEST])
-        result[which] = {"decision": decision.model_dump(), "scores": scores.model_dump()}
-    return result
-
-
-def _calibration_batches(part, recipe: Recipe, count: int = 16):
-    """Yield training batches as QAT will see them, to measure ranges on."""
-    from itertools import islice
-
-    for pictures, _ in islice(feed.batches(part.pictures, part.labels, recipe, 0), count):
-        yield pictures
-
-
-def _write_facts(out: Path, facts: RunFacts, **changes) -> RunFacts:
-    """Write run.json with `changes` applied and return the new facts."""
-    facts = facts.model_copy(update=changes)
-    write_json(out / runs.RUN_FILE, facts.model_dump(mode="json"))
-    return facts
-
-
-def _write_preview(path: Path, batch: np.ndarray) -> None:
-    """Write the first pictures of an augmented batch (uint8 [n, size, size, 3]) as one PNG."""
-    from melanoma_edge.data.sheet import contact_sheet
-
-    contact_sheet(batch[:32], columns=8).save(path)
-
-
-RUNS = Path("runs")
-
-
-def next_run(recipe: Recipe, folder: Path = RUNS) -> Path:
-    """Return the first free folder of the form runs/NAME-N."""
-    number = 1
-    while (folder / f"{recipe.name}-{number}").exists():
-        number += 1
-    return folder / f"{recipe.name}-{number}"
-
-
-def newest_interrupted(folder: Path = RUNS) -> Path:
-    """Return the interrupted run, or folder of folds, below `folder` that was worked on last; raises BadInput when there is none.
-
-    For a worker that is not the chief, which reads no run, any path will do.
-    """
-    workers = cluster()
-    if workers and workers.number:
-        return folder / "of-the-chief"
-    found = [file for name in (runs.RUN_FILE, runs.FOLDS_FILE) for file in Path(folder).glob(f"*/{name}")]
-    found = [file for file in found if runs.says(file, '"state": "training"')]
-    if not found:
-        raise BadInput(f"there is no interrupted run below {folder}/: name it with --out, or start one with `melanoma-edge train`")
-    return max(found, key=lambda file: file.stat().st_mtime).parent
-
-
-def default_samples(folder: Path = RUNS, progress=lambda line: None) -> Path:
-    """Return the folder of drawn samples that training without data uses, drawing them the first time."""
-    from melanoma_edge.data.samples import write_samples
-
-    target = Path(folder) / "samples"
-    if not target.exists():
-        progress(f"drawing samples into {target}")
-        write_samples(target)
-    return target

@@ -1,0 +1,145 @@
+"""What a run computes, from its first weights to its figures.
+
+In: a begun run directory and the pictures of each part. Out: the complete run. Float training, quantization-aware training, logits, decisions and
+figures follow each other; what is on disk already is not computed again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from melanoma_edge import calibration, host, metrics
+from melanoma_edge.contract import EpochRow, Recipe, RunFacts
+from melanoma_edge.data import feed, mixing
+from melanoma_edge.data.sheet import contact_sheet
+from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION
+from melanoma_edge.errors import BadInput
+from melanoma_edge.files import read_json, sha256_file, write_json
+from melanoma_edge.model import run as runs
+from melanoma_edge.model.devices import Devices, arithmetic
+from melanoma_edge.model.tensorflow import seed_everything
+
+
+def phases(
+    out: Path, facts: RunFacts | None, recipe: Recipe, names: tuple[str, ...], pictures, labels, parts, groups, devices: Devices, started: float, report
+) -> runs.Run | None:
+    """Float training, quantization-aware training, evaluation; each step's result is on disk before the next.
+
+    Float training is on all `devices`. The chief does the rest alone, on its first one; the other workers, who have no `facts`, return None.
+    """
+    import tf_keras as keras
+
+    from melanoma_edge.model import network, quantize
+    from melanoma_edge.model.fit import Part, fit, predict
+    from melanoma_edge.model.initial import CLASSES, start_from
+    from melanoma_edge.model.saliency import activation_maps
+    from melanoma_edge.model.step import Phase
+
+    by_part = {part: Part(pictures.view(parts == part), labels[parts == part]) for part in PARTS}
+    history = [EpochRow.model_validate(row) for row in read_json(out / runs.HISTORY_FILE, "a training history")] if facts else []
+    classes = len(names)
+
+    def fit_phase(model, phase: Phase, variables: list, devices: Devices) -> keras.Model:
+        report("phase", {"phase": phase.name, "epochs": phase.epochs})
+        return fit(
+            model,
+            variables,
+            phase,
+            recipe,
+            by_part[TRAIN],
+            by_part[VALIDATION],
+            file=out / runs.CHECKPOINT_FILE,
+            history=history,
+            on_epoch=lambda rows: write_json(out / runs.HISTORY_FILE, [row.model_dump() for row in rows]),
+            report=report,
+            devices=devices,
+        )
+
+    def keep(model, which: runs.Which, facts: RunFacts) -> RunFacts:
+        nonlocal started
+        runs.write_tensors(runs.weights_file(out, which), runs.named(model.weights), {CLASSES: json.dumps(names)})
+        now = time.perf_counter()
+        spent = facts.seconds.get(which, 0.0) + now - started
+        started = now
+        return runs.write_facts(out, facts, weights={**facts.weights, which: sha256_file(runs.weights_file(out, which))}, seconds={**facts.seconds, which: spent})
+
+    seed_everything(recipe.seed)
+    if not devices.share(b"float" if facts and "float" in facts.weights else b""):
+        if facts:
+            _write_preview(out / runs.AUGMENTED_FILE, next(mixing.batches(by_part[TRAIN].pictures, by_part[TRAIN].labels, classes, recipe, 0))[0])
+        with devices.scope(), arithmetic(devices.computation):
+            model = network.build(recipe, classes, rescale=True)
+            init = devices.share(_kept_init(out, facts) if facts else b"")
+            if init:
+                fresh = start_from(model, init, recipe.init, names)
+                report("init", {"file": recipe.init, "fresh": fresh})
+        trained = fit_phase(model, Phase("float", recipe.epochs, recipe.learning_rate, recipe.warmup_share), model.trainable_variables, devices)
+        if facts:
+            facts = keep(network.fold_rescaling(trained, recipe, classes), "float", facts)
+        keras.backend.clear_session()
+    devices.part()
+    if not facts:
+        return None
+    models = {"float": runs.load_keras(out, "float")}
+    if recipe.qat_epochs:
+        if "qat" not in facts.weights:
+            seed_everything(recipe.seed + 1)
+            model = quantize.quantization_aware(models["float"])
+            quantize.calibrate(model, models["float"], _calibration_batches(by_part[TRAIN], recipe))
+            fit_phase(model, Phase("qat", recipe.qat_epochs, recipe.qat_learning_rate, 0.1), quantize.freeze(model, recipe), devices.alone())
+            quantize.snap_biases(model)
+            facts = keep(model, "qat", facts)
+        models["qat"] = runs.load_keras(out, "qat")
+    logits = {f"{which}/{part}": predict(model, by_part[part].pictures) for which, model in models.items() for part in (VALIDATION, TEST)}
+    runs.write_tensors(out / runs.LOGITS_FILE, logits)
+    facts = runs.write_facts(out, facts, peak_memory_bytes=host.peak_memory_bytes())
+    run = runs.open_run(out, complete=False)
+    evaluation = _evaluate(run, logits, by_part, {part: np.array(groups)[parts == part] for part in PARTS})
+    write_json(out / runs.EVALUATION_FILE, evaluation)
+    answers = {which: run.probabilities(which, TEST).argmax(axis=1) for which in models}
+    runs.write_tensors(out / runs.SALIENCY_FILE, {which: activation_maps(models[which], by_part[TEST].pictures, said) for which, said in answers.items()})
+    (out / runs.CHECKPOINT_FILE).unlink(missing_ok=True)  # all weights are there: nothing would go on from it
+    runs.write_facts(out, facts, state="complete")
+    report("evaluation", evaluation)
+    return runs.open_run(out)
+
+
+def _evaluate(run: runs.Run, logits: dict[str, np.ndarray], by_part, groups) -> dict:
+    """Return {which: {decision, scores}}: decisions fitted on validation, scores on the test part."""
+    training, deployment = run.priors()
+    positive = run.recipe.positive_class or None
+    result = {}
+    for which in run.facts.weights:
+        tested = logits[f"{which}/{TEST}"]
+        decision = run.fit_decision(logits[f"{which}/{VALIDATION}"], by_part[VALIDATION].labels, groups[VALIDATION])
+        probabilities = calibration.probabilities(tested, decision.temperature, training, deployment)
+        scores = metrics.scores(probabilities, by_part[TEST].labels, run.facts.classes, positive, decision=decision, logits=tested, groups=groups[TEST])
+        result[which] = {"decision": decision.model_dump(), "scores": scores.model_dump()}
+    return result
+
+
+def _calibration_batches(part, recipe: Recipe, count: int = 16) -> Iterator[np.ndarray]:
+    """Yield training batches as QAT will see them, to measure ranges on."""
+    for pictures, _ in islice(feed.batches(part.pictures, part.labels, recipe, 0), count):
+        yield pictures
+
+
+def _kept_init(out: Path, facts: RunFacts) -> bytes:
+    """Return the run's copy of the weights that it started from, nothing where there are none."""
+    if not facts.init_sha256:
+        return b""
+    file = out / runs.INIT_FILE
+    if not file.is_file() or sha256_file(file) != facts.init_sha256:
+        raise BadInput(f"{file} is missing or was altered: expected sha256 {facts.init_sha256[:12]}...; start a new run")
+    return file.read_bytes()
+
+
+def _write_preview(path: Path, batch: np.ndarray) -> None:
+    """Write the first pictures of an augmented batch (uint8 [n, size, size, 3]) as one PNG."""
+    contact_sheet(batch[:32], columns=8).save(path)

@@ -1,4 +1,4 @@
-"""One phase of training: what the loss weighs, and where pictures are augmented."""
+"""One phase of training: what the loss weighs, where pictures are augmented, and whose weights are kept."""
 
 from __future__ import annotations
 
@@ -73,3 +73,25 @@ def test_with_a_gpu_the_feed_hands_pictures_over_and_tensorflow_augments_them(pi
     _, elsewhere = one_epoch(recipe, pictures, tmp_path / "b", device="gpu")
     assert seen == [10] * 6
     assert np.isclose(elsewhere.loss, on_processor.loss, rtol=0.02), "the pictures are other ones"
+
+
+@pytest.mark.parametrize("kept", ["best", "last"])
+def test_the_weights_kept_are_those_of_the_epoch_that_the_recipe_names(kept: str, pictures: np.ndarray, tmp_path: Path) -> None:
+    """The validation part has wrong labels, so that the longer the training, the worse it gets there."""
+    from melanoma_edge.model.tensorflow import require, seed_everything
+
+    require()
+    from melanoma_edge.model import network
+    from melanoma_edge.model.fit import Part, fit, predict
+    from melanoma_edge.model.step import Phase
+
+    recipe = Recipe(name="test", image_size=32, width=0.25, samples_per_class=8, batch_size=8, schedule="constant", kept_epoch=kept)
+    seed_everything(3)
+    model, history, seen = network.build(recipe, 3), [], []
+    fitted = fit(
+        model, model.trainable_variables, Phase("float", 6, 0.01, 0.0), recipe, Part(pictures, LABELS), Part(pictures, (LABELS + 1) % 3),
+        file=tmp_path / "checkpoint", history=history, on_epoch=lambda rows: seen.append(predict(model, pictures)), report=lambda event, facts: None,
+    )  # fmt: skip
+    best = max(range(6), key=lambda epoch: (history[epoch].validation_balanced_accuracy, -history[epoch].validation_loss))
+    assert best != 5, "this test cannot tell them apart"
+    np.testing.assert_array_equal(predict(fitted, pictures), seen[best if kept == "best" else 5])

@@ -37,7 +37,7 @@ def in_training(network, pictures: np.ndarray) -> None:
         network(pictures.astype(np.float32), training=True)
 
 
-@pytest.fixture(scope="module", params=["edge", "classic", "classic-batchnorm"])
+@pytest.fixture(scope="module", params=["edge", "edge-residual", "classic", "classic-batchnorm"])
 def networks(request, keras):
     """A float network with random, plausible weights, and its quantization-aware, calibrated twin."""
     from melanoma_edge.model import network, quantize
@@ -66,7 +66,7 @@ def networks(request, keras):
 def test_fold_rescaling_computes_the_same(keras):
     from melanoma_edge.model import network
 
-    for name in ("edge", "classic", "classic-batchnorm"):
+    for name in ("edge", "edge-residual", "classic", "classic-batchnorm"):
         recipe = Recipe(name="tiny", network=name, image_size=32, width=0.5)
         trained = network.build(recipe, CLASSES, rescale=True)
         folded = network.fold_rescaling(trained, recipe, CLASSES)
@@ -82,6 +82,22 @@ def test_default_network_has_the_promised_size(keras):
     model = network.build(recipes.load("default"), 9)
     assert 200_000 <= model.count_params() <= 700_000
     assert 20e6 < network.multiply_accumulates(model) < 80e6
+
+
+def test_ways_around_blocks_cost_no_weights_and_stay_on_one_grid(keras):
+    """What is added and every sum is 0 to 6 wide, and no layer between them has a range of its own."""
+    from melanoma_edge.model import network, quantize
+
+    plain, residual = (network.build(Recipe(name="tiny", network=name, image_size=64, width=0.5), CLASSES) for name in ("edge", "edge-residual"))
+    assert [weight.shape for weight in residual.weights] == [weight.shape for weight in plain.weights]
+    sums = [layer for layer in residual.layers if isinstance(layer, keras.layers.Add)]
+    assert len(sums) == sum(stride == 1 for _, stride in network.EDGE_BLOCKS)
+    quantized = quantize.quantization_aware(residual)
+    for layer in sums:
+        wrapped = quantized.get_layer(f"quant_{layer.name}")
+        sources = [quantized.get_layer(f"quant_{node.layer.name}") for node in (tensor.node for tensor in layer.input)]
+        follower = wrapped.outbound_nodes[0].outbound_layer
+        assert [quantize.output_grid(one) for one in (*sources, wrapped, follower)] == [(6 / 255, -128), (6 / 255, -128), None, (6 / 255, -128)]
 
 
 def test_multiply_accumulates_of_a_network_counted_by_hand(keras):

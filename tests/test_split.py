@@ -22,7 +22,7 @@ from melanoma_edge.data.copies import fingerprints, near_copies, resembling
 from melanoma_edge.data.index import Index, Row, read_index
 from melanoma_edge.data.policy import Selection, connect, select
 from melanoma_edge.data.samples import CLASSES, draw
-from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION, absent_from_test, assign, data_hash, selection_hash, split
+from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION, absent_from_test, assign, data_hash, inner_folds, selection_hash, split
 from melanoma_edge.errors import BadInput
 
 
@@ -93,6 +93,32 @@ def test_parts_share_no_group_and_folds_cover_everything_once(chosen: Selection,
         assert np.array_equal(parts, split(chosen, asked)), "the same seed gives another split"
         tested += parts == TEST
     assert (tested == 1).all(), "the test parts of all folds are not everything once"
+
+
+@given(selections(), st.integers(2, 5), st.integers(2, 5), st.integers(0, 2**31 - 1))
+@settings(deadline=None, max_examples=60)
+def test_inner_folds_cover_all_but_the_test_part_once_and_the_first_validates(chosen: Selection, folds: int, inner: int, seed: int) -> None:
+    asked = recipe(folds=folds, validation_folds=inner, seed=seed)
+    try:
+        parts = split(chosen, asked)
+    except BadInput:
+        assume(False)
+    found = inner_folds(chosen, asked)
+    assert np.array_equal(found == -1, parts == TEST) and np.array_equal(found == 0, parts == VALIDATION)
+    assert found.max() < inner
+    sides = {}
+    for group, fold in zip(chosen.groups, found):
+        assert sides.setdefault(group, fold) == fold, "a group stands in two inner folds"
+
+
+def test_the_validation_part_is_one_of_as_many_as_the_recipe_says_and_the_test_part_stays() -> None:
+    chosen = selection(["a", "b"] * 200)
+    parts = {number: split(chosen, recipe(validation_folds=number)) for number in (2, 5, 10)}
+    for number, found in parts.items():
+        assert abs((found == VALIDATION).sum() - 320 / number) <= 2
+        assert np.array_equal(found == TEST, parts[5] == TEST)
+    assert np.array_equal(parts[5], split(chosen, recipe())), "not as many as folds where nothing is said"
+    assert recipe(folds=3).validation_folds == 3
 
 
 def test_the_parts_depend_on_seed_and_fold_and_not_on_anything_else_in_the_recipe() -> None:

@@ -33,7 +33,7 @@ from melanoma_edge.files import read_json, write_bytes, write_json
 TRIALS = Path(__file__).with_suffix(".toml")
 BASE = Path(__file__).with_name("ablation_base.toml")
 QUICK = ("image_size=48", "epochs=2", "samples_per_class=8", "min_lesions=5")
-KEPT = ("checkpoint.safetensors", "history.json", "figures.json", "logits.npy")
+KEPT = ("checkpoint.safetensors", "history.json", "figures.json", "logits.npy", "weights.safetensors")
 """Files of a training, in the order in which they come."""
 FIGURES = ("balanced_accuracy", "accuracy", "macro_auc", "positive_auc", "positive_sensitivity_at_90_specificity", "ece", "log_loss")
 
@@ -81,6 +81,7 @@ def train(data: Path, runs: Path, trial: str, inner: int, seed: int, *, quick: b
     from melanoma_edge.files import cache_folder
     from melanoma_edge.model import network
     from melanoma_edge.model.fit import Part, fit, predict
+    from melanoma_edge.model.run import named, write_tensors
     from melanoma_edge.model.step import Phase
     from melanoma_edge.model.train import read_pictures
 
@@ -94,7 +95,7 @@ def train(data: Path, runs: Path, trial: str, inner: int, seed: int, *, quick: b
     seed_everything(seed)
     layout = trials()[trial].get("layout")
     model = ablation_networks.build(layout, recipe, len(selection.classes)) if layout else network.build(recipe, len(selection.classes))
-    checkpoint, history, figures, outputs = (place(runs, trial, inner, seed) / name for name in KEPT)
+    checkpoint, history, figures, outputs, weights = (place(runs, trial, inner, seed) / name for name in KEPT)
     rows = [EpochRow.model_validate(row) for row in read_json(history, "a history")] if history.is_file() else []
     name = f"{trial} {inner} {seed}"
 
@@ -115,6 +116,7 @@ def train(data: Path, runs: Path, trial: str, inner: int, seed: int, *, quick: b
         on_epoch=lambda rows: write_json(history, [row.model_dump() for row in rows]),
         report=report,
     )
+    write_tensors(weights, named(model.weights))
     logits = predict(model, judged.pictures)
     np.save(outputs, logits)
     facts = {

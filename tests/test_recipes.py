@@ -77,7 +77,7 @@ def operations(draw: st.DrawFn, strength: st.SearchStrategy[float]) -> dict[str,
 @st.composite
 def values(draw: st.DrawFn) -> dict:
     """Valid values for every key of a recipe, or for some."""
-    folds = draw(st.integers(2, 20))
+    folds = draw(st.integers(1, 20))
     strategies = {
         "description": TEXT,
         "network": st.sampled_from(get_args(Recipe.model_fields["network"].annotation)),
@@ -93,6 +93,8 @@ def values(draw: st.DrawFn) -> dict:
         "max_bad_share": bounded(0.0, 1.0),
         "folds": st.just(folds),
         "fold": st.integers(0, folds - 1),
+        "validation_folds": st.integers(2, 20),
+        "kept_epoch": st.sampled_from(["best", "last"]),
         "rebalance": st.just("augmentor"),
         "samples_per_class": st.integers(1, 10**9),
         "epochs": st.integers(1, 10_000),

@@ -22,7 +22,7 @@ from melanoma_edge.data.copies import fingerprints, near_copies, resembling
 from melanoma_edge.data.index import Index, Row, read_index
 from melanoma_edge.data.policy import Selection, connect, select
 from melanoma_edge.data.samples import CLASSES, draw
-from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION, absent_from_test, assign, data_hash, selection_hash, split
+from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION, absent_from_test, assign, data_hash, inner_folds, selection_hash, split
 from melanoma_edge.errors import BadInput
 
 
@@ -93,6 +93,21 @@ def test_parts_share_no_group_and_folds_cover_everything_once(chosen: Selection,
         assert np.array_equal(parts, split(chosen, asked)), "the same seed gives another split"
         tested += parts == TEST
     assert (tested == 1).all(), "the test parts of all folds are not everything once"
+
+
+@given(selections(), st.integers(2, 6), st.integers(0, 2**31 - 1))
+@settings(deadline=None, max_examples=60)
+def test_a_single_fold_holds_nothing_back_but_the_validation_part(chosen: Selection, inner: int, seed: int) -> None:
+    asked = recipe(folds=1, validation_folds=inner, seed=seed)
+    try:
+        parts = split(chosen, asked)
+    except BadInput as error:
+        assert str(error).isprintable() and "lesion" in str(error) and "folds" not in str(error)
+        assume(False)
+    assert set(parts) == {TRAIN, VALIDATION} and absent_from_test(chosen, parts) == []
+    assert not {group for group, part in zip(chosen.groups, parts) if part == TRAIN} & {group for group, part in zip(chosen.groups, parts) if part == VALIDATION}
+    assert all(all(counts(chosen, parts)[part].values()) for part in (TRAIN, VALIDATION))
+    assert np.array_equal(inner_folds(chosen, asked) == 0, parts == VALIDATION) and inner_folds(chosen, asked).min() == 0
 
 
 def test_the_parts_depend_on_seed_and_fold_and_not_on_anything_else_in_the_recipe() -> None:

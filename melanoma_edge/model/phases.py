@@ -96,14 +96,16 @@ def phases(
             quantize.snap_biases(model)
             facts = keep(model, "qat", facts)
         models["qat"] = runs.load_keras(out, "qat")
-    logits = {f"{which}/{part}": predict(model, by_part[part].pictures) for which, model in models.items() for part in (VALIDATION, TEST)}
+    judged = [part for part in (VALIDATION, TEST) if len(by_part[part].labels)]
+    logits = {f"{which}/{part}": predict(model, by_part[part].pictures) for which, model in models.items() for part in judged}
     runs.write_tensors(out / runs.LOGITS_FILE, logits)
     facts = runs.write_facts(out, facts, peak_memory_bytes=host.peak_memory_bytes())
     run = runs.open_run(out, complete=False)
     evaluation = _evaluate(run, logits, by_part, {part: np.array(groups)[parts == part] for part in PARTS})
     write_json(out / runs.EVALUATION_FILE, evaluation)
-    answers = {which: run.probabilities(which, TEST).argmax(axis=1) for which in models}
-    runs.write_tensors(out / runs.SALIENCY_FILE, {which: activation_maps(models[which], by_part[TEST].pictures, said) for which, said in answers.items()})
+    if TEST in judged:
+        answers = {which: run.probabilities(which, TEST).argmax(axis=1) for which in models}
+        runs.write_tensors(out / runs.SALIENCY_FILE, {which: activation_maps(models[which], by_part[TEST].pictures, said) for which, said in answers.items()})
     (out / runs.CHECKPOINT_FILE).unlink(missing_ok=True)  # all weights are there: nothing would go on from it
     runs.write_facts(out, facts, state="complete")
     report("evaluation", evaluation)
@@ -111,16 +113,19 @@ def phases(
 
 
 def _evaluate(run: runs.Run, logits: dict[str, np.ndarray], by_part, groups) -> dict:
-    """Return {which: {decision, scores}}: decisions fitted on validation, scores on the test part."""
+    """Return {which: {decision, scores}}: decisions fitted on validation, scores on the test part; null where there is none."""
     training, deployment = run.priors()
     positive = run.recipe.positive_class or None
     result = {}
     for which in run.facts.weights:
-        tested = logits[f"{which}/{TEST}"]
         decision = run.fit_decision(logits[f"{which}/{VALIDATION}"], by_part[VALIDATION].labels, groups[VALIDATION])
+        result[which] = {"decision": decision.model_dump(), "scores": None}
+        tested = logits.get(f"{which}/{TEST}")
+        if tested is None:
+            continue
         probabilities = calibration.probabilities(tested, decision.temperature, training, deployment)
         scores = metrics.scores(probabilities, by_part[TEST].labels, run.facts.classes, positive, decision=decision, logits=tested, groups=groups[TEST])
-        result[which] = {"decision": decision.model_dump(), "scores": scores.model_dump()}
+        result[which]["scores"] = scores.model_dump()
     return result
 
 

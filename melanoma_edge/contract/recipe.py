@@ -98,6 +98,25 @@ class Mix(Model):
         return self
 
 
+class Distillation(Model):
+    """Learning from networks of the same kind that are trained first (Hinton et al. 2015, "Distilling the Knowledge in a Neural Network").
+
+    Each teacher begins with other weights and sees other samples, in another order, so that they err apart and are more often right together than
+    one alone (Allen-Zhu and Li 2023, "Towards Understanding Ensemble, Knowledge Distillation and Self-Distillation in Deep Learning"). The network then
+    learns what they say together of the very pictures that it gets itself, augmented and mixed (Beyer et al. 2022, "Knowledge distillation: A good teacher
+    is patient and consistent"). Teachers cost time in training and nothing in the network that comes of it.
+    """
+
+    teachers: Annotated[int, Field(ge=0, le=16)] = 0
+    """How many; 0 for none."""
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Of each teacher; as many as the network's own where nothing is said."""
+    weight: Annotated[float, Field(gt=0.0, le=1.0)] = 0.7
+    """What their answers count in the loss; the labels count the rest."""
+    temperature: Positive = 2.0
+    """Divides their logits and the network's: above 1, unlikely classes count more."""
+
+
 FOLDS = 5
 SAMPLES_PER_CLASS = 300
 OPERATING_SENSITIVITY = 0.9
@@ -157,6 +176,7 @@ class Recipe(Model):
     """Augmented samples of each class an epoch, for `augmentor` (300 where nothing is said) and nothing else."""
     augment: Augment = Augment()
     mix: Mix = Mix()
+    distillation: Distillation = Distillation()
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 60
     batch_size: Annotated[int, Field(ge=1, le=8192)] = 32

@@ -259,8 +259,8 @@ def sweep(path: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def weights_file(run: Path, which: Which) -> Path:
-    """Return where a run keeps its `float` or `qat` weights."""
+def weights_file(run: Path, which: str) -> Path:
+    """Return where a run keeps its `float` or `qat` weights, or those of a teacher."""
     return Path(run) / "weights" / f"{which}.safetensors"
 
 

@@ -225,7 +225,7 @@ def training(run: runs.Run) -> list[tuple[str, str]]:
     for phase, seconds in run.facts.seconds.items():
         epochs = [row for row in history if row.phase == phase]
         rate = f", {np.median([row.images_per_second for row in epochs]):,.0f} pictures a second" if epochs else ""
-        found.append((f"{PHASES.get(phase, phase)} phase", f"{len(epochs)} epochs in {seconds / 60:,.1f} min{rate}"))
+        found.append((f"{PHASES.get(phase, phase.replace('-', ' ').capitalize())} phase", f"{len(epochs)} epochs in {seconds / 60:,.1f} min{rate}"))
     drawn = {
         "augmentor": f"{recipe.samples_per_class} of each class, drawn anew",
         "balanced": "each sample's class drawn evenly",

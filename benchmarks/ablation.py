@@ -28,7 +28,7 @@ import numpy as np
 from melanoma_edge import recipes
 from melanoma_edge.contract import Recipe
 from melanoma_edge.errors import BadInput, Error
-from melanoma_edge.files import read_json, write_bytes, write_json
+from melanoma_edge.files import read_json, write_json
 
 TRIALS = Path(__file__).with_suffix(".toml")
 BASE = Path(__file__).with_name("ablation_base.toml")
@@ -95,6 +95,7 @@ def train(data: Path, runs: Path, trial: str, inner: int, seed: int, *, quick: b
     seed_everything(seed)
     layout = trials()[trial].get("layout")
     model = ablation_networks.build(layout, recipe, len(selection.classes)) if layout else network.build(recipe, len(selection.classes))
+    taught_by = [teacher(runs, name, inner, len(selection.classes), quick=quick) for name in trials()[trial].get("teachers", ())]
     checkpoint, history, figures, outputs, weights = (place(runs, trial, inner, seed) / name for name in KEPT)
     rows = [EpochRow.model_validate(row) for row in read_json(history, "a history")] if history.is_file() else []
     name = f"{trial} {inner} {seed}"
@@ -115,6 +116,7 @@ def train(data: Path, runs: Path, trial: str, inner: int, seed: int, *, quick: b
         history=rows,
         on_epoch=lambda rows: write_json(history, [row.model_dump() for row in rows]),
         report=report,
+        teachers=taught_by,
     )
     write_tensors(weights, named(model.weights))
     logits = predict(model, judged.pictures)
@@ -131,6 +133,21 @@ def train(data: Path, runs: Path, trial: str, inner: int, seed: int, *, quick: b
     write_json(figures, facts)
     checkpoint.unlink()
     say(f"{name}: done: " + ", ".join(f"{key} {facts[key]:.3f}" for key in FIGURES))
+
+
+def teacher(runs: Path, name: str, inner: int, classes: int, *, quick: bool):
+    """Return the network that a training on the same pictures made: `name` is TRIAL/SEED. Raises BadInput where it is not complete."""
+    from melanoma_edge.model import network
+    from melanoma_edge.model.run import assign, read_tensors
+
+    trial, seed = name.rsplit("/", 1)
+    folder = place(runs, trial, inner, int(seed))
+    if not (folder / KEPT[2]).is_file():
+        raise BadInput(f"{folder} is not complete: train what teaches first, with --trial {trial} --inner {inner} --seed {seed}")
+    model = network.build(recipe_of(trial, quick=quick), classes)
+    model.trainable = False
+    assign(model.weights, read_tensors(folder / KEPT[4]), str(folder))
+    return model
 
 
 def judge(logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], recipe: Recipe) -> dict[str, float]:

@@ -314,6 +314,8 @@ def finished(processes: list[subprocess.Popen[bytes]]) -> list[tuple[int, str]]:
 
 CLASSIC = ["--recipe", "classic-dropout", *train_options(image_size=32, epochs=2, qat_epochs=1, samples_per_class=48, min_lesions=3)]
 
+TAUGHT = [*CLASSIC, "--set", "distillation={teachers=1, epochs=1}"]
+
 
 @pytest.fixture(scope="session")
 def two_workers(cli: Cli, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
@@ -321,8 +323,8 @@ def two_workers(cli: Cli, drawn: Path, tmp_path_factory: pytest.TempPathFactory)
 
     def make(home: Path) -> dict:
         data, other = some_classes(drawn, home / "data", 16), some_classes(drawn, home / "other", 15)
-        cli("train", data, *CLASSIC, "--out", home / "one", "-q")
-        both = finished(start_workers(cli, *[[data, *CLASSIC, "--out", home / f"two-{number}", "-q"] for number in (0, 1)]))
+        cli("train", data, *TAUGHT, "--out", home / "one", "-q")
+        both = finished(start_workers(cli, *[[data, *TAUGHT, "--out", home / f"two-{number}", "-q"] for number in (0, 1)]))
         foreign = finished(start_workers(cli, *[[folder, *CLASSIC, "--out", home / f"foreign-{number}", "-q"] for number, folder in enumerate((data, other))]))
         longer = [*CLASSIC, "--set", "epochs=400"]
         dying = start_workers(cli, *[[data, *longer, "--out", home / f"dying-{number}", "-q"] for number in (0, 1)])
@@ -350,7 +352,7 @@ def test_two_workers_train_what_one_does(two_workers: dict) -> None:
     assert [code for code, _ in two_workers["both"]] == [0, 0], two_workers["both"]
     one, two = two_workers["home"] / "one", two_workers["home"] / "two-0"
     rows = [[row["loss"] for row in read_json(run / "history.json")] for run in (one, two)]
-    assert len(rows[0]) == 3 and np.allclose(*rows, rtol=1e-4)
+    assert len(rows[0]) == 4 and np.allclose(*rows, rtol=1e-4)  # a teacher's among them
     ours, theirs = weights(two), weights(one)
     assert ours.keys() == theirs.keys() and all(np.allclose(ours[name], theirs[name], atol=2e-3) for name in ours)
     assert np.allclose(load_file(two / "logits.safetensors")["qat/test"], load_file(one / "logits.safetensors")["qat/test"], atol=0.02)

@@ -251,7 +251,7 @@ def test_a_damaged_record_is_one_line(two_folds: dict, tmp_path: Path) -> None:
     [
         (["--folds", "3", "--set", "fold=1"], "--folds 3 trains every one of 3 folds: leave out --set fold=1, or leave out --folds"),
         (["--folds", "3", "--set", "folds=4"], "leave out --set folds=4"),
-        (["--folds", "1"], "folds is 1: input should be greater than or equal to 2"),
+        (["--folds", "1"], "1 fold leaves nothing to test: ask for --folds 5, or train one model on everything with --set folds=1"),
         (["--folds", "0"], "folds is 0: "),
         (["--folds", "21"], "folds is 21: "),
         (["--folds", "3", "--recipe", "second.toml"], "the recipe asks for fold 2 alone and --folds for all"),

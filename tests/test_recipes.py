@@ -77,7 +77,7 @@ def operations(draw: st.DrawFn, strength: st.SearchStrategy[float]) -> dict[str,
 @st.composite
 def values(draw: st.DrawFn) -> dict:
     """Valid values for every key of a recipe, or for some."""
-    folds = draw(st.integers(2, 20))
+    folds = draw(st.integers(1, 20))
     strategies = {
         "description": TEXT,
         "network": st.sampled_from(get_args(Recipe.model_fields["network"].annotation)),
@@ -93,6 +93,11 @@ def values(draw: st.DrawFn) -> dict:
         "max_bad_share": bounded(0.0, 1.0),
         "folds": st.just(folds),
         "fold": st.integers(0, folds - 1),
+        "validation_folds": st.integers(2, 20),
+        "kept_epoch": st.sampled_from(["best", "last"]),
+        "distillation": st.fixed_dictionaries(
+            {}, optional={"teachers": st.integers(0, 16), "epochs": st.integers(1, 10_000), "weight": bounded(0.0, 1.0, exclude_min=True), "temperature": FACTOR}
+        ),
         "rebalance": st.just("augmentor"),
         "samples_per_class": st.integers(1, 10**9),
         "epochs": st.integers(1, 10_000),
@@ -131,8 +136,9 @@ def values(draw: st.DrawFn) -> dict:
 def test_any_valid_recipe_reads_back_equal(chosen: dict) -> None:
     recipe = recipes.parse(chosen, "drawn")
     for key, value in chosen.items():
-        if key not in ("augment", "mix"):
+        if key not in ("augment", "mix", "distillation"):
             assert getattr(recipe, key) == value
+    assert all(getattr(recipe.distillation, key) == value for key, value in chosen.get("distillation", {}).items())
     text = recipes.to_toml(recipe)
     again = recipes.parse(tomllib.loads(text), "written")
     assert again == recipe and recipes.to_toml(again) == text

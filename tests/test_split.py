@@ -121,6 +121,21 @@ def test_the_validation_part_is_one_of_as_many_as_the_recipe_says_and_the_test_p
     assert recipe(folds=3).validation_folds == 3
 
 
+@given(selections(), st.integers(2, 6), st.integers(0, 2**31 - 1))
+@settings(deadline=None, max_examples=60)
+def test_a_single_fold_holds_nothing_back_but_the_validation_part(chosen: Selection, inner: int, seed: int) -> None:
+    asked = recipe(folds=1, validation_folds=inner, seed=seed)
+    try:
+        parts = split(chosen, asked)
+    except BadInput as error:
+        assert str(error).isprintable() and "lesion" in str(error) and "folds" not in str(error)
+        assume(False)
+    assert set(parts) == {TRAIN, VALIDATION} and absent_from_test(chosen, parts) == []
+    assert not {group for group, part in zip(chosen.groups, parts) if part == TRAIN} & {group for group, part in zip(chosen.groups, parts) if part == VALIDATION}
+    assert all(all(counts(chosen, parts)[part].values()) for part in (TRAIN, VALIDATION))
+    assert np.array_equal(inner_folds(chosen, asked) == 0, parts == VALIDATION) and inner_folds(chosen, asked).min() == 0
+
+
 def test_the_parts_depend_on_seed_and_fold_and_not_on_anything_else_in_the_recipe() -> None:
     chosen = selection(["a", "b", "c"] * 20)
     parts = split(chosen, recipe())

@@ -138,8 +138,12 @@ class Screen:
         if as_json:
             return self.json({"notice": NOTICE, "run": str(run.path), "facts": run.facts.model_dump(mode="json"), "evaluation": evaluation})
         names = {"float": "float", "qat": "int8 (simulated)"}
-        scores = {names[which]: found["scores"] for which, found in evaluation.items()}
-        self._scores(scores, run.recipe.positive_class, f"test part: {len(run.part('test'))} pictures that training never saw")
+        if run.tested:
+            scores = {names[which]: found["scores"] for which, found in evaluation.items()}
+            self._scores(scores, run.recipe.positive_class, f"test part: {len(run.part('test'))} pictures that training never saw")
+        else:
+            self.out.print(f"no test part: {len(run.part('train'))} pictures were trained on and {len(run.part('validation'))} validated, so no figure on unseen pictures is known.")
+            self.out.print("What the recipe is worth, cross-validation says: melanoma-edge train DATA --folds 5, then export that and hand its figures to export --cross-validation.", style="dim")
         for which, (decision, _) in run.evaluation().items():
             if decision.threshold is not None:
                 self.out.print(f"threshold of {escape(run.recipe.positive_class)}, {names[which]}: {_threshold(said(decision.threshold))}")
@@ -253,6 +257,8 @@ class Screen:
         for package in bundle.manifest.coreml:
             table.add_row(escape(package.name), f"{package.bytes / 1000:.0f}", "not run here", "in the graph")
         self.out.print(table)
+        if bundle.manifest.origin == "run" and not bundle.manifest.tested:
+            self.out.print("no test part: the run trained on all pictures, so this bundle has no figures of its own on unseen ones", style="yellow")
         for line in _warnings(bundle.manifest):
             self.out.print(escape(line), style="yellow")
         self.out.print(NOTICE)

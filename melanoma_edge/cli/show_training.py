@@ -52,7 +52,7 @@ class Training:
         self.screen.line(f"{self.fold}starting from {facts['file']}{fresh}")
 
     def on_data(self, facts: dict) -> None:
-        parts = ", ".join(f"{count} {part}" for part, count in facts["parts"].items())
+        parts = ", ".join(f"{count} {part}" if count else f"no {part} part" for part, count in facts["parts"].items())
         for name in facts["absent_from_test"]:
             lesions = facts["lesions_per_class"][name]
             self.screen.line(f"{self.fold}no test picture of {name}: its {lesions} lesions stand in the other parts")

@@ -53,6 +53,7 @@ from melanoma_edge.contract.manifest import (
 )
 from melanoma_edge.contract.recipe import (
     Augment,
+    FOLDS,
     LIMITS,
     Mix,
     Operation,
@@ -81,6 +82,7 @@ __all__ = [
     "Decision",
     "EXACT_INTEGERS",
     "EpochRow",
+    "FOLDS",
     "Fitting",
     "Format",
     "INPUT_NAME",

@@ -161,6 +161,11 @@ class Manifest(Model):
         """The recipe; for a model of somebody else's, a recipe whose rules for contradicting labels and copies hold instead."""
         return self.recipe or Recipe(name="defaults", positive_class=self.positive_class or "")
 
+    @property
+    def tested(self) -> bool:
+        """Whether pictures were held back to score it on, as far as that is known."""
+        return self.recipe is None or self.recipe.has_test_part
+
     def artifact(self, name: str) -> Artifact | None:
         """Return the artifact called `name`, or None."""
         return next((artifact for artifact in self.artifacts if artifact.name == name), None)

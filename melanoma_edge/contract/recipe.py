@@ -98,6 +98,25 @@ class Mix(Model):
         return self
 
 
+class Distillation(Model):
+    """Learning from networks of the same kind that are trained first (Hinton et al. 2015, "Distilling the Knowledge in a Neural Network").
+
+    Each teacher begins with other weights and sees other samples, in another order, so that they err apart and are more often right together than
+    one alone (Allen-Zhu and Li 2023, "Towards Understanding Ensemble, Knowledge Distillation and Self-Distillation in Deep Learning"). The network then
+    learns what they say together of the very pictures that it gets itself, augmented and mixed (Beyer et al. 2022, "Knowledge distillation: A good teacher
+    is patient and consistent"). Teachers cost time in training and nothing in the network that comes of it.
+    """
+
+    teachers: Annotated[int, Field(ge=0, le=16)] = 0
+    """How many; 0 for none."""
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Of each teacher; as many as the network's own where nothing is said."""
+    weight: Annotated[float, Field(gt=0.0, le=1.0)] = 0.7
+    """What their answers count in the loss; the labels count the rest."""
+    temperature: Positive = 2.0
+    """Divides their logits and the network's: above 1, unlikely classes count more."""
+
+
 FOLDS = 5
 SAMPLES_PER_CLASS = 300
 OPERATING_SENSITIVITY = 0.9
@@ -139,12 +158,13 @@ class Recipe(Model):
     """A class with fewer lesions is left out and named."""
     max_bad_share: Share = 0.05
     """Training stops when a larger share of the files cannot be read as pictures."""
-    folds: Annotated[int, Field(ge=2, le=20)] = FOLDS
-    """The data are cut into this many lesion-grouped folds; one is the test part."""
+    folds: Annotated[int, Field(ge=1, le=20)] = FOLDS
+    """The data are cut into this many lesion-grouped folds; one is the test part. With 1 there is no test part: everything is trained
+    on, but for the validation part."""
     fold: Annotated[int, Field(ge=0, le=19)] = 0
     """Which fold is the test part."""
     validation_folds: Annotated[int, Field(ge=2, le=20)] | None = None
-    """The other folds are cut anew into this many (as many as `folds` where nothing is said), just as they were; one of these is
+    """The other folds are cut anew into this many (as many as `folds` where nothing is said, and 5 where that is 1), just as they were; one of these is
     the validation part. It decides the temperature, the thresholds and, with `kept_epoch`, the weights; fewer pictures there are more to train on."""
 
     rebalance: Literal["augmentor", "balanced", "class_weight", "none"] = "augmentor"
@@ -156,6 +176,7 @@ class Recipe(Model):
     """Augmented samples of each class an epoch, for `augmentor` (300 where nothing is said) and nothing else."""
     augment: Augment = Augment()
     mix: Mix = Mix()
+    distillation: Distillation = Distillation()
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 60
     batch_size: Annotated[int, Field(ge=1, le=8192)] = 32
@@ -202,7 +223,8 @@ class Recipe(Model):
     def _validation(cls, values: Any) -> Any:
         """Put the default of `validation_folds` in, so that a resolved recipe names it."""
         if isinstance(values, dict) and values.get("validation_folds") is None:
-            return {**values, "validation_folds": values.get("folds", FOLDS)}
+            folds = values.get("folds", FOLDS)
+            return {**values, "validation_folds": FOLDS if folds == 1 else folds}
         return values
 
     @model_validator(mode="before")
@@ -212,6 +234,11 @@ class Recipe(Model):
         if isinstance(values, dict) and values.get("operating_sensitivity") is None and values.get("operating_specificity") is None:
             return {**values, "operating_sensitivity": OPERATING_SENSITIVITY}
         return values
+
+    @property
+    def has_test_part(self) -> bool:
+        """Whether some of the data is held back to test on."""
+        return self.folds > 1
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -225,6 +252,8 @@ class Recipe(Model):
                 f"samples_per_class is {self.samples_per_class} but rebalance is {self.rebalance!r}, which has an epoch length of its own: "
                 'remove samples_per_class, or write rebalance = "augmentor"'
             )
+        if self.folds == 1 and self.fold:
+            raise ValueError(f"fold is {self.fold} but folds is 1, which leaves no test part to choose: remove fold, or write for example folds = {FOLDS}")
         if self.fold >= self.folds:
             raise ValueError(f"fold is {self.fold} but folds is {self.folds}: expected fold in 0..{self.folds - 1}")
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from melanoma_edge.contract.base import ClassName, Model, Sha256
 
@@ -15,7 +15,8 @@ RUN_SCHEMA_VERSION = 2
 class EpochRow(Model):
     """One line of a run's history."""
 
-    phase: Literal["float", "qat"]
+    phase: Annotated[str, Field(pattern=r"^(float|qat|teacher-[0-9]+)$")]
+    """`float`, `qat`, or, before these, `teacher-1` and so on."""
     epoch: int
     loss: float
     accuracy: float
@@ -72,6 +73,8 @@ class RunFacts(Model):
     multiply_accumulates: int
     weights: dict[str, Sha256]
     """SHA-256 of each weight file that is finished: `float`, `qat`."""
+    teachers: dict[str, Sha256] = {}
+    """SHA-256 of the weights of each teacher that is finished: `teacher-1` and so on. The files go when the run is complete."""
     seconds: dict[str, float]
     """Wall time of each phase so far."""
     peak_memory_bytes: int

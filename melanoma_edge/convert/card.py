@@ -15,7 +15,7 @@ def model_card(manifest: Manifest) -> str:
     if manifest.origin == "model":
         return _card_of_model(manifest)
     recipe, data = manifest.recipe, manifest.data
-    per_part = "; ".join(f"{part}: {count} pictures of {data.lesions[part]} lesions" for part, count in data.pictures.items())
+    per_part = "; ".join(f"{part}: {count} pictures of {data.lesions[part]} lesions" for part, count in data.pictures.items() if count)
     left_out = f"Left out for too few lesions: {', '.join(data.left_out_classes)}." if data.left_out_classes else ""
     lines = [
         f"# {manifest.name}",
@@ -40,13 +40,7 @@ def model_card(manifest: Manifest) -> str:
         f"Data hash: `{data.sha256}`.",
         *_terms(manifest),
         "",
-        "## Figures on the test part",
-        "",
-        "Value and 95 % bootstrap interval over lesions; the test part took no part in training or calibration. Sensitivity at 90 % "
-        f"specificity is that of the best threshold on these very pictures; the last column is what the fitted threshold gives{_rule(manifest)}.",
-        "",
-        *_table(manifest),
-        "",
+        *_figures(manifest),
         *_quantized(manifest),
         "## Probabilities and decisions",
         "",
@@ -60,6 +54,27 @@ def model_card(manifest: Manifest) -> str:
         manifest.licence,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _figures(manifest: Manifest) -> list[str]:
+    """Return the figures on pictures that the model has not seen, or that there are none."""
+    if not manifest.tested:
+        return [
+            "## Figures",
+            "",
+            "**No figure on unseen pictures is known.** All pictures were used to train this model and to fit its decisions: none was left to test it, and "
+            "figures on pictures that it has seen would flatter it.",
+            "",
+        ]
+    return [
+        "## Figures on the test part",
+        "",
+        "Value and 95 % bootstrap interval over lesions; the test part took no part in training or calibration. Sensitivity at 90 % "
+        f"specificity is that of the best threshold on these very pictures; the last column is what the fitted threshold gives{_rule(manifest)}.",
+        "",
+        *_table(manifest),
+        "",
+    ]
 
 
 def _card_of_model(manifest: Manifest) -> str:
@@ -111,6 +126,7 @@ def _counts(per_class: dict[str, int]) -> str:
 def _split(manifest: Manifest) -> str:
     """Return how the parts were kept apart, as far as lesions were known."""
     known, total = sum(manifest.data.with_lesion_id.values()), sum(manifest.data.pictures.values())
+    of_test = f"; {manifest.data.with_lesion_id['test']} of {manifest.data.pictures['test']} in the test part" if manifest.tested else ""
     if known == total:
         return "Split by lesion and by content: no lesion and no copy stands in two parts."
     if not known:
@@ -119,8 +135,7 @@ def _split(manifest: Manifest) -> str:
             "and every picture counts as a lesion."
         )
     return (
-        f"Split by content, and by lesion where it is known ({known} of {total} pictures; "
-        f"{manifest.data.with_lesion_id['test']} of {manifest.data.pictures['test']} in the test part): no copy and no known lesion "
+        f"Split by content, and by lesion where it is known ({known} of {total} pictures{of_test}): no copy and no known lesion "
         "stands in two parts. Every other picture counts as a lesion."
     )
 

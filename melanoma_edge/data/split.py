@@ -1,7 +1,8 @@
 """The split: train, validation and test parts in which no patient, no lesion and no copy stands twice.
 
 In: a selection and a recipe. Out: a part for each picture. The outer folds are grouped (by patient, lesion
-and copies) and stratified by class; fold `recipe.fold` is the test part, and one inner fold of the rest validates.
+and copies) and stratified by class; fold `recipe.fold` is the test part, and one inner fold of the rest validates. A single fold is no
+cut: then there is no test part, and the inner folds are those of everything.
 The parts depend on what the files hold and on the seed: not on names, folders, the order of rows or the machine.
 """
 
@@ -28,12 +29,12 @@ def split(selection: Selection, recipe: Recipe) -> np.ndarray:
 
     Raises BadInput when a class has too few groups to stand in the training and the validation part, and when
     there are too few for the folds. A class of fewer groups than folds is in no test part of some folds:
-    see :func:`absent_from_test`.
+    see :func:`absent_from_test`. With `folds` 1 no picture is in the test part.
     """
     labels = np.array([selection.classes.index(row.label) for row in selection.rows])
     names, groups = _named_groups(selection)
     _refuse_few_groups(selection, labels, groups, recipe)
-    outer = assign(labels, groups, names, recipe.folds, f"folds {recipe.seed}")
+    outer = _outer(labels, groups, names, recipe)
     parts = np.full(len(labels), TRAIN, dtype="<U10")
     parts[outer == recipe.fold] = TEST
     parts[_inner(labels, groups, names, outer, recipe) == 0] = VALIDATION
@@ -41,8 +42,8 @@ def split(selection: Selection, recipe: Recipe) -> np.ndarray:
         absent = [name for i, name in enumerate(selection.classes) if not np.any((parts == part) & (labels == i))]
         if absent:
             raise BadInput(
-                f"the {part} part would hold no {', '.join(absent)}: too few lesions for {recipe.folds} folds; "
-                "add pictures, lower folds or raise min_lesions"
+                f"the {part} part would hold no {', '.join(absent)}: too few lesions for "
+                + (f"{recipe.folds} folds; add pictures, lower folds or raise min_lesions" if recipe.folds > 1 else "it; add pictures or raise min_lesions")
             )
     return parts
 
@@ -54,13 +55,13 @@ def inner_folds(selection: Selection, recipe: Recipe) -> np.ndarray:
     """
     labels = np.array([selection.classes.index(row.label) for row in selection.rows])
     names, groups = _named_groups(selection)
-    return _inner(labels, groups, names, assign(labels, groups, names, recipe.folds, f"folds {recipe.seed}"), recipe)
+    return _inner(labels, groups, names, _outer(labels, groups, names, recipe), recipe)
 
 
 def absent_from_test(selection: Selection, parts: np.ndarray) -> list[str]:
-    """Return the classes without a picture in the test part: those of fewer groups than folds can be."""
+    """Return the classes without a picture in the test part: those of fewer groups than folds can be. None where there is no test part."""
     there = {row.label for row, part in zip(selection.rows, parts) if part == TEST}
-    return [name for name in selection.classes if name not in there]
+    return [name for name in selection.classes if name not in there] if there else []
 
 
 def data_hash(selection: Selection, parts: np.ndarray) -> str:
@@ -117,6 +118,11 @@ def assign(labels: np.ndarray, groups: np.ndarray, names: Sequence[str], folds: 
         for label, count in enumerate(rows[group]) if several[group] else ((largest[group], sizes[group]),):
             held[label][fold] += count
     return fold_of[group_of]
+
+
+def _outer(labels: np.ndarray, groups: np.ndarray, names: list[str], recipe: Recipe) -> np.ndarray:
+    """Return the outer fold of each picture; -1, which is no fold, for all of them where they are not cut."""
+    return assign(labels, groups, names, recipe.folds, f"folds {recipe.seed}") if recipe.folds > 1 else np.full(len(labels), -1)
 
 
 def _inner(labels: np.ndarray, groups: np.ndarray, names: list[str], outer: np.ndarray, recipe: Recipe) -> np.ndarray:

@@ -9,7 +9,7 @@ progress and nothing else: what goes on from the checkpoint ends with the same b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,11 +51,12 @@ def fit(
     on_epoch: Callable[[list[EpochRow]], None],
     report: Report,
     devices: Devices = Devices(),
+    teachers: Sequence[keras.Model] = (),
 ) -> keras.Model:
     """Train the `variables` of `model`, which was made in the scope of `devices`, and return the network with the weights of the recipe's `kept_epoch`.
 
     That is `model` itself, or a plain copy where several devices trained it. The checkpoint `file` is read when it holds this phase, and written after every
-    epoch; `history` (all rows so far) is extended and handed to `on_epoch`. `report` gets "step" and "epoch" events. Where several workers train, the
+    epoch. `teachers` were made where `model` was, and the network learns from them as the recipe says. `history` (all rows so far) is extended and handed to `on_epoch`. `report` gets "step" and "epoch" events. Where several workers train, the
     chief alone validates and writes, and the others return what is not to be kept.
     """
     classes = model.output_shape[-1]
@@ -65,7 +66,7 @@ def fit(
     content = devices.share(file.read_bytes() if devices.chief and file.is_file() else b"")
     done = checkpoint.unpack(content, phase.name, model, made, str(file))
     del history[_rows_before(history, phase) + done.epochs :]
-    step = train_step(model, variables, made, recipe, batch, rebalance.class_weights(train.labels, classes, recipe), devices)
+    step = train_step(model, variables, made, recipe, batch, rebalance.class_weights(train.labels, classes, recipe), devices, teachers)
     for epoch in range(done.epochs, phase.epochs):
         figures = _train_epoch(step, phase, recipe, train, epoch, classes, batch, steps, devices, report)
         with devices.answering():

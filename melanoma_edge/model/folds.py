@@ -27,7 +27,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from melanoma_edge import host, metrics, recipes
-from melanoma_edge.contract import Computation, Interval, Recipe, Scores
+from melanoma_edge.contract import FOLDS, Computation, Interval, Recipe, Scores
 from melanoma_edge.data import policy
 from melanoma_edge.data.index import printable
 from melanoma_edge.data.split import PARTS, TEST, absent_from_test, data_hash, selection_hash, split
@@ -148,6 +148,8 @@ def spread(values: Iterable[float | None]) -> Spread:
 
 def _of_all(recipe: Recipe, folds: int | None) -> Recipe:
     """Return the recipe of all folds; raises BadInput for one that asks for a single fold and for a wrong number."""
+    if (recipe.folds if folds is None else folds) == 1:
+        raise BadInput(f"1 fold leaves nothing to test: ask for --folds {FOLDS}, or train one model on everything with --set folds=1 and without --folds")
     if recipe.fold:
         raise BadInput(f"the recipe asks for fold {recipe.fold} alone and --folds for all: leave out one of them")
     return recipes.parse({**recipe.model_dump(), "folds": recipe.folds if folds is None else folds}, recipe.name)

@@ -1,6 +1,6 @@
 """What a run computes, from its first weights to its figures.
 
-In: a begun run directory and the pictures of each part. Out: the complete run. Float training, quantization-aware training, logits, decisions and
+In: a begun run directory and the pictures of each part. Out: the complete run. Teachers where the recipe wants some, float training, quantization-aware training, logits, decisions and
 figures follow each other; what is on disk already is not computed again.
 """
 
@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -29,9 +30,9 @@ from melanoma_edge.model.tensorflow import seed_everything
 def phases(
     out: Path, facts: RunFacts | None, recipe: Recipe, names: tuple[str, ...], pictures, labels, parts, groups, devices: Devices, started: float, report
 ) -> runs.Run | None:
-    """Float training, quantization-aware training, evaluation; each step's result is on disk before the next.
+    """Teachers, float training, quantization-aware training, evaluation; each step's result is on disk before the next.
 
-    Float training is on all `devices`. The chief does the rest alone, on its first one; the other workers, who have no `facts`, return None.
+    Teachers' and float training is on all `devices`. The chief does the rest alone, on its first one; the other workers, who have no `facts`, return None.
     """
     import tf_keras as keras
 
@@ -40,12 +41,13 @@ def phases(
     from melanoma_edge.model.initial import CLASSES, start_from
     from melanoma_edge.model.saliency import activation_maps
     from melanoma_edge.model.step import Phase
+    from melanoma_edge.model.teachers import names_of, open_teachers, recipe_of
 
     by_part = {part: Part(pictures.view(parts == part), labels[parts == part]) for part in PARTS}
     history = [EpochRow.model_validate(row) for row in read_json(out / runs.HISTORY_FILE, "a training history")] if facts else []
     classes = len(names)
 
-    def fit_phase(model, phase: Phase, variables: list, devices: Devices) -> keras.Model:
+    def fit_phase(model, phase: Phase, variables: list, devices: Devices, recipe: Recipe, teachers: list = []) -> keras.Model:
         report("phase", {"phase": phase.name, "epochs": phase.epochs})
         return fit(
             model,
@@ -59,29 +61,41 @@ def phases(
             on_epoch=lambda rows: write_json(out / runs.HISTORY_FILE, [row.model_dump() for row in rows]),
             report=report,
             devices=devices,
+            teachers=teachers,
         )
 
-    def keep(model, which: runs.Which, facts: RunFacts) -> RunFacts:
-        nonlocal started
-        runs.write_tensors(runs.weights_file(out, which), runs.named(model.weights), {CLASSES: json.dumps(names)})
-        now = time.perf_counter()
-        spent = facts.seconds.get(which, 0.0) + now - started
-        started = now
-        return runs.write_facts(out, facts, weights={**facts.weights, which: sha256_file(runs.weights_file(out, which))}, seconds={**facts.seconds, which: spent})
-
-    seed_everything(recipe.seed)
-    if not devices.share(b"float" if facts and "float" in facts.weights else b""):
-        if facts:
-            _write_preview(out / runs.AUGMENTED_FILE, next(mixing.batches(by_part[TRAIN].pictures, by_part[TRAIN].labels, classes, recipe, 0))[0])
+    def float_training(name: str, recipe: Recipe) -> keras.Model:
+        """Train a fresh network on all devices and return it, on raw 0..255."""
+        seed_everything(recipe.seed)
         with devices.scope(), arithmetic(devices.computation):
             model = network.build(recipe, classes, rescale=True)
             init = devices.share(_kept_init(out, facts) if facts else b"")
             if init:
                 fresh = start_from(model, init, recipe.init, names)
                 report("init", {"file": recipe.init, "fresh": fresh})
-        trained = fit_phase(model, Phase("float", recipe.epochs, recipe.learning_rate, recipe.warmup_share), model.trainable_variables, devices)
+        teachers = open_teachers(out, facts, recipe, classes, devices)
+        trained = fit_phase(model, Phase(name, recipe.epochs, recipe.learning_rate, recipe.warmup_share), model.trainable_variables, devices, recipe, teachers)
+        return network.fold_rescaling(trained, recipe, classes)
+
+    def keep(model, which: str, facts: RunFacts, of: Literal["weights", "teachers"] = "weights") -> RunFacts:
+        nonlocal started
+        runs.write_tensors(runs.weights_file(out, which), runs.named(model.weights), {CLASSES: json.dumps(names)})
+        now = time.perf_counter()
+        spent = facts.seconds.get(which, 0.0) + now - started
+        started = now
+        known = {**getattr(facts, of), which: sha256_file(runs.weights_file(out, which))}
+        return runs.write_facts(out, facts, seconds={**facts.seconds, which: spent}, **{of: known})
+
+    if not devices.share(b"float" if facts and "float" in facts.weights else b""):
         if facts:
-            facts = keep(network.fold_rescaling(trained, recipe, classes), "float", facts)
+            _write_preview(out / runs.AUGMENTED_FILE, next(mixing.batches(by_part[TRAIN].pictures, by_part[TRAIN].labels, classes, recipe, 0))[0])
+        for number, name in enumerate(names_of(recipe), 1):
+            if not devices.share(b"there" if facts and name in facts.teachers else b""):
+                trained = float_training(name, recipe_of(recipe, number))
+                facts = keep(trained, name, facts, "teachers") if facts else None
+                keras.backend.clear_session()
+        trained = float_training("float", recipe)
+        facts = keep(trained, "float", facts) if facts else None
         keras.backend.clear_session()
     devices.part()
     if not facts:
@@ -92,35 +106,42 @@ def phases(
             seed_everything(recipe.seed + 1)
             model = quantize.quantization_aware(models["float"])
             quantize.calibrate(model, models["float"], _calibration_batches(by_part[TRAIN], recipe))
-            fit_phase(model, Phase("qat", recipe.qat_epochs, recipe.qat_learning_rate, 0.1), quantize.freeze(model, recipe), devices.alone())
+            teachers = open_teachers(out, facts, recipe, classes, devices.alone())
+            fit_phase(model, Phase("qat", recipe.qat_epochs, recipe.qat_learning_rate, 0.1, 1), quantize.freeze(model, recipe), devices.alone(), recipe, teachers)
             quantize.snap_biases(model)
             facts = keep(model, "qat", facts)
         models["qat"] = runs.load_keras(out, "qat")
-    logits = {f"{which}/{part}": predict(model, by_part[part].pictures) for which, model in models.items() for part in (VALIDATION, TEST)}
+    judged = [part for part in (VALIDATION, TEST) if len(by_part[part].labels)]
+    logits = {f"{which}/{part}": predict(model, by_part[part].pictures) for which, model in models.items() for part in judged}
     runs.write_tensors(out / runs.LOGITS_FILE, logits)
     facts = runs.write_facts(out, facts, peak_memory_bytes=host.peak_memory_bytes())
     run = runs.open_run(out, complete=False)
     evaluation = _evaluate(run, logits, by_part, {part: np.array(groups)[parts == part] for part in PARTS})
     write_json(out / runs.EVALUATION_FILE, evaluation)
-    answers = {which: run.probabilities(which, TEST).argmax(axis=1) for which in models}
-    runs.write_tensors(out / runs.SALIENCY_FILE, {which: activation_maps(models[which], by_part[TEST].pictures, said) for which, said in answers.items()})
-    (out / runs.CHECKPOINT_FILE).unlink(missing_ok=True)  # all weights are there: nothing would go on from it
+    if TEST in judged:
+        answers = {which: run.probabilities(which, TEST).argmax(axis=1) for which in models}
+        runs.write_tensors(out / runs.SALIENCY_FILE, {which: activation_maps(models[which], by_part[TEST].pictures, said) for which, said in answers.items()})
+    for file in (out / runs.CHECKPOINT_FILE, *(runs.weights_file(out, name) for name in names_of(recipe))):
+        file.unlink(missing_ok=True)  # all weights are there: nothing would go on from it
     runs.write_facts(out, facts, state="complete")
     report("evaluation", evaluation)
     return runs.open_run(out)
 
 
 def _evaluate(run: runs.Run, logits: dict[str, np.ndarray], by_part, groups) -> dict:
-    """Return {which: {decision, scores}}: decisions fitted on validation, scores on the test part."""
+    """Return {which: {decision, scores}}: decisions fitted on validation, scores on the test part; null where there is none."""
     training, deployment = run.priors()
     positive = run.recipe.positive_class or None
     result = {}
     for which in run.facts.weights:
-        tested = logits[f"{which}/{TEST}"]
         decision = run.fit_decision(logits[f"{which}/{VALIDATION}"], by_part[VALIDATION].labels, groups[VALIDATION])
+        result[which] = {"decision": decision.model_dump(), "scores": None}
+        tested = logits.get(f"{which}/{TEST}")
+        if tested is None:
+            continue
         probabilities = calibration.probabilities(tested, decision.temperature, training, deployment)
         scores = metrics.scores(probabilities, by_part[TEST].labels, run.facts.classes, positive, decision=decision, logits=tested, groups=groups[TEST])
-        result[which] = {"decision": decision.model_dump(), "scores": scores.model_dump()}
+        result[which]["scores"] = scores.model_dump()
     return result
 
 

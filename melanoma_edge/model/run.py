@@ -12,9 +12,11 @@
       weights/               float.safetensors, qat.safetensors
       init.safetensors       copy of the weights that training started from, where the recipe named a file
       logits.safetensors     Keras logits of the validation and test parts
-      evaluation.json        scores of the float and the int8-simulated network on the test part
+      evaluation.json        decisions, and scores of the float and the int8-simulated network on the test part
       saliency.safetensors   what spoke for each answer on the test part, coarse maps
       augmented.png          one augmented batch
+
+A run of a recipe with ``folds = 1`` was trained on everything: it has no test part, so neither logits nor scores of one, nor maps.
 
 Weights are loaded by name and shape into a network that is built from the recipe; no code is ever
 read from a run.
@@ -94,6 +96,11 @@ class Run:
         """Return the pictures of one part, in the order of the files of logits."""
         return [row for row in self.split if row.part == name]
 
+    @property
+    def tested(self) -> bool:
+        """Whether the run has a test part."""
+        return self.recipe.has_test_part
+
     def history(self) -> list[EpochRow]:
         """Return the rows of the training history."""
         return [EpochRow.model_validate(row) for row in read_json(self.path / HISTORY_FILE, "a training history")]
@@ -103,7 +110,7 @@ class Run:
         return weights_file(self.path, which)
 
     def logits(self) -> dict[str, np.ndarray]:
-        """Return {"float/validation", "float/test", "qat/...": float32 [pictures, classes]}."""
+        """Return {"float/validation", "float/test", "qat/...": float32 [pictures, classes]}, of a run without test part those of validation alone."""
         return read_tensors(self.path / LOGITS_FILE)
 
     def saliency(self) -> dict[Which, np.ndarray]:
@@ -114,13 +121,16 @@ class Run:
         file = self.path / SALIENCY_FILE
         return read_tensors(file) if file.is_file() else {}
 
-    def evaluation(self) -> dict[Which, tuple[Decision, Scores]]:
-        """Return each network's decision and scores on the test part; raises BadInput where evaluation.json is damaged."""
+    def evaluation(self) -> dict[Which, tuple[Decision, Scores | None]]:
+        """Return each network's decision and scores on the test part (None in a run without one); raises BadInput where evaluation.json is damaged."""
         file = self.path / EVALUATION_FILE
         found = read_json(file, "a run's evaluation")
         try:
             return {
-                which: (Decision.model_validate_json(json.dumps(found[which]["decision"])), Scores.model_validate_json(json.dumps(found[which]["scores"])))
+                which: (
+                    Decision.model_validate_json(json.dumps(found[which]["decision"])),
+                    Scores.model_validate_json(json.dumps(found[which]["scores"])) if self.tested or found[which]["scores"] is not None else None,
+                )
                 for which in self.facts.weights
             }
         except (KeyError, TypeError, ValidationError) as error:
@@ -249,8 +259,8 @@ def sweep(path: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def weights_file(run: Path, which: Which) -> Path:
-    """Return where a run keeps its `float` or `qat` weights."""
+def weights_file(run: Path, which: str) -> Path:
+    """Return where a run keeps its `float` or `qat` weights, or those of a teacher."""
     return Path(run) / "weights" / f"{which}.safetensors"
 
 

@@ -6,7 +6,7 @@ the whole batch. Nothing random is left to a generator's state: a step is a func
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,29 +14,28 @@ import tensorflow as tf
 import tf_keras as keras
 
 from melanoma_edge.contract import Recipe
-from melanoma_edge.model import run as runs
 from melanoma_edge.model.devices import Devices
 from melanoma_edge.model.dropout import drawn
 
 Step = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[float, int]]
 """(uint8 [rows, size, size, 3], targets float32 [rows, classes], seed int32 [2]) -> (mean loss, number of hits), both of the whole batch."""
 
-PHASES = ("float", "qat")
-
 
 @dataclass(frozen=True)
 class Phase:
     """What sets float training and quantization-aware training apart."""
 
-    name: runs.Which
+    name: str
     epochs: int
     peak: float
     warmup_share: float
+    number: int = 0
+    """Of the random numbers within its steps: 0 for float training, which a teacher's is too, and 1 for quantization-aware training."""
 
 
 def step_seed(recipe: Recipe, phase: Phase, epoch: int, step: int) -> np.ndarray:
     """Return what the randomness within a step follows from (int32 [2]), whatever was computed before."""
-    return np.random.SeedSequence((recipe.seed, 2, PHASES.index(phase.name), epoch, step)).generate_state(2).view(np.int32)
+    return np.random.SeedSequence((recipe.seed, 2, phase.number, epoch, step)).generate_state(2).view(np.int32)
 
 
 def optimizer(phase: Phase, recipe: Recipe, steps: int, variables: list, devices: Devices = Devices()):
@@ -70,22 +69,32 @@ def rate(made) -> float:
 
 
 def train_step(
-    model: keras.Model, variables: list, made, recipe: Recipe, batch: int, weights: np.ndarray | None = None, devices: Devices = Devices()
+    model: keras.Model, variables: list, made, recipe: Recipe, batch: int, weights: np.ndarray | None = None, devices: Devices = Devices(), teachers: Sequence[keras.Model] = ()
 ) -> Step:
     """Return the step that trains the `variables` of `model` with the optimizer `made` on batches of `batch`.
 
     It takes this machine's rows of a batch (all of them, where there is one machine). `weights` (float32 [classes]) is what a picture of each class counts in the
-    loss; without it, all count alike. A hit is the class that the target says most of.
+    loss; without it, all count alike. With `teachers` (networks like `model`), the loss is the recipe's mean of that to the targets and that to what they say together. A
+    hit is the class that the target says most of.
     """
     weighted = weights is not None and not np.all(weights == 1)
     scaled = hasattr(made, "get_scaled_loss")
+    distillation = recipe.distillation
     loss_of = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing, reduction="none")
 
     def gradients(pictures, targets, first, seed):
+        pictures = tf.cast(pictures, tf.float32)
+        said = _said(teachers, pictures, distillation.temperature) if teachers else None
         with tf.GradientTape() as tape:
             with drawn(seed, first, batch):
-                logits = model(tf.cast(pictures, tf.float32), training=True)
-            losses = loss_of(targets, logits, sample_weight=tf.linalg.matvec(targets, tf.constant(weights)) if weighted else None)
+                logits = model(pictures, training=True)
+            losses = loss_of(targets, logits)
+            if teachers:
+                # Gradients of softened answers are smaller by the square of the temperature.
+                taught = distillation.temperature**2 * tf.nn.softmax_cross_entropy_with_logits(said, logits / distillation.temperature)
+                losses = (1 - distillation.weight) * losses + distillation.weight * taught
+            if weighted:
+                losses *= tf.linalg.matvec(targets, tf.constant(weights))
             loss = tf.reduce_sum(losses) / batch
             objective = made.get_scaled_loss(loss) if scaled else loss
         found = tape.gradient(objective, variables)
@@ -103,6 +112,11 @@ def train_step(
         compiled = tf.function(on_device, reduce_retracing=True)
         return lambda pictures, targets, seed: _figures(compiled(pictures, targets, 0, seed))
     return _shared(on_device, batch, devices)
+
+
+def _said(teachers: Sequence[keras.Model], pictures: tf.Tensor, temperature: float) -> tf.Tensor:
+    """Return the mean of the teachers' softened answers, float32 [rows, classes]."""
+    return tf.add_n([tf.nn.softmax(teacher(pictures, training=False) / temperature) for teacher in teachers]) / len(teachers)
 
 
 def _shared(on_device, batch: int, devices: Devices) -> Step:

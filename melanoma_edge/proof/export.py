@@ -1,7 +1,7 @@
 """Export: a run to a sealed bundle, ending with the gates.
 
 In: a complete run and the pictures that it names. Out: a bundle folder, whole or absent. Each artifact
-is run on the validation part to fit its own temperature and thresholds, and on the test part for its
+is run on the validation part to fit its own temperature and thresholds, and on the test part, where the run has one, for its
 scores; and on drawn pictures without a lesion, for how many of them it answers. Then the finished bundle is verified as anybody would. Training pictures are read only where
 something is quantized after training.
 """
@@ -24,6 +24,7 @@ from melanoma_edge.contract import (
     Calibration,
     CoreML,
     DataFacts,
+    Decision,
     Format,
     InputContract,
     Layout,
@@ -31,6 +32,7 @@ from melanoma_edge.contract import (
     Precision,
     Priors,
     ProbabilitiesFile,
+    Scores,
     network_of,
 )
 from melanoma_edge.convert import census
@@ -99,7 +101,7 @@ def export(
     if coreml:
         packages.require()
     licence = licence if licence is not None else _licence(opened)
-    progress("reading the validation and test pictures")
+    progress(f"reading the {_held_out_parts(opened)} pictures")
     root = Path(data) if data else Path(opened.facts.root)
     pictures = _held_out(opened, root)
     representatives = _representatives(opened, root, progress) if any(precision == "int8-ptq" for _, precision in wanted) else None
@@ -231,11 +233,8 @@ def _artifact(run: runs.Run, file: Path, fmt: Format, precision: Precision, cont
         operators, weights = onnx.census(content)
         if precision in INTEGER:
             quantum = onnx.quantum(content)
-    training, deployment = run.priors()
-    positive = run.recipe.positive_class or None
     test = pictures.unseen
     decision = run.fit_decision(found[~test], pictures.labels[~test], pictures.groups[~test])
-    probabilities = calibration.probabilities(found[test], decision.temperature, training, deployment)
     return Artifact(
         name=file.name,
         path=file.name,
@@ -249,10 +248,16 @@ def _artifact(run: runs.Run, file: Path, fmt: Format, precision: Precision, cont
         operators=operators,
         weight_bytes=weights,
         decision=decision,
-        scores=metrics.scores(
-            probabilities, pictures.labels[test], run.facts.classes, positive, decision=decision, logits=found[test], groups=pictures.groups[test]
-        ),
+        scores=_scores(run, decision, found[test], pictures.labels[test], pictures.groups[test]),
     )
+
+
+def _scores(run: runs.Run, decision: Decision, logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Scores | None:
+    """Return the scores of what an artifact says of the test part, None where the run has none."""
+    if not run.tested:
+        return None
+    probabilities = calibration.probabilities(logits, decision.temperature, *run.priors())
+    return metrics.scores(probabilities, labels, run.facts.classes, run.recipe.positive_class or None, decision=decision, logits=logits, groups=groups)
 
 
 def _with_probabilities(run: runs.Run, folder: Path, artifact: Artifact, content: bytes, licence: str) -> Artifact:
@@ -328,7 +333,9 @@ def _seal(
         licence=licence,
         files=_hashes(folder),
     )
-    manifest = manifest.model_copy(update={"comparisons": compare(manifest, tested, pictures.labels[pictures.unseen], pictures.groups[pictures.unseen])})
+    if run.tested:
+        comparisons = compare(manifest, tested, pictures.labels[pictures.unseen], pictures.groups[pictures.unseen])
+        manifest = manifest.model_copy(update={"comparisons": comparisons})
     (folder / "MODEL_CARD.md").write_text(model_card(manifest), encoding="utf-8")
     (folder / MANIFEST).write_text(to_json(manifest.model_copy(update={"files": _hashes(folder)}).model_dump(mode="json")), encoding="utf-8")
 
@@ -343,7 +350,7 @@ def _held_out(run: runs.Run, data: Path) -> Pictures:
     rows = [*run.part(VALIDATION), *run.part(TEST)]
     unseen = np.array([row.part == TEST for row in rows])
     return Pictures(
-        description=f"validation and test pictures of {data.name}",
+        description=f"{_held_out_parts(run)} pictures of {data.name}",
         inputs=_read(run, data, rows),
         names=tuple(row.path for row in rows),
         labels=np.array([run.facts.classes.index(row.label) for row in rows]),
@@ -351,6 +358,10 @@ def _held_out(run: runs.Run, data: Path) -> Pictures:
         unseen=unseen,
         account={"used": len(rows), "seen_in_training": int((~unseen).sum()), "unseen": int(unseen.sum())},
     )
+
+
+def _held_out_parts(run: runs.Run) -> str:
+    return "validation and test" if run.tested else "validation"
 
 
 def _representatives(run: runs.Run, data: Path, progress: Progress) -> tuple[np.ndarray, Calibration]:

@@ -119,7 +119,7 @@ def _plots(material: Material, test: TestPart | Gap, progress: Progress) -> dict
         series = [(label, one.losses) for label, one in compared["comparisons"]]
         add("quantized", f"Change in points on the test part: {words}", plots.comparisons, series, report_view.LOSSES)
     if not isinstance(material.run, Gap):
-        history = material.run.history()
+        history = [row for row in material.run.history() if row.phase in ("float", "qat")]  # not those of teachers
         if history:
             last = history[-1]
             alt = f"Loss and validation balanced accuracy over {len(history)} epochs, ending at {last.validation_balanced_accuracy:.1%}"

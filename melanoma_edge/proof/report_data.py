@@ -44,6 +44,9 @@ class Gap:
     command: str | None = None
 
 
+NO_TEST_PART = Gap("there is no test part: the run trained on all pictures, so no figure of this very model on unseen pictures is known; what its recipe is worth, cross-validation says")
+
+
 @dataclass(frozen=True)
 class Network:
     """One column of the score table: an artifact of a bundle, or a network of a run."""
@@ -141,6 +144,11 @@ class Material:
         return self.bundle.manifest.recipe if self.bundle else self.run.recipe
 
     @property
+    def tested(self) -> bool:
+        """Whether pictures were held back to score it on, as far as that is known."""
+        return self.recipe is None or self.recipe.has_test_part
+
+    @property
     def headline(self) -> Network:
         """What a phone would run, or the last network of a run."""
         return self.networks[0]
@@ -163,6 +171,8 @@ class Material:
 
     def test_part(self) -> TestPart | Gap:
         """Return what the run's network nearest to the headline says about the test part."""
+        if not self.tested:
+            return NO_TEST_PART
         if isinstance(self.run, Gap):
             return self.run
         which = "qat" if "qat" in self.run.facts.weights and self.headline.title in ("int8", "int8-simulated") else "float"

@@ -13,7 +13,7 @@ import numpy as np
 
 from melanoma_edge import recipes
 from melanoma_edge.contract import Interval, Manifest
-from melanoma_edge.data.split import PARTS
+from melanoma_edge.data.split import PARTS, TRAIN, VALIDATION
 from melanoma_edge.files import read_json
 from melanoma_edge.model import run as runs
 from melanoma_edge.proof.parity_model import Gate
@@ -122,6 +122,8 @@ def facts(material: Material) -> list[dict[str, str]]:
         tested_classes = sum(count > 0 for count in scores.per_class.values())
         note = f"{scores.lesions:,} lesions, {tested_classes} classes"
         tested = [{"label": _tested(material), "value": f"{scores.pictures:,}", "unit": "pictures", "note": note}]
+    elif not material.tested:
+        tested = [{"label": "Test part", "value": "none", "unit": "", "note": "all pictures were used in training"}]
     if artifact is None:
         run = material.run.facts
         work = f"{run.multiply_accumulates / 1e6:,.1f} million multiplications a picture"
@@ -163,6 +165,8 @@ def score_table(material: Material) -> list[dict[str, Any]]:
         {"key": f"recall/{name}", "label": name, "kind": "share", "cells": [_recall(network, name) for network in material.networks]}
         for name in material.classes
     ]
+    if not material.tested:
+        return []
     return [{"title": "Whole test part" if material.recipe else _tested(material), "rows": rows}, {"title": "Recall of each class", "rows": recall}]
 
 
@@ -221,7 +225,7 @@ def training(run: runs.Run) -> list[tuple[str, str]]:
     for phase, seconds in run.facts.seconds.items():
         epochs = [row for row in history if row.phase == phase]
         rate = f", {np.median([row.images_per_second for row in epochs]):,.0f} pictures a second" if epochs else ""
-        found.append((f"{PHASES.get(phase, phase)} phase", f"{len(epochs)} epochs in {seconds / 60:,.1f} min{rate}"))
+        found.append((f"{PHASES.get(phase, phase.replace('-', ' ').capitalize())} phase", f"{len(epochs)} epochs in {seconds / 60:,.1f} min{rate}"))
     drawn = {
         "augmentor": f"{recipe.samples_per_class} of each class, drawn anew",
         "balanced": "each sample's class drawn evenly",
@@ -301,10 +305,11 @@ def data(material: Material) -> dict[str, Any]:
     run = material.run
     held = read_json(run.path / runs.DATA_FILE, "what the data policy did")
     counts = held["counts"]
+    parts = PARTS if material.tested else (TRAIN, VALIDATION)
     table, most = [], max(Counter(row.label for row in run.split).values(), default=1)
     for name in run.facts.classes:
         mine = [row for row in run.split if row.label == name]
-        cells = [sum(row.part == part for row in mine) for part in PARTS]
+        cells = [sum(row.part == part for row in mine) for part in parts]
         table.append({"name": name, "cells": cells, "total": len(mine), "lesions": len({row.group for row in mine}), "share": len(mine) / most})
     left_out = list(held["left_out"].items())
     return {
@@ -314,8 +319,8 @@ def data(material: Material) -> dict[str, Any]:
         "left_out_classes": counts.get("left_out_classes", {}),
         "min_lesions": run.recipe.min_lesions,
         "table": table,
-        "parts": {part: len(run.part(part)) for part in PARTS},
-        "lesions": {part: len({row.group for row in run.part(part)}) for part in PARTS},
+        "parts": {part: len(run.part(part)) for part in parts},
+        "lesions": {part: len({row.group for row in run.part(part)}) for part in parts},
         "left_out": left_out[:MOST_ROWS],
         "left_out_count": len(left_out),
         "unreadable": [tuple(bad) for bad in held["unreadable"][:MOST_ROWS]],

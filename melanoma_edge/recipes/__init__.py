@@ -83,7 +83,9 @@ def to_toml(recipe: Recipe) -> str:
     """Return `recipe`, every key written out, as TOML that :func:`load` reads back to an equal recipe."""
     values = recipe.model_dump()
     tables = {name: values.pop(name) for name in ("augment", "mix")}
+    distillation = values.pop("distillation")
     lines = [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
+    lines += ["", "[distillation]", *(f"{key} = {_toml(value)}" for key, value in distillation.items() if value is not None)]
     for name, operations in tables.items():
         for operation, settings in operations.items():
             lines += ["", f"[{name}.{operation}]", *(f"{key} = {_toml(value)}" for key, value in settings.items())]

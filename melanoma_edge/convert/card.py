@@ -126,7 +126,6 @@ def _counts(per_class: dict[str, int]) -> str:
 def _split(manifest: Manifest) -> str:
     """Return how the parts were kept apart, as far as lesions were known."""
     known, total = sum(manifest.data.with_lesion_id.values()), sum(manifest.data.pictures.values())
-    of_test = f"; {manifest.data.with_lesion_id['test']} of {manifest.data.pictures['test']} in the test part" if manifest.tested else ""
     if known == total:
         return "Split by lesion and by content: no lesion and no copy stands in two parts."
     if not known:
@@ -134,6 +133,7 @@ def _split(manifest: Manifest) -> str:
             "Split by content: no copy stands in two parts. Lesion ids were not known, so photographs of one lesion may, "
             "and every picture counts as a lesion."
         )
+    of_test = f"; {manifest.data.with_lesion_id['test']} of {manifest.data.pictures['test']} in the test part" if manifest.tested else ""
     return (
         f"Split by content, and by lesion where it is known ({known} of {total} pictures{of_test}): no copy and no known lesion "
         "stands in two parts. Every other picture counts as a lesion."

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from melanoma_edge.cli.failing import fail_if, fail_if_suspect
+from melanoma_edge.cli.failing import fail_if, fail_if_any, fail_if_suspect
 from melanoma_edge.cli.group import command, line, show
 from melanoma_edge.cli.model_options import model_options
 from melanoma_edge.cli.options import FOLDER, cache_option, force_option, json_option, junit_option, metadata_option, names, wrong
@@ -30,7 +30,7 @@ from melanoma_edge.cli.options import FOLDER, cache_option, force_option, json_o
     help="probabilities: a second file beside each TFLite artifact that ends in calibrated probabilities.",
 )
 @click.option("--coreml", is_flag=True, help="Core ML packages too, for Apple's systems (first: melanoma-edge setup coreml).")
-@click.option("--out", type=FOLDER, help="Bundle folder [default: bundles/RUN.bundle].")
+@click.option("--out", type=FOLDER, help="Bundle folder [default: bundles/RUN.bundle]; of all folds, a folder of bundles [default: bundles/RUN].")
 @click.option("--data", type=FOLDER, help="Where the run's pictures are now, if they moved; with --model, labelled pictures to fit decisions on and to score.")
 @click.option("--licence", help="Terms of the weights, for the manifest and the model card.")
 @model_options
@@ -39,19 +39,22 @@ from melanoma_edge.cli.options import FOLDER, cache_option, force_option, json_o
 def export(run, tflite, onnx, precision, layout, head, coreml, out, data, licence, own, force, as_json, quiet, verbose):
     """Export a run (the newest one without RUN), or a model file of your own, as a verified bundle.
 
+    Of a folder of folds (train --folds), every fold becomes a bundle, and cross-validation.json says what their files come to on all pictures.
+
     \b
     Example: melanoma-edge export runs/default-1 --tflite --out my.bundle
     Example: melanoma-edge export runs/default-1 --precision float32,int8,int8-ptq
     Example: melanoma-edge export --model net.onnx --classes labels.txt --input-range 0,1 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
-    from melanoma_edge.model.run import newest_run
+    from melanoma_edge.model.run import is_folds, newest_run
     from melanoma_edge.proof.export import export as library
 
     precisions = names(precision)
     if own is not None and run is not None:
         raise wrong(f"{run} and --model {own.model} are two things to export: name one of them")
     run = run or (newest_run() if own is None else own.model.with_suffix(""))
-    out = out or Path("bundles") / f"{run.resolve().name}.bundle"
+    folds = own is None and is_folds(run)
+    out = out or Path("bundles") / (run.resolve().name if folds else f"{run.resolve().name}.bundle")
     screen = show(quiet, verbose)
     formats = [name for name, wanted in (("tflite", tflite), ("onnx", onnx)) if wanted]
     if own is not None:
@@ -69,11 +72,17 @@ def export(run, tflite, onnx, precision, layout, head, coreml, out, data, licenc
         screen.bundle(out, as_json)
         screen.parity(parity, as_json)
         return fail_if(parity)
+    options = {"formats": formats, "precisions": precisions, "layout": layout.upper(), "head": head, "coreml": coreml, "data": data, "licence": licence, "force": force}
+    if folds:
+        from melanoma_edge.cli.show_cross_validation import show_cross_validation
+        from melanoma_edge.proof.cross_validation import export_folds
+
+        with screen.steps("exporting") as progress:
+            exported = export_folds(run, out, command=line(), progress=progress, **options)
+        show_cross_validation(screen, exported, as_json)
+        return fail_if_any(exported.parities)
     with screen.steps("exporting") as progress:
-        parity = library(
-            run, out, formats=formats, precisions=precisions, layout=layout.upper(), head=head, coreml=coreml, data=data, licence=licence, force=force,
-            command=line(), progress=progress,
-        )  # fmt: skip
+        parity = library(run, out, command=line(), progress=progress, **options)
     screen.bundle(out, as_json)
     screen.parity(parity, as_json)
     fail_if(parity)

@@ -176,7 +176,7 @@ class Screen:
             if fold.absent_from_test:
                 self.out.print(f"{fold.run} tests no {escape(', '.join(fold.absent_from_test))}: too few lesions for {facts.recipe.folds} folds", style="yellow")
         self.out.print(f"folds: {escape(str(folds.path))} ({', '.join(fold.run for fold in facts.runs)})")
-        self._next("export", folds.path / facts.runs[0].run)
+        self._next("export", folds.path)
 
     def _next(self, command: str, path: Path) -> None:
         """Name the command that usually comes next, as a shell takes it."""

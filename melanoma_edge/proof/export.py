@@ -37,7 +37,7 @@ from melanoma_edge.contract import (
 )
 from melanoma_edge.convert import census
 from melanoma_edge.convert import coreml as packages
-from melanoma_edge.convert.bundle import GOLDEN, MANIFEST, SEEN, Golden
+from melanoma_edge.convert.bundle import EVIDENCE, GOLDEN, MANIFEST, SEEN, Bundle, Golden
 from melanoma_edge.convert.card import model_card
 from melanoma_edge.convert.facts import LABELS_FILE, Facts, Head
 from melanoma_edge.convert.golden import write_golden
@@ -58,6 +58,8 @@ LICENCE = "Not stated. Weights may be bound by the terms of the pictures that th
 LICENCE_OF_DATA = "Not stated. The pictures that the weights were trained on came under {licences}; weights may be bound by these terms."
 VERSIONED = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "tf2onnx", "onnx", "ai-edge-litert", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
 
+TEST_LOGITS = "test-logits.safetensors"
+
 Progress = Callable[[str], None]
 
 
@@ -72,6 +74,7 @@ def export(
     coreml: bool = False,
     data: Path | None = None,
     licence: str | None = None,
+    keep_logits: bool = False,
     force: bool = False,
     command: str = "melanoma_edge.proof.export.export",
     progress: Progress = lambda line: None,
@@ -82,7 +85,8 @@ def export(
     their input in the order of `layout`, TFLite files NHWC. With the `head` probabilities, every TFLite artifact
     gets a second file beside it that ends in calibrated probabilities (:mod:`melanoma_edge.convert.head`). With `coreml`, the float32
     ONNX artifact also becomes Core ML packages (:mod:`melanoma_edge.convert.coreml`). `data` is where the run's pictures
-    are now, if they moved. Without `licence`, the terms of the pictures are named where they are known. Raises BadInput for an existing `out` (unless `force`), an int8 asked of a run
+    are now, if they moved. Without `licence`, the terms of the pictures are named where they are known. With `keep_logits`, what each artifact
+    said of the test part stays in evidence/ (:func:`test_logits`). Raises BadInput for an existing `out` (unless `force`), an int8 asked of a run
     without QAT, a layout that none of the files can have, pictures that changed, ProofFailed for an artifact that is not what its name says; nothing is left behind then.
     """
     refuse_existing(out, force=force, mark=MANIFEST)
@@ -130,8 +134,53 @@ def export(
         (folder / SEEN).write_text("\n".join(sorted(seen_of(opened))) + "\n", encoding="utf-8")
         (folder / LABELS_FILE).write_text("\n".join(opened.facts.classes) + "\n", encoding="utf-8")
         _seal(opened, folder, Path(out), artifacts, made, licence, tested, pictures)
+        if keep_logits:
+            (folder / EVIDENCE).mkdir()
+            runs.write_tensors(folder / EVIDENCE / TEST_LOGITS, tested, {"manifest_sha256": sha256_file(folder / MANIFEST)})
     remember(Path(out), "run", opened.path)
     return verify(out, pictures=pictures, run=opened.path, command=command, progress=progress)
+
+
+def test_logits(bundle: Bundle) -> dict[str, np.ndarray]:
+    """Return what each artifact of a bundle that was exported with `keep_logits` said of its run's test part, float32 [n, classes], in the order of the run's rows.
+
+    Raises BadInput where that is missing, damaged or of another state of the bundle.
+    """
+    file = bundle.path / EVIDENCE / TEST_LOGITS
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read ({error.strerror}): export the fold again with --force") from None
+    found, facts = runs.unpack_tensors(content, str(file), "logits of the test part", "export the fold again with --force")
+    if facts.get("manifest_sha256") != sha256_file(bundle.path / MANIFEST) or set(found) != {artifact.name for artifact in bundle.manifest.artifacts}:
+        raise BadInput(f"{file} is of another state of the bundle: export the fold again with --force")
+    return found
+
+
+def made_alike(
+    bundle: Bundle,
+    run: runs.Run,
+    *,
+    formats: Sequence[Format] = (),
+    precisions: Sequence[Precision] = (),
+    layout: Layout = "NHWC",
+    head: Head = "logits",
+    coreml: bool = False,
+    licence: str | None = None,
+) -> bool:
+    """Return whether `bundle` holds what :func:`export` makes of `run` with these options, whatever the versions of its tools."""
+    manifest, wanted = bundle.manifest, plan(run, formats, precisions)
+    layouts, used = _layouts(wanted, layout), {network_of(precision) for _, precision in wanted}
+    ours = [(artifact_name(run, fmt, precision), layouts[fmt], head == "probabilities" and fmt == "tflite") for fmt, precision in wanted]
+    return (
+        manifest.recipe == run.recipe
+        and manifest.data is not None
+        and (manifest.data.sha256, manifest.classes) == (run.facts.data_sha256, run.facts.classes)
+        and manifest.weights == {which: sha256 for which, sha256 in run.facts.weights.items() if which in used}
+        and [(artifact.name, artifact.layout, artifact.probabilities is not None) for artifact in manifest.artifacts] == ours
+        and bool(manifest.coreml) == coreml
+        and manifest.licence == (_licence(run) if licence is None else licence)
+    )
 
 
 def plan(run: runs.Run, formats: Sequence[Format], precisions: Sequence[Precision]) -> list[tuple[Format, Precision]]:

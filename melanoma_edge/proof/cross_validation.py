@@ -15,7 +15,6 @@ procedure is worth on average over training sets, not this very model).
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,30 +23,20 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from melanoma_edge import NOTICE, calibration, metrics, paired, recipes
-from melanoma_edge.contract import (
-    CROSS_VALIDATION_SCHEMA_VERSION,
-    INTEGER,
-    Artifact,
-    Comparison,
-    CrossValidated,
-    CrossValidation,
-    FoldBundle,
-    Recipe,
-)
+from melanoma_edge import NOTICE, calibration, metrics, paired
+from melanoma_edge.contract import INTEGER, Artifact, Comparison, CrossValidated, CrossValidation, FoldBundle, Manifest, Recipe
 from melanoma_edge.convert.bundle import EVIDENCE, MANIFEST, Bundle, open_bundle
 from melanoma_edge.data.split import TEST, grouped_hash
 from melanoma_edge.errors import BadInput
-from melanoma_edge.files import explained, read_json, refuse_existing, sha256_file, write_json
+from melanoma_edge.files import explained, refuse_existing, sha256_file, write_json
 from melanoma_edge.model import run as runs
 from melanoma_edge.model.folds import Answers, across, open_folds, refuse_misfits
 from melanoma_edge.proof.export import export, made_alike, test_logits
 from melanoma_edge.proof.parity_model import Parity
+from melanoma_edge.proof.quoted import read_cross_validation
 from melanoma_edge.proof.verify import PARITY_FILE
 
 CROSS_VALIDATION_FILE = "cross-validation.json"
-FREE = ("name", "description", "folds", "fold")
-"""Keys of a recipe that do not change what is learnt from a picture: its names, and which part of the data is held back."""
 
 Progress = Callable[[str], None]
 
@@ -99,42 +88,6 @@ def export_folds(
     result = _pooled(trained, [open_bundle(out / name) for name in parities], opened.facts.recipe)
     write_json(out / CROSS_VALIDATION_FILE, result.model_dump(mode="json"))
     return Exported(out / CROSS_VALIDATION_FILE, result, parities)
-
-
-def read_cross_validation(path: Path) -> CrossValidation:
-    """Return what the file `path` holds; raises BadInput when it is none, damaged or of a newer schema version."""
-    raw = read_json(path, "what `melanoma-edge export` writes for a folder of folds")
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if isinstance(version, int) and version > CROSS_VALIDATION_SCHEMA_VERSION:
-        raise BadInput(f"{path} has schema version {version}: this melanoma-edge reads up to {CROSS_VALIDATION_SCHEMA_VERSION}; upgrade with `pip install --upgrade melanoma-edge`")
-    try:
-        return CrossValidation.model_validate_json(json.dumps(raw))
-    except (ValidationError, ValueError) as error:
-        why = recipes.explain(error) if isinstance(error, ValidationError) else str(error)
-        raise BadInput(f"{path} is not valid: {why}; export the folds again") from None
-
-
-def refuse_other(found: CrossValidation, path: Path, run: runs.Run) -> None:
-    """Raise BadInput where the cross-validation `found` in the file `path` says nothing of `run`: another recipe, other classes or other pictures."""
-    ours, theirs = run.recipe.model_dump(), found.recipe.model_dump()
-    for key in ours:
-        if key not in FREE and ours[key] != theirs[key]:
-            inner = next((f"{key}.{name}" for name in ours[key] if ours[key][name] != theirs[key][name]), key) if isinstance(ours[key], dict) else key
-            raise BadInput(f"{path} is of another recipe than the run {run.path}: {_differs(inner, theirs, ours)}; cross-validate the run's own recipe with `melanoma-edge train --folds`")
-    if found.classes != run.facts.classes:
-        raise BadInput(f"{path} is of other classes than the run {run.path} ({', '.join(found.classes)}; the run: {', '.join(run.facts.classes)}): cross-validate on the same pictures")
-    if found.data_sha256 != (ours_sha256 := grouped_hash(run.split, [row.group for row in run.split])):
-        raise BadInput(f"{path} is of other pictures than the run {run.path} (selection hash {found.data_sha256[:12]}..., the run's {ours_sha256[:12]}...): cross-validate on the same pictures")
-
-
-def _differs(key: str, theirs: Mapping, ours: Mapping) -> str:
-    """Return in words how a key of two recipes differs."""
-    values = []
-    for recipe in (theirs, ours):
-        for part in key.split("."):
-            recipe = recipe[part]
-        values.append(", ".join(f"{name} {value:g}" for name, value in recipe.items()) if isinstance(recipe, dict) else repr(recipe))
-    return f"its {key} is {values[0]}, the run's {values[1]}"
 
 
 def _refuse_other_folds(file: Path, trained: Sequence[runs.Run], force: bool) -> None:
@@ -221,7 +174,7 @@ def _pairs(artifacts: Sequence[Artifact]) -> list[tuple[Artifact, Artifact]]:
     return found
 
 
-def _compared(manifest, reference: Artifact, candidate: Artifact, folds: Mapping[str, Sequence[Answers]]) -> Comparison:
+def _compared(manifest: Manifest, reference: Artifact, candidate: Artifact, folds: Mapping[str, Sequence[Answers]]) -> Comparison:
     """Return what `candidate` loses against `reference` over all folds, each picture under its own fold's thresholds."""
     before, after = folds[reference.name], folds[candidate.name]
     probabilities = [np.concatenate([one.probabilities for one in of]) for of in (before, after)]

@@ -23,6 +23,7 @@ from melanoma_edge.contract import (
     Artifact,
     Calibration,
     CoreML,
+    CrossValidation,
     DataFacts,
     Decision,
     Format,
@@ -41,6 +42,7 @@ from melanoma_edge.convert.bundle import EVIDENCE, GOLDEN, MANIFEST, SEEN, Bundl
 from melanoma_edge.convert.card import model_card
 from melanoma_edge.convert.facts import LABELS_FILE, Facts, Head
 from melanoma_edge.convert.golden import write_golden
+from melanoma_edge.convert.licence import LICENCE_FILE, licence_text
 from melanoma_edge.data import image, non_lesions, representative
 from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION
 from melanoma_edge.errors import BadInput
@@ -50,6 +52,7 @@ from melanoma_edge.proof.abstaining import non_lesion_rates
 from melanoma_edge.proof.comparison import compare
 from melanoma_edge.proof.origin import remember
 from melanoma_edge.proof.parity_model import Parity
+from melanoma_edge.proof.quoted import read_cross_validation, refuse_other
 from melanoma_edge.proof.subject import RUNTIME_OF, seen_of
 from melanoma_edge.proof.verify import Pictures, verify
 from melanoma_edge.runtimes import process
@@ -74,6 +77,7 @@ def export(
     coreml: bool = False,
     data: Path | None = None,
     licence: str | None = None,
+    cross_validation: Path | None = None,
     keep_logits: bool = False,
     force: bool = False,
     command: str = "melanoma_edge.proof.export.export",
@@ -85,12 +89,17 @@ def export(
     their input in the order of `layout`, TFLite files NHWC. With the `head` probabilities, every TFLite artifact
     gets a second file beside it that ends in calibrated probabilities (:mod:`melanoma_edge.convert.head`). With `coreml`, the float32
     ONNX artifact also becomes Core ML packages (:mod:`melanoma_edge.convert.coreml`). `data` is where the run's pictures
-    are now, if they moved. Without `licence`, the terms of the pictures are named where they are known. With `keep_logits`, what each artifact
+    are now, if they moved. `licence` are the terms of the weights, for which the bundle then holds LICENCE.txt; without it, the terms of the pictures are named where they are known. `cross_validation` is a file of
+    :func:`melanoma_edge.proof.cross_validation.export_folds` for the manifest, the card and the report to quote, of the run's own recipe and pictures. With `keep_logits`, what each artifact
     said of the test part stays in evidence/ (:func:`test_logits`). Raises BadInput for an existing `out` (unless `force`), an int8 asked of a run
     without QAT, a layout that none of the files can have, pictures that changed, ProofFailed for an artifact that is not what its name says; nothing is left behind then.
     """
     refuse_existing(out, force=force, mark=MANIFEST)
     opened = runs.open_run(run)
+    quoted = None
+    if cross_validation is not None:
+        quoted = read_cross_validation(cross_validation)
+        refuse_other(quoted, cross_validation, opened)
     wanted = plan(opened, formats, precisions)
     layouts = _layouts(wanted, layout)
     if head == "probabilities" and not any(fmt == "tflite" for fmt, _ in wanted):
@@ -104,7 +113,7 @@ def export(
         )
     if coreml:
         packages.require()
-    licence = licence if licence is not None else _licence(opened)
+    stated, licence = licence, licence if licence is not None else _licence(opened)
     progress(f"reading the {_held_out_parts(opened)} pictures")
     root = Path(data) if data else Path(opened.facts.root)
     pictures = _held_out(opened, root)
@@ -133,7 +142,10 @@ def export(
         (folder / GOLDEN).write_text(to_json(Golden(schema_version=1, pictures=tuple(golden), logits=rows).model_dump(mode="json")), encoding="utf-8")
         (folder / SEEN).write_text("\n".join(sorted(seen_of(opened))) + "\n", encoding="utf-8")
         (folder / LABELS_FILE).write_text("\n".join(opened.facts.classes) + "\n", encoding="utf-8")
-        _seal(opened, folder, Path(out), artifacts, made, licence, tested, pictures)
+        if stated:
+            counts = read_json(opened.path / runs.DATA_FILE, "a run's data report")["counts"]
+            (folder / LICENCE_FILE).write_text(licence_text(stated, len(opened.split), counts.get("licences", {}), counts.get("attributions", {})), encoding="utf-8")
+        _seal(opened, folder, Path(out), artifacts, made, licence, tested, pictures, quoted)
         if keep_logits:
             (folder / EVIDENCE).mkdir()
             runs.write_tensors(folder / EVIDENCE / TEST_LOGITS, tested, {"manifest_sha256": sha256_file(folder / MANIFEST)})
@@ -180,6 +192,7 @@ def made_alike(
         and [(artifact.name, artifact.layout, artifact.probabilities is not None) for artifact in manifest.artifacts] == ours
         and bool(manifest.coreml) == coreml
         and manifest.licence == (_licence(run) if licence is None else licence)
+        and (LICENCE_FILE in manifest.files) == bool(licence)
     )
 
 
@@ -348,6 +361,7 @@ def _seal(
     licence: str,
     tested: dict[str, np.ndarray],
     pictures: Pictures,
+    quoted: CrossValidation | None,
 ) -> None:
     """Write the model card and, last, the manifest with the hash of every file.
 
@@ -379,6 +393,7 @@ def _seal(
             left_out_classes=tuple(counts["left_out_classes"]),
             calibration_sha256=hashlib.sha256("\n".join(sorted(row.sha256 for row in run.part(VALIDATION))).encode()).hexdigest(),
         ),
+        cross_validation=quoted,
         licence=licence,
         files=_hashes(folder),
     )

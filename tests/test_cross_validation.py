@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from test_folds import CLASSES, as_if_interrupted, two_folds  # noqa: F401: the fixture
 
 from melanoma_edge.errors import BadInput
+from melanoma_edge.paired import paired_losses
 from melanoma_edge.proof.cross_validation import export_folds, read_cross_validation
 
 ASKED = ["--tflite", "--precision", "float32,int8", "--licence", "CC0 1.0"]
@@ -205,3 +206,18 @@ def test_a_file_that_is_no_json_is_one_line(tmp_path: Path, content: bytes) -> N
     with pytest.raises(BadInput) as caught:
         read_cross_validation(tmp_path / "file.json")
     assert "\n" not in str(caught.value)
+
+
+# Thresholds of several models.
+
+
+def test_a_threshold_for_each_picture_is_what_one_for_all_is_where_they_are_the_same() -> None:
+    random = np.random.default_rng(3)
+    labels, groups = random.integers(0, 3, 60), np.arange(60) // 2
+    probabilities = [random.dirichlet(np.ones(3) + 2 * np.eye(3)[label], size=None) for label in labels]
+    reference, candidate = np.array(probabilities), random.dirichlet(np.ones(3), 60)
+    one = paired_losses(reference, candidate, labels, CLASSES, "melanoma", reference_threshold=0.4, candidate_threshold=0.3, groups=groups, replicates=50)
+    each = {"reference_threshold": np.full(60, 0.4), "candidate_threshold": np.full(60, 0.3)}
+    assert paired_losses(reference, candidate, labels, CLASSES, "melanoma", **each, groups=groups, replicates=50) == one
+    with pytest.raises(BadInput, match="found 59 thresholds for 60 pictures"):
+        paired_losses(reference, candidate, labels, CLASSES, "melanoma", **each | {"candidate_threshold": np.full(59, 0.3)}, groups=groups, replicates=50)

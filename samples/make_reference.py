@@ -82,10 +82,11 @@ def make(home: Path, data: Path, overrides: list[str], target: Path, figures: Pa
     """
     recipe = recipes.load(overrides=overrides)
     asked = [word for override in overrides if not override.startswith("folds=") for word in ("--set", override)]
+    asked += ["--set", f"validation_folds={recipe.validation_folds}"]  # which else follows from folds, and these differ
     folds, final, crossed = Path("runs/reference-folds"), Path("runs/reference"), Path("bundles/reference-folds")
     train(home, data, folds, recipe, [*asked, "--folds", str(recipe.folds)])
     tool(home, "export", str(folds), *files, "--out", str(crossed), "--licence", LICENCE, codes=(0, 1))
-    train(home, data, final, recipe, [*asked, "--set", "folds=1", "--set", f"validation_folds={recipe.validation_folds}"])
+    train(home, data, final, recipe, [*asked, "--set", "folds=1"])
     made = Path("bundles/reference.bundle")
     quoted = ["--cross-validation", str(crossed / CROSS_VALIDATION_FILE)]
     tool(home, "export", str(final), *files, "--out", str(made), "--licence", LICENCE, *quoted, "--force", codes=(0, 1))

@@ -63,7 +63,7 @@ def test_the_report_and_the_screen_show_them(quoted: dict) -> None:
         for name in ("balanced_accuracy", "macro_auc"):
             [row] = re.findall(rf'<tr data-figure="cross-validation/{name}">(.*?)</tr>', page, flags=re.DOTALL)
             assert f'<data value="{getattr(one.pooled, name).value}">' in row and f'<data value="{one.figures[name].mean}">' in row
-    assert "Not figures of this very model" in page and "of other models of the same recipe, by cross-validation" in page and "What int8 changes, by cross-validation" in page
+    assert "Not figures of this very model" in page and "by cross-validation of its recipe, not of this very model" in page and "What int8 changes, by cross-validation" in page
     assert "by cross-validation, 2 models of the same recipe on 42 pictures: balanced accuracy demo-float32.tflite 0." in quoted["done"].out
 
 

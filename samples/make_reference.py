@@ -71,7 +71,7 @@ def quick(folder: Path) -> None:
         for path in (folder / "drawn").iterdir():
             if path.is_dir() and path.name not in QUICK_CLASSES:
                 shutil.rmtree(path)
-    overrides, files = [f"{key}={value}" for key, value in QUICK.items()], ["--precision", "float32,int8"]
+    overrides, files = [f"{key}={value}" for key, value in QUICK.items()], ["--tflite", "--precision", "float32,int8"]
     make(folder, folder / "drawn", overrides, folder / "reference.bundle", folder / "reference_cross_validation.json", files)
 
 

@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do command -v $$p >/de
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow schemas bench clean
+.PHONY: demo test test-slow schemas bench reference clean
 
 ## The whole job on drawn samples: train, export, verify, measure, report.
 demo: $(STAMP)
@@ -26,6 +26,10 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/training_speed.py
 	$(BIN)/python benchmarks/export_verify.py
+
+## samples/reference.bundle: cross-validate the default recipe, then train it on everything (hours; goes on where it was).
+reference: $(STAMP)
+	$(BIN)/python samples/make_reference.py
 
 clean:
 	rm -rf .venv build demo *.egg-info

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from melanoma_edge.convert.reference import installed
 from melanoma_edge.errors import Error
 from melanoma_edge.host import RELEVANT_FLAGS, conditions, nvidia_driver, version
 from melanoma_edge.runtimes.process import available, probe
@@ -20,11 +21,12 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 
 
 def doctor(*, tensorflow: bool = False) -> dict:
-    """Return the machine, its runtimes, extras and GPU, and under `missing` what and how to get it.
+    """Return the machine, its runtimes, extras, GPU and reference bundle (its folder, None where there is none), and under `missing` what and how to get it.
 
     The extra `gpu` counts as missing only where there is a GPU's driver. With `tensorflow`, a child
     process also asks TensorFlow which GPUs it sees (takes seconds).
     """
+    reference = installed()
     facts, driver = conditions(), nvidia_driver()
     runtimes = {name: asdict(found) for name, found in available().items()}
     extras = {name: _extra(name, packages) for name, packages in EXTRAS.items()}
@@ -44,6 +46,7 @@ def doctor(*, tensorflow: bool = False) -> dict:
         "gpu": {"driver": driver, "devices": facts["gpus"], "tensorflow": _tensorflow_gpus() if tensorflow else None},
         "runtimes": runtimes,
         "extras": extras,
+        "reference": str(reference) if reference else None,
         "missing": missing,
     }
 

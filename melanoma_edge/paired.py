@@ -12,6 +12,7 @@ import numpy as np
 
 from melanoma_edge import exact
 from melanoma_edge.contract import Decision, Interval
+from melanoma_edge.errors import BadInput
 from melanoma_edge.metrics import Ranking, answered_by, area_under, checked, mean_of_defined, position, ratio, truth_and_hits
 from melanoma_edge.resampling import Weighted, intervals, optional, units_of
 
@@ -23,8 +24,8 @@ def paired_losses(
     classes: Sequence[str],
     positive_class: str | None,
     *,
-    reference_threshold: float | None,
-    candidate_threshold: float | None,
+    reference_threshold: float | np.ndarray | None,
+    candidate_threshold: float | np.ndarray | None,
     groups: np.ndarray | None = None,
     replicates: int = 1000,
     seed: int = 0,
@@ -32,7 +33,7 @@ def paired_losses(
     """Return what `candidate` [N, K] loses against `reference` [N, K] on the same pictures.
 
     The keys are `balanced_accuracy`, `positive_sensitivity` (each model at its own probability
-    threshold) and `positive_auc`; each value is reference minus candidate, so above zero is a loss.
+    threshold, or each picture at its own, [N], where several models answered: out-of-fold predictions) and `positive_auc`; each value is reference minus candidate, so above zero is a loss.
     Both models see the same resamples, of lesions where `groups` are given. A figure is undefined
     (None) without a positive class, without pictures of it or, for the sensitivity, without a
     threshold. Errors are as in :func:`melanoma_edge.metrics.scores`.
@@ -46,6 +47,9 @@ def paired_losses(
     positive = position(positive_class, classes)
     reference, labels = checked(reference, labels, len(classes), "the reference's probabilities")
     candidate, labels = checked(candidate, labels, len(classes), "the candidate's probabilities")
+    for threshold in (reference_threshold, candidate_threshold):
+        if threshold is not None and np.shape(threshold) not in ((), (len(labels),)):
+            raise BadInput(f"found {np.size(threshold)} thresholds for {len(labels)} pictures: expected one, or one for each; pass them in the pictures' order")
     before, after = _gate_figures(reference, labels, positive, reference_threshold), _gate_figures(candidate, labels, positive, candidate_threshold)
 
     def losses(weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -118,7 +122,7 @@ def recall_change(reference: np.ndarray, candidate: np.ndarray, labels: np.ndarr
     return {name: optional(value) for name, value in zip(classes, change, strict=True)}
 
 
-def _gate_figures(probabilities: np.ndarray, labels: np.ndarray, positive: int | None, threshold: float | None) -> Weighted:
+def _gate_figures(probabilities: np.ndarray, labels: np.ndarray, positive: int | None, threshold: float | np.ndarray | None) -> Weighted:
     """Return the three figures of :func:`paired_losses` for one model."""
     is_positive = labels == positive if positive is not None else np.zeros(len(labels), dtype=bool)
     score = probabilities[:, positive or 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -11,11 +12,13 @@ import pytest
 from conftest import Cli, Done, once, read_json, train_options, validate
 from safetensors.numpy import load_file
 from test_folds import SETTINGS, two_folds  # noqa: F401: the fixture
+from tiny_run import write_bundle_of, write_run
 
 from melanoma_edge import recipes
 from melanoma_edge.convert.bundle import open_bundle
 from melanoma_edge.errors import BadInput
 from melanoma_edge.model import run as runs
+from melanoma_edge.proof.diff import diff
 
 OPTIONS = ["--recipe", "demo", *train_options(**SETTINGS), "--min-lesions", 3, "--conflicts", "drop", "--duplicates", "keep"]
 UNKNOWN = "figure on unseen pictures is known"
@@ -93,3 +96,16 @@ def test_other_commands_say_it_too(cli: Cli, whole: dict, tmp_path: Path) -> Non
 def test_a_fold_of_a_single_one_cannot_be_chosen(override: str, found: str) -> None:
     with pytest.raises(BadInput, match=found):
         recipes.load("demo", ["folds=1", override])
+
+
+def test_scores_of_a_bundle_without_test_part_are_not_compared(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    tested, final = write_bundle_of(run, tmp_path / "tested.bundle"), write_bundle_of(run, tmp_path / "final.bundle")
+    manifest = read_json(final / "manifest.json")
+    manifest["recipe"] |= {"folds": 1, "fold": 0}
+    for artifact in manifest["artifacts"]:
+        artifact["scores"] = None
+        artifact["decision"]["temperature"] *= 1.5  # else both must give the same answers
+    (final / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    losses = [check for check in diff(tested, final).checks if check.name == "balanced_accuracy"]
+    assert losses and all(check.outcome == "not compared" and "B was trained on all pictures and has no test part" in check.reason for check in losses)

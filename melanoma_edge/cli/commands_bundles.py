@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from melanoma_edge.cli.failing import fail_if, fail_if_suspect
+from melanoma_edge.cli.failing import fail_if, fail_if_any, fail_if_suspect
 from melanoma_edge.cli.group import command, line, show
 from melanoma_edge.cli.model_options import model_options
 from melanoma_edge.cli.options import FOLDER, cache_option, force_option, json_option, junit_option, metadata_option, names, wrong
@@ -30,28 +30,33 @@ from melanoma_edge.cli.options import FOLDER, cache_option, force_option, json_o
     help="probabilities: a second file beside each TFLite artifact that ends in calibrated probabilities.",
 )
 @click.option("--coreml", is_flag=True, help="Core ML packages too, for Apple's systems (first: melanoma-edge setup coreml).")
-@click.option("--out", type=FOLDER, help="Bundle folder [default: bundles/RUN.bundle].")
+@click.option("--out", type=FOLDER, help="Bundle folder [default: bundles/RUN.bundle]; of all folds, a folder of bundles [default: bundles/RUN].")
 @click.option("--data", type=FOLDER, help="Where the run's pictures are now, if they moved; with --model, labelled pictures to fit decisions on and to score.")
-@click.option("--licence", help="Terms of the weights, for the manifest and the model card.")
+@click.option("--licence", help="Terms of the weights, for the manifest, the model card and LICENCE.txt.")
+@click.option("--cross-validation", type=FOLDER, metavar="FILE", help="Figures for the card and the report to quote: the cross-validation.json of all folds of the same recipe.")
 @model_options
 @force_option
 @json_option
-def export(run, tflite, onnx, precision, layout, head, coreml, out, data, licence, own, force, as_json, quiet, verbose):
+def export(run, tflite, onnx, precision, layout, head, coreml, out, data, licence, cross_validation, own, force, as_json, quiet, verbose):
     """Export a run (the newest one without RUN), or a model file of your own, as a verified bundle.
+
+    Of a folder of folds (train --folds), every fold becomes a bundle, and cross-validation.json says what their files come to on all pictures.
 
     \b
     Example: melanoma-edge export runs/default-1 --tflite --out my.bundle
     Example: melanoma-edge export runs/default-1 --precision float32,int8,int8-ptq
+    Example: melanoma-edge export runs/final --cross-validation bundles/default-folds/cross-validation.json
     Example: melanoma-edge export --model net.onnx --classes labels.txt --input-range 0,1 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
-    from melanoma_edge.model.run import newest_run
+    from melanoma_edge.model.run import is_folds, newest_run
     from melanoma_edge.proof.export import export as library
 
     precisions = names(precision)
     if own is not None and run is not None:
         raise wrong(f"{run} and --model {own.model} are two things to export: name one of them")
     run = run or (newest_run() if own is None else own.model.with_suffix(""))
-    out = out or Path("bundles") / f"{run.resolve().name}.bundle"
+    folds = own is None and is_folds(run)
+    out = out or Path("bundles") / (run.resolve().name if folds else f"{run.resolve().name}.bundle")
     screen = show(quiet, verbose)
     formats = [name for name, wanted in (("tflite", tflite), ("onnx", onnx)) if wanted]
     if own is not None:
@@ -59,6 +64,8 @@ def export(run, tflite, onnx, precision, layout, head, coreml, out, data, licenc
             raise wrong("--layout is for the ONNX files of a run: a model of your own keeps the order of axes that its file has; leave it out")
         if head != "logits" or coreml:
             raise wrong("--head and --coreml are for runs: a model of your own gives what its file gives; leave them out")
+        if cross_validation is not None:
+            raise wrong("--cross-validation speaks of a recipe, and how a model of your own was trained is not known: leave it out")
         from melanoma_edge.proof.export_model import export_model
 
         with screen.steps("exporting") as progress:
@@ -69,11 +76,19 @@ def export(run, tflite, onnx, precision, layout, head, coreml, out, data, licenc
         screen.bundle(out, as_json)
         screen.parity(parity, as_json)
         return fail_if(parity)
+    options = {"formats": formats, "precisions": precisions, "layout": layout.upper(), "head": head, "coreml": coreml, "data": data, "licence": licence, "force": force}
+    if folds:
+        if cross_validation is not None:
+            raise wrong(f"{run} holds folds, from which cross-validation.json is made: leave out --cross-validation, or name the one run that is to quote it")
+        from melanoma_edge.cli.show_cross_validation import show_cross_validation
+        from melanoma_edge.proof.cross_validation import export_folds
+
+        with screen.steps("exporting") as progress:
+            exported = export_folds(run, out, command=line(), progress=progress, **options)
+        show_cross_validation(screen, exported, as_json)
+        return fail_if_any(exported.parities)
     with screen.steps("exporting") as progress:
-        parity = library(
-            run, out, formats=formats, precisions=precisions, layout=layout.upper(), head=head, coreml=coreml, data=data, licence=licence, force=force,
-            command=line(), progress=progress,
-        )  # fmt: skip
+        parity = library(run, out, cross_validation=cross_validation, command=line(), progress=progress, **options)
     screen.bundle(out, as_json)
     screen.parity(parity, as_json)
     fail_if(parity)
@@ -226,8 +241,11 @@ def bench(bundle, quick, threads, runtimes, as_json, quiet, verbose):
 def predict(bundle, images, artifact, as_json, quiet, verbose):
     """Classify pictures: calibrated probabilities in order. Not a medical device.
 
+    BUNDLE is a bundle's folder, or `reference` for the one that is installed with melanoma-edge; so in evaluate and diff.
+
     \b
     Example: melanoma-edge predict my.bundle lesion.jpg
+    Example: melanoma-edge predict reference lesion.jpg
     """
     from melanoma_edge.proof.predict import predict as library
 

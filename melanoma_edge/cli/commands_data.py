@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from melanoma_edge.cli.group import command, show
-from melanoma_edge.cli.options import FOLDER, cache_option, force_option, json_option, licences_option, metadata_option, recipe_options
+from melanoma_edge.cli.options import FOLDER, cache_option, force_option, json_option, licences_option, metadata_option, recipe_options, wrong
 
 
 @command
@@ -18,14 +18,24 @@ from melanoma_edge.cli.options import FOLDER, cache_option, force_option, json_o
 @click.option("--per-class", default=60, show_default=True, help="Pictures of each class.")
 @click.option("--size", default=160, show_default=True, help="Side of the pictures in pixels.")
 @click.option("--seed", default=7, show_default=True)
+@click.option("--reference", is_flag=True, help="Instead of drawing, copy the installed reference bundle to OUT, to measure or change it there.")
 @force_option
 @json_option
-def samples(out, per_class, size, seed, force, as_json, quiet, verbose):
+def samples(out, per_class, size, seed, reference, force, as_json, quiet, verbose):
     """Draw a nine-class set of dermoscopy-like pictures into OUT, free of any licence.
 
     \b
     Example: melanoma-edge samples drawn --per-class 60
+    Example: melanoma-edge samples my.bundle --reference
     """
+    if reference:
+        context = click.get_current_context()
+        for name in ("per_class", "size", "seed"):
+            if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+                raise wrong(f"--{name.replace('_', '-')} is for drawing, and --reference copies the bundle as it is: leave out one of them")
+        from melanoma_edge.convert.reference import copy
+
+        return show(quiet, verbose).facts({"bundle": str(copy(out, force=force))}, as_json)
     from melanoma_edge.data.samples import write_samples
 
     screen = show(quiet, verbose)

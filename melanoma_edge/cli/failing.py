@@ -12,6 +12,15 @@ def fail_if(parity) -> None:
         raise ProofFailed(f"{len(parity.failed)} gate{'s' if len(parity.failed) > 1 else ''} failed: {names}")
 
 
+def fail_if_any(parities) -> None:
+    """Exit with 1 when a gate of one of several bundles, {name: its gates}, failed."""
+    failed = [f"{gate.name} ({gate.artifact} on {gate.runtime} in {name})" for name, parity in parities.items() for gate in parity.failed]
+    if failed:
+        from melanoma_edge.errors import ProofFailed
+
+        raise ProofFailed(f"{len(failed)} gate{'s' if len(failed) > 1 else ''} failed: {', '.join(failed)}")
+
+
 def fail_if_suspect(found) -> None:
     """Exit with 1 when a layer's own error is more than rounding, or a runtime failed on an opened file."""
     if found.suspects:

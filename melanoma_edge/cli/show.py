@@ -176,7 +176,7 @@ class Screen:
             if fold.absent_from_test:
                 self.out.print(f"{fold.run} tests no {escape(', '.join(fold.absent_from_test))}: too few lesions for {facts.recipe.folds} folds", style="yellow")
         self.out.print(f"folds: {escape(str(folds.path))} ({', '.join(fold.run for fold in facts.runs)})")
-        self._next("export", folds.path / facts.runs[0].run)
+        self._next("export", folds.path)
 
     def _next(self, command: str, path: Path) -> None:
         """Name the command that usually comes next, as a shell takes it."""
@@ -259,6 +259,10 @@ class Screen:
         self.out.print(table)
         if bundle.manifest.origin == "run" and not bundle.manifest.tested:
             self.out.print("no test part: the run trained on all pictures, so this bundle has no figures of its own on unseen ones", style="yellow")
+        quoted = bundle.manifest.cross_validation
+        if quoted is not None:
+            said = ", ".join(f"{one.name} {_interval(one.pooled.balanced_accuracy.model_dump())}" for one in quoted.artifacts)
+            self.out.print(f"by cross-validation, {len(quoted.folds)} models of the same recipe on {quoted.pictures} pictures: balanced accuracy {said}")
         for line in _warnings(bundle.manifest):
             self.out.print(escape(line), style="yellow")
         self.out.print(NOTICE)
@@ -363,6 +367,7 @@ class Screen:
         for name, runtime in facts["runtimes"].items():
             table.add_row(name, runtime["version"] or "-", "yes" if runtime["available"] else "no", escape(runtime["reason"] or ""))
         self.out.print(table)
+        self.out.print(f"reference bundle: {escape(facts['reference'] or 'not in this installation')}")
         for gap in facts["missing"]:
             self.out.print(f"missing: {escape(gap['what'])}: {escape(gap['reason'] or '')}")
             if gap["install"]:

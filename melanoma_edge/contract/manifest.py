@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from melanoma_edge.contract.artifact import Artifact, Comparison, CoreML, InputContract, LAYOUTS, input_shape
 from melanoma_edge.contract.base import ClassName, Model, Sha256, is_plain_relative
+from melanoma_edge.contract.cross_validation import CrossValidation
 from melanoma_edge.contract.recipe import Recipe
 
 BUNDLE_SCHEMA_VERSION = 2
@@ -93,6 +94,8 @@ class Manifest(Model):
     """Null for a model of somebody else's: what it was trained on is not known."""
     fitting: Fitting | None = None
     """What the decisions of a model of somebody else's were fitted on; null where none were, and for runs (their validation part)."""
+    cross_validation: CrossValidation | None = None
+    """What models of the same recipe, each trained without a fold, come to on the same pictures; null where none was quoted, and in bundles of versions that could not."""
     licence: str
     files: dict[str, Sha256]
     """Every file of the bundle but this one and evidence/."""
@@ -130,6 +133,8 @@ class Manifest(Model):
             if self.artifact(comparison.reference) is None or self.artifact(comparison.candidate) is None:
                 raise ValueError(f"{comparison.candidate} is compared with {comparison.reference}, and not both are artifacts")
         self._check_origin()
+        if self.cross_validation is not None and (self.recipe is None or self.cross_validation.classes != self.classes):
+            raise ValueError("the cross-validation is of other classes than the bundle, or of no run")
         for artifact in self.artifacts:
             if artifact.layout not in LAYOUTS[artifact.format] and self._made_here(artifact):
                 raise ValueError(f"artifact {artifact.name} says that it takes {artifact.layout}: expected {' or '.join(LAYOUTS[artifact.format])} of {artifact.format}")

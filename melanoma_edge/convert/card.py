@@ -6,8 +6,10 @@ In: a manifest. Out: Markdown. Every figure comes from the manifest.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-from melanoma_edge.contract import EXACT_INTEGERS, Interval, Manifest
+from melanoma_edge.contract import EXACT_INTEGERS, Interval, Manifest, Scores
+from melanoma_edge.convert.licence import LICENCE_FILE
 
 
 def model_card(manifest: Manifest) -> str:
@@ -52,14 +54,16 @@ def model_card(manifest: Manifest) -> str:
         "## Licence",
         "",
         manifest.licence,
+        *_licence_file(manifest),
     ]
     return "\n".join(lines) + "\n"
 
 
 def _figures(manifest: Manifest) -> list[str]:
     """Return the figures on pictures that the model has not seen, or that there are none."""
+    quoted = _cross_validation(manifest)
     if not manifest.tested:
-        return [
+        return quoted or [
             "## Figures",
             "",
             "**No figure on unseen pictures is known.** All pictures were used to train this model and to fit its decisions: none was left to test it, and "
@@ -74,7 +78,42 @@ def _figures(manifest: Manifest) -> list[str]:
         "",
         *_table(manifest),
         "",
+        *quoted,
     ]
+
+
+def _cross_validation(manifest: Manifest) -> list[str]:
+    """Return what models of the same recipe come to, where a cross-validation is quoted."""
+    found = manifest.cross_validation
+    if found is None:
+        return []
+    count, positive = len(found.folds), found.positive_class
+    learnt = "It has seen every one of these pictures, so no figure of its own on unseen ones is known. " if not manifest.tested else ""
+    lines = [
+        "## Figures by cross-validation",
+        "",
+        f"{count} models of the same recipe were trained, each without a fold of the data, and made into the same kinds of files. Each of {found.pictures} pictures of {found.lesions} "
+        "lesions was judged once, by the files of the model that saw neither it nor its lesion, under that model's own temperature, thresholds and abstention. "
+        f"**These are figures of those {count} models, not of this very model.** {learnt}They say what the recipe comes to on pictures like these.",
+        "",
+        "All pictures pooled: value and 95 % bootstrap interval over lesions, which does not hold what other training data would have changed. Sensitivity at 90 % specificity is that "
+        "of the best threshold on these very pictures; the last column is what the fitted thresholds give.",
+        "",
+        *_scores_table(positive, [(one.name, one.pooled) for one in found.artifacts]),
+        "",
+    ]
+    if found.comparisons:
+        figures = {"balanced_accuracy": "balanced accuracy", "positive_auc": f"{positive} AUC", "positive_sensitivity": f"{positive} sensitivity of the decision"}
+        kept = [key for key in figures if positive is not None or not key.startswith("positive")]
+        lines += [
+            "What int8 changes against float32, in points with its 95 % interval, paired by picture; below zero is worse:",
+            "",
+            f"| | {' | '.join(_plain(figures[key]) for key in kept)} | pictures with another top class |",
+            f"|---|{'---|' * (len(kept) + 1)}",
+            *(f"| {one.candidate} against {one.reference} | {' | '.join(_change(one.losses[key]) for key in kept)} | {one.flips} |" for one in found.comparisons),
+            "",
+        ]
+    return lines
 
 
 def _card_of_model(manifest: Manifest) -> str:
@@ -116,7 +155,12 @@ def _card_of_model(manifest: Manifest) -> str:
     if fitting:
         lines += ["## Figures on the pictures held back", "", f"Value and 95 % bootstrap interval over lesions. The threshold in force is fitted{_rule(manifest)}.", "", *_table(manifest), ""]
         lines += ["## Probabilities and decisions", "", *_decisions(manifest)]
-    return "\n".join([*lines, *_running(manifest), "## Licence", "", manifest.licence]) + "\n"
+    return "\n".join([*lines, *_running(manifest), "## Licence", "", manifest.licence, *_licence_file(manifest)]) + "\n"
+
+
+def _licence_file(manifest: Manifest) -> list[str]:
+    """Return where the terms stand in full, where they were named."""
+    return ["", f"See `{LICENCE_FILE}`."] if LICENCE_FILE in manifest.files else []
 
 
 def _counts(per_class: dict[str, int]) -> str:
@@ -126,7 +170,6 @@ def _counts(per_class: dict[str, int]) -> str:
 def _split(manifest: Manifest) -> str:
     """Return how the parts were kept apart, as far as lesions were known."""
     known, total = sum(manifest.data.with_lesion_id.values()), sum(manifest.data.pictures.values())
-    of_test = f"; {manifest.data.with_lesion_id['test']} of {manifest.data.pictures['test']} in the test part" if manifest.tested else ""
     if known == total:
         return "Split by lesion and by content: no lesion and no copy stands in two parts."
     if not known:
@@ -134,6 +177,7 @@ def _split(manifest: Manifest) -> str:
             "Split by content: no copy stands in two parts. Lesion ids were not known, so photographs of one lesion may, "
             "and every picture counts as a lesion."
         )
+    of_test = f"; {manifest.data.with_lesion_id['test']} of {manifest.data.pictures['test']} in the test part" if manifest.tested else ""
     return (
         f"Split by content, and by lesion where it is known ({known} of {total} pictures{of_test}): no copy and no known lesion "
         "stands in two parts. Every other picture counts as a lesion."
@@ -275,25 +319,28 @@ def _change(loss: Interval) -> str:
 
 
 def _table(manifest: Manifest) -> list[str]:
-    positive = manifest.positive_class or "positive class"
+    return _scores_table(manifest.positive_class, [(artifact.name, artifact.scores) for artifact in manifest.artifacts if artifact.scores is not None])
+
+
+def _scores_table(positive: str | None, scored: Iterable[tuple[str, Scores]]) -> list[str]:
+    """Return a table with a row of figures for each (name, scores)."""
+    positive = _plain(positive or "positive class")
     rows = [
         f"| artifact | accuracy | balanced accuracy | macro AUC | {positive} AUC | {positive} sensitivity at 90 % specificity | ECE | {positive} sensitivity / specificity of the decision |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for artifact in manifest.artifacts:
-        scores = artifact.scores
-        if scores is not None:
-            figures = (
-                scores.accuracy,
-                scores.balanced_accuracy,
-                scores.macro_auc,
-                scores.positive_auc,
-                scores.positive_sensitivity_at_90_specificity,
-                scores.ece,
-            )
-            decided = (scores.positive_sensitivity_of_decision, scores.positive_specificity_of_decision)
-            last = " / ".join(interval_text(figure) if figure else "undefined" for figure in decided)
-            rows.append(f"| {artifact.name} | " + " | ".join(interval_text(figure) for figure in figures) + f" | {last} |")
+    for name, scores in scored:
+        figures = (
+            scores.accuracy,
+            scores.balanced_accuracy,
+            scores.macro_auc,
+            scores.positive_auc,
+            scores.positive_sensitivity_at_90_specificity,
+            scores.ece,
+        )
+        decided = (scores.positive_sensitivity_of_decision, scores.positive_specificity_of_decision)
+        last = " / ".join(interval_text(figure) if figure else "undefined" for figure in decided)
+        rows.append(f"| {name} | " + " | ".join(interval_text(figure) for figure in figures) + f" | {last} |")
     return rows
 
 

@@ -66,14 +66,23 @@ def absent_from_test(selection: Selection, parts: np.ndarray) -> list[str]:
 
 def data_hash(selection: Selection, parts: np.ndarray) -> str:
     """Return the SHA-256 over file hash, class and part of every used picture, in hash order."""
-    lines = sorted(f"{row.sha256} {part} {row.label}" for row, part in zip(selection.rows, parts))
+    return _hash(selection.rows, parts)
+
+
+def _hash(rows: Sequence, parts: Sequence[str]) -> str:
+    lines = sorted(f"{row.sha256} {part} {row.label}" for row, part in zip(rows, parts))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def selection_hash(selection: Selection) -> str:
     """Return the SHA-256 over file hash, class and group of every used picture, in hash order: that from which any fold follows."""
-    names, groups = _named_groups(selection)
-    return data_hash(selection, [names[group] for group in groups])
+    return grouped_hash(selection.rows, selection.groups)
+
+
+def grouped_hash(rows: Sequence, groups: Sequence[int]) -> str:
+    """Return the :func:`selection_hash` of `rows` (each with a `sha256` and a `label`) in these groups."""
+    names, numbers = _named(rows, groups)
+    return _hash(rows, [names[number] for number in numbers])
 
 
 def assign(labels: np.ndarray, groups: np.ndarray, names: Sequence[str], folds: int, salt: str, *, first_fold_first: bool = False) -> np.ndarray:
@@ -136,10 +145,14 @@ def _inner(labels: np.ndarray, groups: np.ndarray, names: list[str], outer: np.n
 
 def _named_groups(selection: Selection) -> tuple[list[str], np.ndarray]:
     """Return (the smallest file hash of each group, the number of each picture's group in that list)."""
+    return _named(selection.rows, selection.groups)
+
+
+def _named(rows: Sequence, given: Sequence[int]) -> tuple[list[str], np.ndarray]:
     numbers: dict[int, int] = {}
-    groups = np.array([numbers.setdefault(group, len(numbers)) for group in selection.groups], np.int64)
+    groups = np.array([numbers.setdefault(group, len(numbers)) for group in given], np.int64)
     names = [""] * len(numbers)
-    for group, row in zip(groups.tolist(), selection.rows):
+    for group, row in zip(groups.tolist(), rows):
         if not names[group] or row.sha256 < names[group]:
             names[group] = row.sha256
     return names, groups

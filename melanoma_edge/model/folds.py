@@ -27,14 +27,14 @@ import numpy as np
 from pydantic import ValidationError
 
 from melanoma_edge import host, metrics, recipes
-from melanoma_edge.contract import FOLDS, Computation, Interval, Recipe, Scores
+from melanoma_edge.contract import FOLDS, Across, Computation, Decision, Interval, Recipe, Scores, Spread
 from melanoma_edge.data import policy
 from melanoma_edge.data.index import printable
 from melanoma_edge.data.split import PARTS, TEST, absent_from_test, data_hash, selection_hash, split
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import read_json, refuse_existing, write_json
 from melanoma_edge.model import run as runs
-from melanoma_edge.model.folds_model import FOLDS_SCHEMA_VERSION, Across, FoldRun, FoldsFacts, Spread
+from melanoma_edge.model.folds_model import FOLDS_SCHEMA_VERSION, FoldRun, FoldsFacts
 from melanoma_edge.model.devices import Asked, MixedPrecision, open_devices
 from melanoma_edge.model.train import read_pictures, refuse_renamed, train
 from melanoma_edge.model.workers import cluster
@@ -49,6 +49,22 @@ class Folds:
     def runs(self) -> list[runs.Run]:
         """Open the runs of the folds that are complete."""
         return [runs.open_run(self.path / fold.run) for fold in self.facts.runs]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the model of one fold, a network or an artifact, says of its test part."""
+
+    decision: Decision
+    scores: Scores
+    probabilities: np.ndarray
+    """float64 [n, classes], under that model's own temperature and priors."""
+    logits: np.ndarray
+    """float32 [n, classes]."""
+    labels: np.ndarray
+    """int [n], positions in the classes."""
+    groups: np.ndarray
+    """int [n], the same numbers in all folds."""
 
 
 def train_folds(
@@ -146,6 +162,31 @@ def spread(values: Iterable[float | None]) -> Spread:
     )
 
 
+def across(folds: Sequence[Answers], classes: Sequence[str], positive_class: str | None) -> Across:
+    """Return what one network or artifact comes to over all `folds`: mean and spread, and all pictures pooled, each under its own fold's decision."""
+    pooled = metrics.scores(
+        np.concatenate([fold.probabilities for fold in folds]), np.concatenate([fold.labels for fold in folds]), classes, positive_class,
+        decision=[fold.decision for fold in folds for _ in fold.labels], logits=np.concatenate([fold.logits for fold in folds]),
+        groups=np.concatenate([fold.groups for fold in folds]),
+    )  # fmt: skip
+    scored = [fold.scores for fold in folds]
+    return Across(
+        figures={name: spread(_value(getattr(scores, name)) for scores in scored) for name in _figures(pooled)},
+        recall={name: spread(scores.recall[name].value for scores in scored) for name in classes},
+        pooled=pooled,
+    )
+
+
+def refuse_misfits(folds: Sequence[runs.Run]) -> None:
+    """Raise BadInput for runs of which the test parts are not all pictures once, with the same classes and groups."""
+    first = folds[0]
+    everything = {(row.path, row.sha256, row.label, row.group) for row in first.split}
+    tested = [(row.path, row.sha256, row.label, row.group) for run in folds for row in run.part(TEST)]
+    same = all(run.facts.classes == first.facts.classes and set(run.facts.weights) == set(first.facts.weights) for run in folds)
+    if not same or len(tested) != len(everything) or set(tested) != everything:
+        raise BadInput(f"the folds of {first.path.parent} do not fit together: some are of other data; start anew with another --out")
+
+
 def _of_all(recipe: Recipe, folds: int | None) -> Recipe:
     """Return the recipe of all folds; raises BadInput for one that asks for a single fold and for a wrong number."""
     if (recipe.folds if folds is None else folds) == 1:
@@ -231,42 +272,18 @@ def _fold(run: runs.Run, number: int, absent: list[str]) -> FoldRun:
 
 def _together(folds: list[runs.Run]) -> dict[runs.Which, Across]:
     """Return what the runs of all folds come to, for each network that they trained."""
-    _refuse_misfits(folds)
-    return {which: _across(folds, which) for which in folds[0].facts.weights}
+    refuse_misfits(folds)
+    return {which: across([_answers(run, which) for run in folds], folds[0].facts.classes, folds[0].recipe.positive_class or None) for which in folds[0].facts.weights}
 
 
-def _refuse_misfits(folds: list[runs.Run]) -> None:
-    """Refuse runs of which the test parts are not all pictures once, with the same classes and groups."""
-    first = folds[0]
-    everything = {(row.path, row.sha256, row.label, row.group) for row in first.split}
-    tested = [(row.path, row.sha256, row.label, row.group) for run in folds for row in run.part(TEST)]
-    same = all(run.facts.classes == first.facts.classes and set(run.facts.weights) == set(first.facts.weights) for run in folds)
-    if not same or len(tested) != len(everything) or set(tested) != everything:
-        raise BadInput(f"the folds of {first.path.parent} do not fit together: some are of other data; start anew with another --out")
-
-
-def _across(folds: list[runs.Run], which: runs.Which) -> Across:
-    scored, probabilities, tested, labels, groups, decisions = [], [], [], [], [], []
-    for run in folds:
-        decision, scores = run.evaluation()[which]
-        rows, logits = run.part(TEST), run.logits()[f"{which}/{TEST}"]
-        if len(rows) != len(logits):
-            raise BadInput(f"{run.path / runs.LOGITS_FILE} does not fit the split of the run: train again")
-        scored.append(scores)
-        probabilities.append(run.probabilities(which, TEST))
-        tested.append(logits)
-        labels += [run.facts.classes.index(row.label) for row in rows]
-        groups += [row.group for row in rows]
-        decisions += [decision] * len(rows)
-    pooled = metrics.scores(
-        np.concatenate(probabilities), np.array(labels), folds[0].facts.classes, folds[0].recipe.positive_class or None,
-        decision=decisions, logits=np.concatenate(tested), groups=np.array(groups),
-    )  # fmt: skip
-    return Across(
-        figures={name: spread(_value(getattr(scores, name)) for scores in scored) for name in _figures(pooled)},
-        recall={name: spread(scores.recall[name].value for scores in scored) for name in folds[0].facts.classes},
-        pooled=pooled,
-    )
+def _answers(run: runs.Run, which: runs.Which) -> Answers:
+    """Return what a network of a fold says of its test part."""
+    decision, scores = run.evaluation()[which]
+    rows, logits = run.part(TEST), run.logits()[f"{which}/{TEST}"]
+    if len(rows) != len(logits):
+        raise BadInput(f"{run.path / runs.LOGITS_FILE} does not fit the split of the run: train again")
+    labels, groups = run.truth(TEST)
+    return Answers(decision, scores, run.probabilities(which, TEST), logits, labels, groups)
 
 
 def _figures(scores: Scores) -> list[str]:

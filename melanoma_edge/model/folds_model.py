@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from melanoma_edge import NOTICE
-from melanoma_edge.contract import ClassName, Computation, Model, Recipe, Scores, Sha256
+from melanoma_edge.contract import Across, ClassName, Computation, Model, Recipe, Scores, Sha256
 
 FOLDS_SCHEMA_VERSION = 1
 
@@ -30,29 +30,6 @@ class FoldRun(Model):
     """Wall time of its training."""
     scores: dict[Literal["float", "qat"], Scores]
     """On its own test part, as in the run."""
-
-
-class Spread(Model):
-    """A figure over the folds."""
-
-    mean: float | None
-    """Mean over the folds in which the figure is defined; null where it is in none."""
-    sd: float | None
-    """Standard deviation between those folds (of a sample: divided by their number less one); null for fewer than two."""
-    folds: int
-    """In how many folds it is defined."""
-
-
-class Across(Model):
-    """One network (float, or int8 simulated) over all folds."""
-
-    figures: dict[str, Spread]
-    """Each figure of the scores but the recalls, by its name there."""
-    recall: dict[ClassName, Spread]
-    pooled: Scores
-    """All pictures together, each answered by the one model that saw neither it nor its group, under that model's own
-    temperature, priors, threshold and abstention. Intervals are from resampling groups: they do not
-    hold what other training data would have changed."""
 
 
 class FoldsFacts(Model):

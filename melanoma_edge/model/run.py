@@ -96,6 +96,11 @@ class Run:
         """Return the pictures of one part, in the order of the files of logits."""
         return [row for row in self.split if row.part == name]
 
+    def truth(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return (positions in the classes, groups) of the pictures of one part, int [n] each, in the order of :meth:`part`."""
+        rows = self.part(name)
+        return np.array([self.facts.classes.index(row.label) for row in rows], np.int64), np.array([row.group for row in rows], np.int64)
+
     @property
     def tested(self) -> bool:
         """Whether the run has a test part."""
@@ -194,9 +199,14 @@ def open_run(path: Path, *, complete: bool = True) -> Run:
 
 def refuse_folds(path: Path) -> None:
     """Raise BadInput when `path` holds the folds of a data set and is no run itself."""
-    path = Path(path)
-    if (path / FOLDS_FILE).is_file() and not (path / RUN_FILE).is_file():
+    if is_folds(path):
         raise BadInput(f"{path} holds folds, each a run of its own: name one of {path}/fold-0, {path}/fold-1 ...")
+
+
+def is_folds(path: Path) -> bool:
+    """Return whether `path` holds the folds of a data set and is no run itself."""
+    path = Path(path)
+    return (path / FOLDS_FILE).is_file() and not (path / RUN_FILE).is_file()
 
 
 @contextlib.contextmanager

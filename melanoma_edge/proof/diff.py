@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from melanoma_edge import calibration, paired
 from melanoma_edge.contract import Artifact, Manifest
 from melanoma_edge.convert.bundle import EVIDENCE, MANIFEST, Bundle, open_bundle
+from melanoma_edge.convert.reference import to_read
 from melanoma_edge.data import image, samples
 from melanoma_edge.errors import BadInput, ProofFailed
 from melanoma_edge.files import cache_folder, sha256_file
@@ -93,7 +94,7 @@ def diff(
         raise BadInput(f"the check {both[0]} is required and allowed to fail: ask for one of both")
     if metadata is not None and data is None:
         raise BadInput(f"{metadata} is a table of labelled pictures, and there are none: give their folder with --data, or leave --metadata out")
-    old, new = open_bundle(a), open_bundle(b)
+    old, new = open_bundle(to_read(a)), open_bundle(to_read(b))
     pairs = _chosen(old, facts.pairs(old.manifest, new.manifest), artifacts)
     changes = tuple(facts.changes(old.manifest, new.manifest))
     progress("reading pictures")

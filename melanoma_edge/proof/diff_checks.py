@@ -155,11 +155,15 @@ def unpaired(a: Manifest, b: Manifest, mine: Artifact, theirs: Artifact, toleran
     for name in losses(a.positive_class is not None):
         key, requirement = LOSSES[name], loss_requirement(name, tolerances)
         scored = [None if artifact.scores is None else getattr(artifact.scores, key) for artifact in (mine, theirs)]
+        untested = " and ".join(side for side, manifest in (("A", a), ("B", b)) if not manifest.tested)
         unsaid = " and ".join(side for side, manifest in (("A", a), ("B", b)) if manifest.data is None)
         if reason := no_threshold(name, mine, theirs):
             yield not_compared(name, mine.name, requirement, reason)
         elif unsaid:
             reason = f"the manifest of {unsaid} does not say which pictures its scores are of (a model of somebody else's): give labelled ones with --data"
+            yield not_compared(name, mine.name, requirement, reason)
+        elif untested:
+            reason = f"{untested} was trained on all pictures and has no test part, so no scores: give labelled pictures that are new to both with --data"
             yield not_compared(name, mine.name, requirement, reason)
         elif a.data.sha256 != b.data.sha256:
             reason = "the manifests' scores are of other pictures (another data hash): give labelled ones with --data"

@@ -23,6 +23,7 @@ from melanoma_edge.contract import (
     Artifact,
     Calibration,
     CoreML,
+    CrossValidation,
     DataFacts,
     Decision,
     Format,
@@ -37,10 +38,11 @@ from melanoma_edge.contract import (
 )
 from melanoma_edge.convert import census
 from melanoma_edge.convert import coreml as packages
-from melanoma_edge.convert.bundle import GOLDEN, MANIFEST, SEEN, Golden
+from melanoma_edge.convert.bundle import EVIDENCE, GOLDEN, MANIFEST, SEEN, Bundle, Golden
 from melanoma_edge.convert.card import model_card
 from melanoma_edge.convert.facts import LABELS_FILE, Facts, Head
 from melanoma_edge.convert.golden import write_golden
+from melanoma_edge.convert.licence import LICENCE_FILE, licence_text
 from melanoma_edge.data import image, non_lesions, representative
 from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION
 from melanoma_edge.errors import BadInput
@@ -50,6 +52,7 @@ from melanoma_edge.proof.abstaining import non_lesion_rates
 from melanoma_edge.proof.comparison import compare
 from melanoma_edge.proof.origin import remember
 from melanoma_edge.proof.parity_model import Parity
+from melanoma_edge.proof.quoted import read_cross_validation, refuse_other
 from melanoma_edge.proof.subject import RUNTIME_OF, seen_of
 from melanoma_edge.proof.verify import Pictures, verify
 from melanoma_edge.runtimes import process
@@ -57,6 +60,8 @@ from melanoma_edge.runtimes import process
 LICENCE = "Not stated. Weights may be bound by the terms of the pictures that they were trained on."
 LICENCE_OF_DATA = "Not stated. The pictures that the weights were trained on came under {licences}; weights may be bound by these terms."
 VERSIONED = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "tf2onnx", "onnx", "ai-edge-litert", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
+
+TEST_LOGITS = "test-logits.safetensors"
 
 Progress = Callable[[str], None]
 
@@ -72,6 +77,8 @@ def export(
     coreml: bool = False,
     data: Path | None = None,
     licence: str | None = None,
+    cross_validation: Path | None = None,
+    keep_logits: bool = False,
     force: bool = False,
     command: str = "melanoma_edge.proof.export.export",
     progress: Progress = lambda line: None,
@@ -82,11 +89,17 @@ def export(
     their input in the order of `layout`, TFLite files NHWC. With the `head` probabilities, every TFLite artifact
     gets a second file beside it that ends in calibrated probabilities (:mod:`melanoma_edge.convert.head`). With `coreml`, the float32
     ONNX artifact also becomes Core ML packages (:mod:`melanoma_edge.convert.coreml`). `data` is where the run's pictures
-    are now, if they moved. Without `licence`, the terms of the pictures are named where they are known. Raises BadInput for an existing `out` (unless `force`), an int8 asked of a run
+    are now, if they moved. `licence` are the terms of the weights, for which the bundle then holds LICENCE.txt; without it, the terms of the pictures are named where they are known. `cross_validation` is a file of
+    :func:`melanoma_edge.proof.cross_validation.export_folds` for the manifest, the card and the report to quote, of the run's own recipe and pictures. With `keep_logits`, what each artifact
+    said of the test part stays in evidence/ (:func:`test_logits`). Raises BadInput for an existing `out` (unless `force`), an int8 asked of a run
     without QAT, a layout that none of the files can have, pictures that changed, ProofFailed for an artifact that is not what its name says; nothing is left behind then.
     """
     refuse_existing(out, force=force, mark=MANIFEST)
     opened = runs.open_run(run)
+    quoted = None
+    if cross_validation is not None:
+        quoted = read_cross_validation(cross_validation)
+        refuse_other(quoted, cross_validation, opened)
     wanted = plan(opened, formats, precisions)
     layouts = _layouts(wanted, layout)
     if head == "probabilities" and not any(fmt == "tflite" for fmt, _ in wanted):
@@ -100,7 +113,7 @@ def export(
         )
     if coreml:
         packages.require()
-    licence = licence if licence is not None else _licence(opened)
+    stated, licence = licence, licence if licence is not None else _licence(opened)
     progress(f"reading the {_held_out_parts(opened)} pictures")
     root = Path(data) if data else Path(opened.facts.root)
     pictures = _held_out(opened, root)
@@ -129,9 +142,58 @@ def export(
         (folder / GOLDEN).write_text(to_json(Golden(schema_version=1, pictures=tuple(golden), logits=rows).model_dump(mode="json")), encoding="utf-8")
         (folder / SEEN).write_text("\n".join(sorted(seen_of(opened))) + "\n", encoding="utf-8")
         (folder / LABELS_FILE).write_text("\n".join(opened.facts.classes) + "\n", encoding="utf-8")
-        _seal(opened, folder, Path(out), artifacts, made, licence, tested, pictures)
+        if stated:
+            counts = read_json(opened.path / runs.DATA_FILE, "a run's data report")["counts"]
+            (folder / LICENCE_FILE).write_text(licence_text(stated, len(opened.split), counts.get("licences", {}), counts.get("attributions", {})), encoding="utf-8")
+        _seal(opened, folder, Path(out), artifacts, made, licence, tested, pictures, quoted)
+        if keep_logits:
+            (folder / EVIDENCE).mkdir()
+            runs.write_tensors(folder / EVIDENCE / TEST_LOGITS, tested, {"manifest_sha256": sha256_file(folder / MANIFEST)})
     remember(Path(out), "run", opened.path)
     return verify(out, pictures=pictures, run=opened.path, command=command, progress=progress)
+
+
+def test_logits(bundle: Bundle) -> dict[str, np.ndarray]:
+    """Return what each artifact of a bundle that was exported with `keep_logits` said of its run's test part, float32 [n, classes], in the order of the run's rows.
+
+    Raises BadInput where that is missing, damaged or of another state of the bundle.
+    """
+    file = bundle.path / EVIDENCE / TEST_LOGITS
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read ({error.strerror}): export the fold again with --force") from None
+    found, facts = runs.unpack_tensors(content, str(file), "logits of the test part", "export the fold again with --force")
+    if facts.get("manifest_sha256") != sha256_file(bundle.path / MANIFEST) or set(found) != {artifact.name for artifact in bundle.manifest.artifacts}:
+        raise BadInput(f"{file} is of another state of the bundle: export the fold again with --force")
+    return found
+
+
+def made_alike(
+    bundle: Bundle,
+    run: runs.Run,
+    *,
+    formats: Sequence[Format] = (),
+    precisions: Sequence[Precision] = (),
+    layout: Layout = "NHWC",
+    head: Head = "logits",
+    coreml: bool = False,
+    licence: str | None = None,
+) -> bool:
+    """Return whether `bundle` holds what :func:`export` makes of `run` with these options, whatever the versions of its tools."""
+    manifest, wanted = bundle.manifest, plan(run, formats, precisions)
+    layouts, used = _layouts(wanted, layout), {network_of(precision) for _, precision in wanted}
+    ours = [(artifact_name(run, fmt, precision), layouts[fmt], head == "probabilities" and fmt == "tflite") for fmt, precision in wanted]
+    return (
+        manifest.recipe == run.recipe
+        and manifest.data is not None
+        and (manifest.data.sha256, manifest.classes) == (run.facts.data_sha256, run.facts.classes)
+        and manifest.weights == {which: sha256 for which, sha256 in run.facts.weights.items() if which in used}
+        and [(artifact.name, artifact.layout, artifact.probabilities is not None) for artifact in manifest.artifacts] == ours
+        and bool(manifest.coreml) == coreml
+        and manifest.licence == (_licence(run) if licence is None else licence)
+        and (LICENCE_FILE in manifest.files) == bool(licence)
+    )
 
 
 def plan(run: runs.Run, formats: Sequence[Format], precisions: Sequence[Precision]) -> list[tuple[Format, Precision]]:
@@ -299,6 +361,7 @@ def _seal(
     licence: str,
     tested: dict[str, np.ndarray],
     pictures: Pictures,
+    quoted: CrossValidation | None,
 ) -> None:
     """Write the model card and, last, the manifest with the hash of every file.
 
@@ -330,6 +393,7 @@ def _seal(
             left_out_classes=tuple(counts["left_out_classes"]),
             calibration_sha256=hashlib.sha256("\n".join(sorted(row.sha256 for row in run.part(VALIDATION))).encode()).hexdigest(),
         ),
+        cross_validation=quoted,
         licence=licence,
         files=_hashes(folder),
     )

@@ -24,6 +24,7 @@ from melanoma_edge.convert.bundle import GOLDEN, MANIFEST, SEEN, Golden
 from melanoma_edge.convert.card import model_card
 from melanoma_edge.convert.foreign_facts import in_words
 from melanoma_edge.convert.golden import write_golden
+from melanoma_edge.convert.licence import LICENCE_FILE, licence_text
 from melanoma_edge.data import input_table, non_lesions, samples
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import cache_folder, new_folder, refuse_existing, sha256_file, to_json
@@ -142,6 +143,8 @@ def export_model(
         known = sorted((drawn.keys if drawn else frozenset()) | (halves.keys if halves else frozenset()))
         (folder / SEEN).write_text("".join(f"{key}\n" for key in known), encoding="utf-8")
         (folder / "labels.txt").write_text("\n".join(declared.classes) + "\n", encoding="utf-8")
+        if licence:
+            (folder / LICENCE_FILE).write_text(licence_text(licence), encoding="utf-8")
         _seal(opened, folder, out, artifacts, contract, kind, declared, halves, licence)
     remember(out, "model", model)
     shown = None if halves is None else _labelled(halves, Path(data))

@@ -25,6 +25,7 @@ import numpy as np
 
 from melanoma_edge.contract import Artifact
 from melanoma_edge.convert.bundle import EVIDENCE, MANIFEST, Bundle, open_bundle
+from melanoma_edge.convert.reference import to_write
 from melanoma_edge.data.image import load
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, sha256_file, write_bytes, write_json
@@ -64,7 +65,7 @@ def bench(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if not 1 <= threads <= cores:
         raise BadInput(f"threads is {threads}: expected 1..{cores}, the cores that this process may use")
-    opened = open_bundle(bundle)
+    opened = open_bundle(to_write(bundle))
     if not opened.golden.pictures:
         raise BadInput(f"{bundle} has no golden pictures to time on: export the bundle again")
     evidence = opened.path / EVIDENCE

@@ -21,6 +21,7 @@ from melanoma_edge import host
 from melanoma_edge.contract import INPUT_NAME, OUTPUT_NAME, Artifact
 from melanoma_edge.convert import layers as opened_tflite
 from melanoma_edge.convert.bundle import EVIDENCE, MANIFEST, Bundle, open_bundle
+from melanoma_edge.convert.reference import to_write
 from melanoma_edge.convert.layers import Grid, Layer
 from melanoma_edge.data import image
 from melanoma_edge.errors import BadInput, Error, Missing
@@ -87,7 +88,7 @@ def look(
     not compared; a suspect layer does not raise.
     """
     started = time.perf_counter()
-    opened = open_bundle(bundle)
+    opened = open_bundle(to_write(bundle))
     if opened.manifest.origin != "run":
         raise BadInput(f"{bundle} wraps a model that was not trained here: --layers looks into networks of runs; leave it out for the gates")
     here = process.available()

@@ -15,6 +15,7 @@ import numpy as np
 from melanoma_edge import NOTICE, __version__
 from melanoma_edge.contract import Interval
 from melanoma_edge.convert.bundle import EVIDENCE
+from melanoma_edge.convert.reference import to_read, to_write
 from melanoma_edge.data import image
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, refuse_existing, write_text
@@ -40,7 +41,7 @@ def report(
     for one that exists, unless `force`.
     """
     progress("reading")
-    material = report_data.gather(Path(subject))
+    material = report_data.gather(to_write(subject) if out is None else to_read(subject))
     file = _target(material, out, force)
     test = material.test_part()
     view = dict(
@@ -59,6 +60,7 @@ def report(
         unseen=report_view.unseen(material),
         table=report_view.score_table(material),
         quantized=report_view.quantized(material),
+        crossed=report_view.cross_validation(material),
         plots=_plots(material, test, progress),
         augmented=_augmented(material),
         examples=None if isinstance(test, Gap) else examples.gather(material.run, test, progress),

@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from melanoma_edge import calibration, metrics, selective
-from melanoma_edge.contract import Artifact, Decision, Scores, Threshold
+from melanoma_edge.contract import Artifact, CrossValidation, Decision, Scores, Threshold
 from melanoma_edge.convert.bundle import EVIDENCE, MANIFEST, Bundle, open_bundle
 from melanoma_edge.data.split import TEST
 from melanoma_edge.errors import BadInput, Error
@@ -142,6 +142,11 @@ class Material:
     def recipe(self):
         """The recipe of the run or bundle; None for a model of somebody else's."""
         return self.bundle.manifest.recipe if self.bundle else self.run.recipe
+
+    @property
+    def quoted(self) -> CrossValidation | None:
+        """The cross-validation of its recipe that the bundle quotes."""
+        return self.bundle.manifest.cross_validation if self.bundle else None
 
     @property
     def tested(self) -> bool:

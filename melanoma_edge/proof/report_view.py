@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from melanoma_edge import recipes
-from melanoma_edge.contract import Interval, Manifest
+from melanoma_edge.contract import CrossValidated, CrossValidation, Interval, Manifest
 from melanoma_edge.data.split import PARTS, TRAIN, VALIDATION
 from melanoma_edge.files import read_json
 from melanoma_edge.model import run as runs
@@ -109,8 +109,10 @@ def cards(material: Material) -> list[dict[str, Any]]:
             for network in (material.headline, material.baseline)
             if network is not None and network.scores is not None
         ]
-        kind = FIGURES[key][1]
-        found.append({"key": key, "label": _label(label, material), "kind": kind, "low": low, "high": high, "rows": rows})
+        kind, quoted = FIGURES[key][1], None
+        if not material.tested and material.quoted is not None:
+            quoted = getattr(_phone(material.quoted).pooled, key)
+        found.append({"key": key, "label": _label(label, material), "kind": kind, "low": low, "high": high, "rows": rows, "quoted": quoted})
     return found
 
 
@@ -168,6 +170,31 @@ def score_table(material: Material) -> list[dict[str, Any]]:
     if not material.tested:
         return []
     return [{"title": "Whole test part" if material.recipe else _tested(material), "rows": rows}, {"title": "Recall of each class", "rows": recall}]
+
+
+def cross_validation(material: Material) -> dict[str, Any] | None:
+    """Return the figures of the quoted cross-validation, a cell an artifact: pooled with its interval, mean and spread over folds. None where none is quoted.
+
+    `columns` are its artifacts, `groups` of rows as in :func:`score_table`, `comparisons` what int8 loses, `found` all of it.
+    """
+    found = material.quoted
+    if found is None:
+        return None
+    figures = [key for key in FIGURES if found.positive_class is not None or not key.startswith("positive")]
+    rows = [
+        {"key": f"cross-validation/{key}", "label": _plain_label(FIGURES[key][0], material), "kind": FIGURES[key][1], "cells": [(getattr(one.pooled, key), one.figures.get(key)) for one in found.artifacts]}
+        for key in figures
+    ]
+    recall = [
+        {"key": f"cross-validation/recall/{name}", "label": name, "kind": "share", "cells": [(one.pooled.recall[name], one.recall[name]) for one in found.artifacts]}
+        for name in found.classes
+    ]
+    return {"found": found, "columns": found.artifacts, "groups": [{"title": "All pictures", "rows": rows}, {"title": "Recall of each class", "rows": recall}], "losses": LOSSES}
+
+
+def _phone(found: CrossValidation) -> CrossValidated:
+    """Return the artifact that a phone would run."""
+    return next((one for one in found.artifacts if one.precision == "int8"), found.artifacts[0])
 
 
 QUANTIZED = {
@@ -422,6 +449,11 @@ def _score(network: Network, key: str) -> Interval | None:
 
 def _recall(network: Network, name: str) -> Interval | None:
     return None if network.scores is None else network.scores.recall.get(name)
+
+
+def _plain_label(label: str, material: Material) -> str:
+    """Return a label without the rule of this very model's threshold."""
+    return label.replace("{positive}", material.positive or "").replace("{rule}", "")
 
 
 def _label(label: str, material: Material) -> str:

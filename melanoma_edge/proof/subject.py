@@ -15,6 +15,7 @@ import numpy as np
 from melanoma_edge import calibration
 from melanoma_edge.contract import Artifact, Decision, InputContract, NonLesions, Recipe
 from melanoma_edge.convert.bundle import MANIFEST, Bundle, open_bundle
+from melanoma_edge.convert.reference import to_read
 from melanoma_edge.data.split import TEST
 from melanoma_edge.errors import BadInput
 from melanoma_edge.model import run as runs
@@ -74,9 +75,9 @@ def open_subject(path: Path, artifact: str | None = None) -> Subject:
     """Open `path` as a bundle or a run.
 
     `artifact` names an artifact of a bundle, or `float` / `qat` of a run; left out it is the int8 TFLite
-    artifact, or the last network that the run trained. Raises BadInput when there is no such thing.
+    artifact, or the last network that the run trained. `reference` is the installed bundle. Raises BadInput when there is no such thing.
     """
-    path = Path(path)
+    path = to_read(path)
     if (path / MANIFEST).is_file():
         bundle = open_bundle(path)
         return of_artifact(bundle, bundle.artifact(artifact) if artifact else bundle.default_artifact())

@@ -16,6 +16,7 @@ import numpy as np
 
 from melanoma_edge import host
 from melanoma_edge.convert.bundle import EVIDENCE, MANIFEST, Bundle, open_bundle
+from melanoma_edge.convert.reference import to_write
 from melanoma_edge.data import image, samples
 from melanoma_edge.errors import BadInput, Error, Missing
 from melanoma_edge.files import cache_folder, explained, sha256_file, write_json
@@ -66,7 +67,7 @@ def verify(
     """
     small_pictures.refuse(thumbnails, data)
     started = time.perf_counter()
-    opened = open_bundle(bundle)
+    opened = open_bundle(to_write(bundle))
     _refuse_other_origin(opened, run, model)
     here = process.available()
     require = expanded(require, here, opened, labelled=data is not None or (pictures is not None and pictures.labels is not None))

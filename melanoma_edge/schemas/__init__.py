@@ -10,7 +10,7 @@ from pathlib import Path
 
 def schemas() -> dict[str, dict]:
     """Return {file name: JSON Schema} of every file format."""
-    from melanoma_edge.contract import Manifest, Recipe, RunFacts
+    from melanoma_edge.contract import CrossValidation, Manifest, Recipe, RunFacts
     from melanoma_edge.convert.bundle import Golden
     from melanoma_edge.data.audit.model import Audit
     from melanoma_edge.model.folds_model import FoldsFacts
@@ -29,6 +29,7 @@ def schemas() -> dict[str, dict]:
         "recipe": Recipe,
         "run": RunFacts,
         "folds": FoldsFacts,
+        "cross-validation": CrossValidation,
         "audit": Audit,
         "diff": Difference,
         "thumbnails": Thumbnails,

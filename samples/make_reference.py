@@ -1,0 +1,155 @@
+"""The reference bundle: the default recipe cross-validated, then trained on everything, and shipped with the figures of the cross-validation.
+
+Trains the folds of the default recipe and exports them (bundles/reference-folds), trains one model on all pictures (runs/reference) and exports it with the
+folds' figures, then looks the bundle over and puts it in the place of samples/reference.bundle. What is complete is kept and what was interrupted
+goes on, so the command may be given again at any time. Photographs stay where they are: the bundle holds drawn pictures only, and no report, which would embed them.
+
+Run: python samples/make_reference.py [DATA]        (hours: as many trainings as the recipe has folds, and one more)
+     python samples/make_reference.py --quick DIR   (minutes: the same on drawn pictures with a small network, into DIR, for tests)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from melanoma_edge import recipes  # noqa: E402
+from melanoma_edge.contract import Recipe  # noqa: E402
+from melanoma_edge.convert.bundle import EVIDENCE, GOLDEN, MANIFEST, open_bundle  # noqa: E402
+from melanoma_edge.convert.golden import write_golden  # noqa: E402
+from melanoma_edge.errors import BadInput, Error, ProofFailed  # noqa: E402
+from melanoma_edge.files import new_folder, sha256_file, write_bytes  # noqa: E402
+from melanoma_edge.model import run as runs  # noqa: E402
+from melanoma_edge.model.folds import open_folds  # noqa: E402
+from melanoma_edge.proof.cross_validation import CROSS_VALIDATION_FILE  # noqa: E402
+from melanoma_edge.proof.origin import ORIGIN_FILE  # noqa: E402
+from melanoma_edge.proof.parity_model import Parity  # noqa: E402
+from melanoma_edge.proof.quoted import FREE  # noqa: E402
+from melanoma_edge.proof.verify import PARITY_FILE  # noqa: E402
+
+LICENCE = "CC BY-NC 4.0"
+"""Of the weights: the strictest of the terms that pictures of the ISIC Archive come under."""
+MOST_BYTES = 6_000_000
+QUICK = {"network": "classic", "image_size": 48, "epochs": 8, "qat_epochs": 1, "samples_per_class": 64, "dropout": 0.0, "learning_rate": 0.002, "min_lesions": 3, "folds": 2}
+"""A network of few layers, which is sure of its answers after seconds: agreement among answers that are all but tied would be chance."""
+QUICK_CLASSES = ("melanoma", "nevus", "vascular lesion")
+SHIPPED_EVIDENCE = {PARITY_FILE}
+"""What was verified at export; not the run's place on one machine, and nothing that holds pictures."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make samples/reference.bundle.")
+    parser.add_argument("data", nargs="?", type=Path, help="the nine-class ISIC set [default: MELANOMA_EDGE_ISIC9, else ../shared/data/isic9]")
+    parser.add_argument("--quick", type=Path, metavar="DIR", help="drawn pictures and a small network, all of it into DIR")
+    asked = parser.parse_args()
+    try:
+        if asked.quick is not None:
+            quick(asked.quick)
+        else:
+            default = Path(os.environ.get("MELANOMA_EDGE_ISIC9", REPOSITORY / ".." / "shared" / "data" / "isic9"))
+            make(REPOSITORY, (asked.data or default).resolve(), [], REPOSITORY / "samples" / "reference.bundle", REPOSITORY / "benchmarks" / "results" / "reference_cross_validation.json")
+    except Error as error:
+        print(f"make_reference: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def quick(folder: Path) -> None:
+    """Make everything in `folder` from drawn pictures."""
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "drawn").is_dir():
+        tool(folder, "samples", "drawn", "--per-class", "14", "--size", "56", "-q")
+        for path in (folder / "drawn").iterdir():
+            if path.is_dir() and path.name not in QUICK_CLASSES:
+                shutil.rmtree(path)
+    overrides, files = [f"{key}={value}" for key, value in QUICK.items()], ["--tflite", "--precision", "float32,int8"]
+    make(folder, folder / "drawn", overrides, folder / "reference.bundle", folder / "reference_cross_validation.json", files)
+
+
+def make(home: Path, data: Path, overrides: list[str], target: Path, figures: Path, files: Sequence[str] = ()) -> None:
+    """Make the bundle `target` and its figures, with runs/ and bundles/ in the folder `home`; `files` are options of export, which makes all that it can without.
+
+    Raises Error for what does not hold. A gate that failed in a fold is printed and ends nothing: its files are not shipped, and the figures are of what they said.
+    """
+    recipe = recipes.load(overrides=overrides)
+    asked = [word for override in overrides if not override.startswith("folds=") for word in ("--set", override)]
+    asked += ["--set", f"validation_folds={recipe.validation_folds}"]  # which else follows from folds, and these differ
+    folds, final, crossed = Path("runs/reference-folds"), Path("runs/reference"), Path("bundles/reference-folds")
+    train(home, data, folds, recipe, [*asked, "--folds", str(recipe.folds)])
+    tool(home, "export", str(folds), *files, "--out", str(crossed), "--licence", LICENCE, codes=(0, 1))
+    train(home, data, final, recipe, [*asked, "--set", "folds=1"])
+    made = Path("bundles/reference.bundle")
+    quoted = ["--cross-validation", str(crossed / CROSS_VALIDATION_FILE)]
+    tool(home, "export", str(final), *files, "--out", str(made), "--licence", LICENCE, *quoted, "--force", codes=(0, 1))
+    with new_folder(target, force=True, mark=MANIFEST) as folder:
+        shutil.copytree(home / made, folder, dirs_exist_ok=True)
+        for file in (folder / EVIDENCE).iterdir():
+            if file.name not in SHIPPED_EVIDENCE:
+                file.unlink()
+        look_over(folder)
+    write_bytes(figures, (home / crossed / CROSS_VALIDATION_FILE).read_bytes())
+    print(f"{target}: {size_of(target):,} bytes; figures: {figures}")
+
+
+def train(home: Path, data: Path, out: Path, recipe: Recipe, options: list[str]) -> None:
+    """Bring the run, or folder of folds, at `out` to its end. Raises BadInput where it is of another recipe."""
+    here = home / out
+    if not (here / runs.RUN_FILE).is_file() and not (here / runs.FOLDS_FILE).is_file():
+        return tool(home, "train", str(data), *options, "--out", str(out))
+    facts = open_folds(here).facts if runs.is_folds(here) else None
+    found = facts.recipe if facts else runs.open_run(here, complete=False).recipe
+    ours, theirs = recipe.model_dump(), found.model_dump()
+    if other := [key for key in ours if key not in FREE and ours[key] != theirs[key]]:
+        raise BadInput(f"{here} was begun with another recipe than the default one is now ({', '.join(other)}): move it away, and give the command again")
+    if (facts.state if facts else runs.open_run(here, complete=False).facts.state) != "complete":
+        tool(home, "train", str(data), "--resume", "--out", str(out))
+
+
+def look_over(bundle: Path) -> None:
+    """Raise Error unless the bundle may be shipped: whole, small, without a photograph, with gates that hold and figures to quote."""
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    if manifest.cross_validation is None or manifest.recipe is None or manifest.recipe.has_test_part:
+        raise BadInput(f"{bundle} is not of a run of all pictures that quotes its cross-validation")
+    if (size := size_of(bundle)) > MOST_BYTES:
+        raise BadInput(f"the bundle has {size:,} bytes: expected at most {MOST_BYTES:,}")
+    with tempfile.TemporaryDirectory() as drawn:
+        write_golden(Path(drawn), manifest.input.width)
+        for file in sorted((bundle / GOLDEN).parent.iterdir()):
+            if file.suffix != ".json" and (not (Path(drawn) / "golden" / file.name).is_file() or sha256_file(Path(drawn) / "golden" / file.name) != sha256_file(file)):
+                raise BadInput(f"{file} is not one of the pictures that are drawn for every bundle: nothing else may go with it")
+    strange = {file.relative_to(bundle).as_posix() for file in bundle.rglob("*") if file.is_file()} - {*manifest.files, MANIFEST, *(f"{EVIDENCE}/{name}" for name in SHIPPED_EVIDENCE)}
+    if strange:
+        raise BadInput(f"{', '.join(sorted(strange))} would go with the bundle: only sealed files and {', '.join(sorted(SHIPPED_EVIDENCE))} may")
+    for gate in Parity.model_validate_json((bundle / EVIDENCE / PARITY_FILE).read_bytes()).gates:
+        said = f"{gate.name} of {gate.artifact} on {gate.runtime}: {gate.outcome}: {gate.reason}"
+        if gate.outcome != "passed" and not gate.reason:
+            raise ProofFailed(f"{said}, which is no reason")
+        if gate.outcome == "failed":
+            raise ProofFailed(said)
+
+
+def size_of(bundle: Path) -> int:
+    return sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())
+
+
+def tool(home: Path, *arguments: str, codes: tuple[int, ...] = (0,)) -> None:
+    """Run a melanoma-edge command of this checkout in the folder `home`; anybody could give it by hand."""
+    print("$ melanoma-edge", *arguments, flush=True)
+    paths = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+    code = subprocess.run([sys.executable, "-m", "melanoma_edge", *arguments], cwd=home, env=os.environ | {"PYTHONPATH": paths}).returncode
+    if code not in codes:
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""A bundle that quotes the cross-validation of its recipe: in its card and report, and only of its own recipe, classes and pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from conftest import Cli, Done, once, read_json, validate
+from test_cross_validation import pooled  # noqa: F401: the fixture
+from test_final import whole  # noqa: F401: the fixture
+from test_folds import two_folds  # noqa: F401: a fixture of these
+from tiny_bundle import write_bundle
+
+from melanoma_edge.convert.bundle import open_bundle
+from melanoma_edge.convert.card import interval_text
+from melanoma_edge.errors import BadInput
+from melanoma_edge.files import sha256_file
+from melanoma_edge.model import run as runs
+from melanoma_edge.proof.quoted import read_cross_validation, refuse_other
+
+
+@pytest.fixture(scope="session")
+def quoted(cli: Cli, whole: dict, pooled: dict, tmp_path_factory: pytest.TempPathFactory) -> dict:  # noqa: F811
+    """A bundle of the run of all pictures that quotes the two folds, its report, and what exporting printed."""
+
+    def make(home: Path) -> dict:
+        asked = ["--tflite", "--precision", "float32,int8", "--cross-validation", pooled["out"] / "cross-validation.json", "--licence", "CC BY-NC 4.0"]
+        done = cli("export", whole["run"], *asked, "--out", home / "quoted.bundle")
+        cli("report", home / "quoted.bundle", "-q")
+        return asdict(done)
+
+    folder, done = once(tmp_path_factory, "quoted", make)
+    return {"bundle": folder / "quoted.bundle", "file": pooled["out"] / "cross-validation.json", "run": whole["run"], "done": Done(**done)}
+
+
+def test_the_manifest_holds_the_figures_as_they_were(quoted: dict) -> None:
+    manifest = read_json(quoted["bundle"] / "manifest.json")
+    validate(manifest, "manifest")
+    assert manifest["cross_validation"] == read_json(quoted["file"])
+    opened = open_bundle(quoted["bundle"]).manifest
+    assert opened.cross_validation == read_cross_validation(quoted["file"]) and [artifact.scores for artifact in opened.artifacts] == [None, None]
+
+
+def test_the_card_quotes_them_and_says_whose_they_are(quoted: dict) -> None:
+    card = (quoted["bundle"] / "MODEL_CARD.md").read_text(encoding="utf-8")
+    [section] = re.findall(r"## Figures by cross-validation\n(.*?)\n## ", card, flags=re.DOTALL)
+    assert "not of this very model.** It has seen every one of these pictures" in section and section.strip().startswith("2 models of the same recipe")
+    for one in read_cross_validation(quoted["file"]).artifacts:
+        [line] = [line for line in section.splitlines() if line.startswith(f"| {one.name} | ")]
+        for figure in (one.pooled.balanced_accuracy, one.pooled.positive_auc, one.pooled.ece, one.pooled.positive_sensitivity_of_decision):
+            assert interval_text(figure) in line
+    assert "| demo-int8.tflite against demo-float32.tflite | " in section
+    assert "No figure on unseen pictures" not in card and "## Figures on the test part" not in card
+
+
+def test_the_report_and_the_screen_show_them(quoted: dict) -> None:
+    page = (quoted["bundle"] / "evidence" / "report.html").read_text(encoding="utf-8")
+    for one in read_cross_validation(quoted["file"]).artifacts:
+        for name in ("balanced_accuracy", "macro_auc"):
+            [row] = re.findall(rf'<tr data-figure="cross-validation/{name}">(.*?)</tr>', page, flags=re.DOTALL)
+            assert f'<data value="{getattr(one.pooled, name).value}">' in row and f'<data value="{one.figures[name].mean}">' in row
+    assert "Not figures of this very model" in page and "by cross-validation of its recipe, not of this very model" in page and "What int8 changes, by cross-validation" in page
+    assert "by cross-validation, 2 models of the same recipe on 42 pictures: balanced accuracy demo-float32.tflite 0." in quoted["done"].out
+
+
+def changed(file: Path, folder: Path, change) -> Path:
+    found = read_json(file)
+    change(found)
+    (folder / "cross-validation.json").write_text(json.dumps(found), encoding="utf-8")
+    return folder / "cross-validation.json"
+
+
+OTHERS = {
+    "epochs": (lambda found: found["recipe"].update(epochs=9), "its epochs is 9, the run's 8; cross-validate the run's own recipe"),
+    "seed": (lambda found: found["recipe"].update(seed=8), "its seed is 8, the run's 7"),
+    "an augmentation": (lambda found: found["recipe"]["augment"]["rotate"].update(probability=0.125), "its augment.rotate is probability 0.125, low"),
+    "pictures": (lambda found: found.update(data_sha256="0" * 64), "is of other pictures than the run"),
+}
+
+
+@pytest.mark.parametrize("key", OTHERS)
+def test_a_cross_validation_of_something_else_is_refused(quoted: dict, tmp_path: Path, key: str) -> None:
+    change, found = OTHERS[key]
+    file = changed(quoted["file"], tmp_path, change)
+    with pytest.raises(BadInput) as caught:
+        refuse_other(read_cross_validation(file), file, runs.open_run(quoted["run"]))
+    assert found in str(caught.value) and str(caught.value).isprintable()
+
+
+def test_other_classes_are_refused(quoted: dict, tmp_path: Path) -> None:
+    text = quoted["file"].read_text(encoding="utf-8").replace('"nevus"', '"mole"')
+    (tmp_path / "other.json").write_text(text, encoding="utf-8")
+    with pytest.raises(BadInput, match="is of other classes than the run"):
+        refuse_other(read_cross_validation(tmp_path / "other.json"), tmp_path / "other.json", runs.open_run(quoted["run"]))
+
+
+def test_another_name_and_description_of_the_recipe_change_nothing(quoted: dict, tmp_path: Path) -> None:
+    file = changed(quoted["file"], tmp_path, lambda found: found["recipe"].update(name="other", description="the same"))
+    refuse_other(read_cross_validation(file), file, runs.open_run(quoted["run"]))
+
+
+def test_what_cannot_quote_is_refused_before_anything_is_made(cli: Cli, quoted: dict, pooled: dict, tmp_path: Path) -> None:  # noqa: F811
+    file = changed(quoted["file"], tmp_path, lambda found: found["recipe"].update(epochs=9))
+    assert "its epochs is 9, the run's 8" in cli.refused("export", quoted["run"], "--cross-validation", file, "--out", tmp_path / "no.bundle", "-q")
+    assert "holds folds, from which cross-validation.json is made" in cli.refused("export", pooled["folds"], "--cross-validation", file, "--out", tmp_path / "no", "-q")
+    assert "--cross-validation speaks of a recipe" in cli.refused("export", "--model", quoted["bundle"] / "demo-float32.tflite", "--classes", quoted["bundle"] / "labels.txt", "--cross-validation", file, "-q")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cross-validation.json"]
+
+
+def test_a_bundle_of_a_version_that_could_not_quote_still_opens(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "old.bundle")
+    manifest = read_json(folder / "manifest.json")
+    assert manifest.pop("cross_validation") is None
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert open_bundle(folder).manifest.cross_validation is None
+
+
+def test_a_bundle_that_quotes_other_classes_is_refused(quoted: dict, tmp_path: Path) -> None:
+    folder = shutil.copytree(quoted["bundle"], tmp_path / "altered.bundle")
+    manifest = read_json(folder / "manifest.json")
+    text = json.dumps(manifest["cross_validation"]).replace('"nevus"', '"mole"')
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"cross_validation": json.loads(text)}), encoding="utf-8")
+    with pytest.raises(BadInput, match="the cross-validation is of other classes than the bundle"):
+        open_bundle(folder)
+    assert sha256_file(folder / "MODEL_CARD.md") == manifest["files"]["MODEL_CARD.md"]

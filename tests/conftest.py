@@ -158,7 +158,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash[CACHE].cleanup()
 
 
-SLOW = ("exported", "interrupted", "mixed", "mixed_precision", "often_killed", "two_folds", "two_workers")
+SLOW = ("exported", "interrupted", "mixed", "mixed_precision", "often_killed", "pooled", "quoted", "two_folds", "two_workers", "whole")
 """Fixtures that take longest to make."""
 
 

@@ -18,7 +18,6 @@ import queue
 import subprocess
 import sys
 import threading
-import time
 import tomllib
 from pathlib import Path
 
@@ -27,7 +26,7 @@ import numpy as np
 
 from melanoma_edge import recipes
 from melanoma_edge.contract import Recipe
-from melanoma_edge.errors import BadInput, Error
+from melanoma_edge.errors import BadInput
 from melanoma_edge.files import read_json, write_json
 
 TRIALS = Path(__file__).with_suffix(".toml")
@@ -102,7 +101,7 @@ def train(data: Path, runs: Path, trial: str, inner: int, seed: int, *, quick: b
 
     def report(event: str, facts: dict) -> None:
         if event == "epoch" and (facts["epoch"] + 1) % 10 == 0:
-            say(f"{name}: epoch {facts['epoch'] + 1}/{recipe.epochs}: loss {facts['loss']:.3f}, balanced accuracy {facts['validation_balanced_accuracy']:.3f}, {facts['images_per_second']:.0f} pictures/s")
+            common.say(f"{name}: epoch {facts['epoch'] + 1}/{recipe.epochs}: loss {facts['loss']:.3f}, balanced accuracy {facts['validation_balanced_accuracy']:.3f}, {facts['images_per_second']:.0f} pictures/s")
 
     phase = Phase("float", recipe.epochs, recipe.learning_rate, recipe.warmup_share)
     fit(
@@ -132,7 +131,7 @@ def train(data: Path, runs: Path, trial: str, inner: int, seed: int, *, quick: b
     }
     write_json(figures, facts)
     checkpoint.unlink()
-    say(f"{name}: done: " + ", ".join(f"{key} {facts[key]:.3f}" for key in FIGURES))
+    common.say(f"{name}: done: " + ", ".join(f"{key} {facts[key]:.3f}" for key in FIGURES))
 
 
 def teacher(runs: Path, name: str, inner: int, classes: int, *, quick: bool):
@@ -245,7 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
         for one in left:
             train(data, runs, *one, quick=asked.quick)
         return
-    say(f"{len(left)} of {len(asked_for)} trainings are to be done")
+    common.say(f"{len(left)} of {len(asked_for)} trainings are to be done")
     run_all(asked, runs, left)
     found = complete(runs, quick=asked.quick)
     if asked.markdown:
@@ -268,17 +267,5 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def say(line: str) -> None:
-    """Print a line of progress."""
-    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except Error as error:
-        print(f"ablation: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        print("ablation: interrupted; the same command goes on", file=sys.stderr)
-        raise SystemExit(130) from None
+    common.run("ablation", main)

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 
 from melanoma_edge import environments, host
+from melanoma_edge.errors import Error
 from melanoma_edge.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -72,6 +74,23 @@ def timed(*command: str, runs: int = 1, warmup: int = 0) -> dict:
         "peak_resident_mib": round(max(peaks) / 2**20, 1),
         "exit_code": process.returncode,
     }
+
+
+def say(line: str) -> None:
+    """Print a line of progress; figures go to standard output, these do not."""
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+
+def run(name: str, main: Callable[[], None]) -> None:
+    """Run the program `name`, whose work is kept and not done again: one line and an exit code where something is wrong, or it is interrupted."""
+    try:
+        main()
+    except Error as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def _watch(process: subprocess.Popen) -> int:

@@ -28,7 +28,7 @@ import ladder_shown
 
 from melanoma_edge import recipes
 from melanoma_edge.contract import Recipe
-from melanoma_edge.errors import BadInput, Error
+from melanoma_edge.errors import BadInput
 from melanoma_edge.files import read_json, sha256_file, write_bytes, write_json
 
 REPORTED = {
@@ -140,11 +140,11 @@ class Ladder:
         """Do one training unless it is complete."""
         recipe, name = recipe_of(step, quick=self.quick), f"{protocol} {step}"
         if result_of(self.runs, step, protocol, recipe) is not None:
-            return say(f"{name}: complete")
-        say(f"{name}: {recipe.epochs} epochs")
+            return common.say(f"{name}: complete")
+        common.say(f"{name}: {recipe.epochs} epochs")
         started = time.perf_counter()
         (self._notebook if protocol == NOTEBOOK else self._leak_free)(step, recipe, name)
-        say(f"{name}: done in {time.perf_counter() - started:.0f} s")
+        common.say(f"{name}: done in {time.perf_counter() - started:.0f} s")
 
     def results(self) -> dict[str, dict]:
         """Return {step: {"reported", "notebook", "leak-free"}}: the share reported and the figures here, None where a training is not complete."""
@@ -159,11 +159,11 @@ class Ladder:
         if recipe.rebalance == "augmentor":
             folder = self.runs / f"samples-{recipe.samples_per_class}"
             if not folder.is_dir():
-                say(f"{name}: {recipe.samples_per_class} Augmentor samples of each class into {folder}")
+                common.say(f"{name}: {recipe.samples_per_class} Augmentor samples of each class into {folder}")
                 ladder_notebook.add_samples(self.train, folder, recipe.samples_per_class)
 
         def report(facts: dict) -> None:
-            say(f"{name}: epoch {facts['epoch'] + 1}/{recipe.epochs}: training {facts['training']:.3f}, validation {facts['validation']:.3f}")
+            common.say(f"{name}: epoch {facts['epoch'] + 1}/{recipe.epochs}: training {facts['training']:.3f}, validation {facts['validation']:.3f}")
 
         place = _place(self.runs, step, NOTEBOOK)
         place.mkdir(exist_ok=True)
@@ -178,7 +178,7 @@ class Ladder:
         def report(event: str, facts: dict) -> None:
             if event == "epoch":
                 accuracies = f"training {facts['accuracy']:.3f}, validation {facts['validation_accuracy']:.3f}"
-                say(f"{name}: epoch {facts['epoch'] + 1}/{recipe.epochs}: {accuracies}")
+                common.say(f"{name}: epoch {facts['epoch'] + 1}/{recipe.epochs}: {accuracies}")
 
         if self.index is None:  # all steps take the same pictures at the same size
             self.index = train.read_pictures(self.data, recipe, None, (), cache_folder(), lambda event, facts: None)
@@ -214,9 +214,9 @@ def main(arguments: list[str] | None = None) -> None:
         common.write("ladder", figures, folder=runs if why_not else common.RESULTS)
     plot = asked.plot or (runs if why_not else Path(__file__).parents[1] / "docs") / "ladder.png"
     write_bytes(plot, ladder_shown.plot(steps))
-    say(f"{plot}: the plot")
+    common.say(f"{plot}: the plot")
     if why_not:
-        say(f"not comparable: {why_not}")
+        common.say(f"not comparable: {why_not}")
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -231,17 +231,5 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def say(line: str) -> None:
-    """Print a line of progress; figures go to standard output, these do not."""
-    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except Error as error:
-        print(f"ladder: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        print("ladder: interrupted; the same command goes on", file=sys.stderr)
-        raise SystemExit(130) from None
+    common.run("ladder", main)

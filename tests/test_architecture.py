@@ -227,3 +227,11 @@ def test_heavy_packages_are_imported_at_the_top_of_heavy_modules_only() -> None:
         inner = set(imported(name, source, set(MODULES), package=path.name == "__init__.py"))
         at_top[name] = (packages & set(HEAVY)) | (inner & HEAVY_MODULES)
     assert {name for name, found in at_top.items() if found} == HEAVY_MODULES
+
+
+@pytest.mark.xdist_group("house")
+def test_tests_of_a_group_stay_together(request: pytest.FixtureRequest) -> None:
+    """pytest 9.2 and pytest-xdist 3.8 ignore groups without a word: slow fixtures are made twice, and two browsers run at once."""
+    if not getattr(request.config.option, "loadgroup", False):
+        pytest.skip("the tests are not dealt out to several processes")
+    assert request.node.nodeid.endswith("@house"), "install the versions of pytest and pytest-xdist that setup.cfg names"

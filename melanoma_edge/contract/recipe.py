@@ -112,7 +112,7 @@ class Distillation(Model):
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Of each teacher; as many as the network's own where nothing is said."""
     weight: Annotated[float, Field(gt=0.0, le=1.0)] = 0.7
-    """What their answers count in the loss; the labels count the rest."""
+    """What the divergence from their answers counts in the loss; the labels count the rest."""
     temperature: Positive = 2.0
     """Divides their logits and the network's: above 1, unlikely classes count more."""
 

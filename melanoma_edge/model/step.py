@@ -74,7 +74,7 @@ def train_step(
     """Return the step that trains the `variables` of `model` with the optimizer `made` on batches of `batch`.
 
     It takes this machine's rows of a batch (all of them, where there is one machine). `weights` (float32 [classes]) is what a picture of each class counts in the
-    loss; without it, all count alike. With `teachers` (networks like `model`), the loss is the recipe's mean of that to the targets and that to what they say together. A
+    loss; without it, all count alike. With `teachers` (networks like `model`), the loss is the recipe's mean of that to the targets and the divergence from what they say together. A
     hit is the class that the target says most of.
     """
     weighted = weights is not None and not np.all(weights == 1)
@@ -85,13 +85,14 @@ def train_step(
     def gradients(pictures, targets, first, seed):
         pictures = tf.cast(pictures, tf.float32)
         said = _said(teachers, pictures, distillation.temperature) if teachers else None
+        entropy = -tf.reduce_sum(tf.math.xlogy(said, said), axis=1) if teachers else None
         with tf.GradientTape() as tape:
             with drawn(seed, first, batch):
                 logits = model(pictures, training=True)
             losses = loss_of(targets, logits)
             if teachers:
-                # Gradients of softened answers are smaller by the square of the temperature.
-                taught = distillation.temperature**2 * tf.nn.softmax_cross_entropy_with_logits(said, logits / distillation.temperature)
+                # Gradients of softened answers are smaller by the square of the temperature. The divergence is zero where both say the same.
+                taught = distillation.temperature**2 * (tf.nn.softmax_cross_entropy_with_logits(said, logits / distillation.temperature) - entropy)
                 losses = (1 - distillation.weight) * losses + distillation.weight * taught
             if weighted:
                 losses *= tf.linalg.matvec(targets, tf.constant(weights))

@@ -18,7 +18,7 @@ from test_export_cli import artifacts, logits, network_input, operators
 from tiny_run import write_run
 
 from melanoma_edge.errors import BadInput
-from melanoma_edge.proof.export import plan
+from melanoma_edge.proof.export_plan import plan
 
 pytestmark = pytest.mark.xdist_group("compared")  # its bundle takes a minute, for which the other worker need not wait
 

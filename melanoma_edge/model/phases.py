@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -47,7 +47,7 @@ def phases(
     history = [EpochRow.model_validate(row) for row in read_json(out / runs.HISTORY_FILE, "a training history")] if facts else []
     classes = len(names)
 
-    def fit_phase(model, phase: Phase, variables: list, devices: Devices, recipe: Recipe, teachers: list = []) -> keras.Model:
+    def fit_phase(model, phase: Phase, variables: list, devices: Devices, recipe: Recipe, teachers: Sequence[keras.Model] = ()) -> keras.Model:
         report("phase", {"phase": phase.name, "epochs": phase.epochs})
         return fit(
             model,

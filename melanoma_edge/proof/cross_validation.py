@@ -31,7 +31,8 @@ from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, refuse_existing, sha256_file, write_json
 from melanoma_edge.model import run as runs
 from melanoma_edge.model.folds import Answers, across, open_folds, refuse_misfits
-from melanoma_edge.proof.export import export, made_alike, test_logits
+from melanoma_edge.proof.export import export, test_logits
+from melanoma_edge.proof.export_plan import made_alike
 from melanoma_edge.proof.parity_model import Parity
 from melanoma_edge.proof.quoted import read_cross_validation
 from melanoma_edge.proof.verify import PARITY_FILE

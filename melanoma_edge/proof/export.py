@@ -17,9 +17,6 @@ import numpy as np
 from melanoma_edge import NOTICE, calibration, host, metrics
 from melanoma_edge.contract import (
     INTEGER,
-    LAYOUTS,
-    ON_REQUEST,
-    PRECISIONS,
     Artifact,
     Calibration,
     CoreML,
@@ -43,22 +40,22 @@ from melanoma_edge.convert.card import model_card
 from melanoma_edge.convert.facts import LABELS_FILE, Facts, Head
 from melanoma_edge.convert.golden import write_golden
 from melanoma_edge.convert.licence import LICENCE_FILE, licence_text
-from melanoma_edge.data import image, non_lesions, representative
-from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION
+from melanoma_edge.data import non_lesions
+from melanoma_edge.data.split import PARTS, VALIDATION
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import new_folder, read_json, refuse_existing, sha256_file, to_json
 from melanoma_edge.model import run as runs
 from melanoma_edge.proof.abstaining import non_lesion_rates
 from melanoma_edge.proof.comparison import compare
+from melanoma_edge.proof.export_plan import artifact_name, layouts_of, licence_of, plan
 from melanoma_edge.proof.origin import remember
 from melanoma_edge.proof.parity_model import Parity
 from melanoma_edge.proof.quoted import read_cross_validation, refuse_other
+from melanoma_edge.proof.run_pictures import held_out, held_out_parts, representatives
 from melanoma_edge.proof.subject import RUNTIME_OF, seen_of
 from melanoma_edge.proof.verify import Pictures, verify
 from melanoma_edge.runtimes import process
 
-LICENCE = "Not stated. Weights may be bound by the terms of the pictures that they were trained on."
-LICENCE_OF_DATA = "Not stated. The pictures that the weights were trained on came under {licences}; weights may be bound by these terms."
 VERSIONED = ("tensorflow", "tf_keras", "tensorflow-model-optimization", "tf2onnx", "onnx", "ai-edge-litert", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
 
 TEST_LOGITS = "test-logits.safetensors"
@@ -101,7 +98,7 @@ def export(
         quoted = read_cross_validation(cross_validation)
         refuse_other(quoted, cross_validation, opened)
     wanted = plan(opened, formats, precisions)
-    layouts = _layouts(wanted, layout)
+    layouts = layouts_of(wanted, layout)
     if head == "probabilities" and not any(fmt == "tflite" for fmt, _ in wanted):
         raise BadInput("probabilities in the graph are for TFLite files, and none was asked for: export with --tflite too, or without --head")
     if coreml and ("onnx", "float32") not in wanted:
@@ -113,15 +110,15 @@ def export(
         )
     if coreml:
         packages.require()
-    stated, licence = licence, licence if licence is not None else _licence(opened)
-    progress(f"reading the {_held_out_parts(opened)} pictures")
+    stated, licence = licence, licence if licence is not None else licence_of(opened)
+    progress(f"reading the {held_out_parts(opened)} pictures")
     root = Path(data) if data else Path(opened.facts.root)
-    pictures = _held_out(opened, root)
-    representatives = _representatives(opened, root, progress) if any(precision == "int8-ptq" for _, precision in wanted) else None
+    pictures = held_out(opened, root)
+    calibrating = representatives(opened, root, progress) if any(precision == "int8-ptq" for _, precision in wanted) else None
     with new_folder(out, force=force, mark=MANIFEST) as folder:
         golden, golden_inputs = write_golden(folder, opened.recipe.image_size)
         drawn, kinds = non_lesions.pictures(opened.recipe.image_size)
-        contents, keras_logits = _convert(opened, wanted, layouts, golden_inputs, representatives, licence, progress)
+        contents, keras_logits = _convert(opened, wanted, layouts, golden_inputs, calibrating, licence, progress)
         for name, content in contents.items():
             (folder / name).write_bytes(content)
         artifacts, logits, tested = [], {}, {}
@@ -131,7 +128,7 @@ def export(
             found = process.run_logits(RUNTIME_OF[fmt], folder / name, np.concatenate([golden_inputs, drawn, pictures.inputs]))
             logits[name], of_drawn, of_pictures = np.split(found, [len(golden_inputs), len(golden_inputs) + len(drawn)])
             artifact = _artifact(opened, folder / name, fmt, precision, contents, of_pictures, pictures)
-            calibrated = representatives[1] if precision == "int8-ptq" else None
+            calibrated = calibrating[1] if precision == "int8-ptq" else None
             measured = non_lesion_rates(artifact.decision, of_pictures[~pictures.unseen], of_drawn, kinds, *opened.priors())
             artifacts.append(artifact.model_copy(update={"layout": layouts[fmt], "calibration": calibrated, "non_lesions": measured}))
             tested[name] = of_pictures[pictures.unseen]
@@ -169,78 +166,12 @@ def test_logits(bundle: Bundle) -> dict[str, np.ndarray]:
     return found
 
 
-def made_alike(
-    bundle: Bundle,
-    run: runs.Run,
-    *,
-    formats: Sequence[Format] = (),
-    precisions: Sequence[Precision] = (),
-    layout: Layout = "NHWC",
-    head: Head = "logits",
-    coreml: bool = False,
-    licence: str | None = None,
-) -> bool:
-    """Return whether `bundle` holds what :func:`export` makes of `run` with these options, whatever the versions of its tools."""
-    manifest, wanted = bundle.manifest, plan(run, formats, precisions)
-    layouts, used = _layouts(wanted, layout), {network_of(precision) for _, precision in wanted}
-    ours = [(artifact_name(run, fmt, precision), layouts[fmt], head == "probabilities" and fmt == "tflite") for fmt, precision in wanted]
-    return (
-        manifest.recipe == run.recipe
-        and manifest.data is not None
-        and (manifest.data.sha256, manifest.classes) == (run.facts.data_sha256, run.facts.classes)
-        and manifest.weights == {which: sha256 for which, sha256 in run.facts.weights.items() if which in used}
-        and [(artifact.name, artifact.layout, artifact.probabilities is not None) for artifact in manifest.artifacts] == ours
-        and bool(manifest.coreml) == coreml
-        and manifest.licence == (_licence(run) if licence is None else licence)
-        and (LICENCE_FILE in manifest.files) == bool(licence)
-    )
-
-
-def plan(run: runs.Run, formats: Sequence[Format], precisions: Sequence[Precision]) -> list[tuple[Format, Precision]]:
-    """Return the artifacts to make, in the order of the contract's table; raises BadInput for what cannot be."""
-    known = {precision for possible in PRECISIONS.values() for precision in possible}
-    for precision in precisions:
-        if precision not in known:
-            raise BadInput(f"there is no precision {precision!r}: expected some of {', '.join(PRECISIONS['tflite'])}")
-    can_int8 = "qat" in run.facts.weights
-    if "int8" in precisions and not can_int8:
-        raise BadInput(
-            f"int8 needs quantization-aware training, and the run {run.path} had none (qat_epochs = 0): train with --set qat_epochs=8, "
-            "or ask for int8-ptq, which is quantized after training"
-        )
-    made = [
-        (fmt, precision)
-        for fmt, possible in PRECISIONS.items()
-        for precision in possible
-        if (not formats or fmt in formats)
-        and (precision in precisions if precisions else precision not in ON_REQUEST and network_of(precision) in run.facts.weights)
-    ]
-    if not made:
-        table = "; ".join(f"{fmt}: {', '.join(possible)}" for fmt, possible in PRECISIONS.items())
-        raise BadInput(f"there is no {'/'.join(formats)} artifact of precision {', '.join(precisions)}: expected one of {table}")
-    return made
-
-
-def artifact_name(run: runs.Run, fmt: Format, precision: Precision) -> str:
-    """Return the file name of an artifact."""
-    return f"{run.recipe.name}-{precision}.{fmt}"
-
-
-def _layouts(wanted: Sequence[tuple[Format, Precision]], layout: Layout) -> dict[Format, Layout]:
-    """Return in which order the files of each format take their input; raises BadInput where none can have `layout`."""
-    made = {fmt for fmt, _ in wanted}
-    if not any(layout in LAYOUTS[fmt] for fmt in made):
-        able = " or ".join(fmt for fmt, possible in LAYOUTS.items() if layout in possible)
-        raise BadInput(f"{layout} is for {able} files, and none was asked for ({', '.join(sorted(made))}): export with --{able} too, or without --layout")
-    return {fmt: layout if layout in LAYOUTS[fmt] else LAYOUTS[fmt][0] for fmt in made}
-
-
 def _convert(
     run: runs.Run,
     wanted,
     layouts: dict[Format, Layout],
     golden_inputs: np.ndarray,
-    representatives: tuple[np.ndarray, Calibration] | None,
+    calibrating: tuple[np.ndarray, Calibration] | None,
     licence: str,
     progress: Progress,
 ) -> tuple[dict[str, bytes], dict[str, np.ndarray]]:
@@ -269,7 +200,7 @@ def _convert(
             name = artifact_name(run, fmt, precision)
             progress(f"converting {name}")
             facts = _facts(run, name, precision, licence, layout=layouts[fmt])
-            measured = representatives[0] if representatives else None
+            measured = calibrating[0] if calibrating else None
             if precision in INTEGER and precision not in integers:
                 integers[precision] = tflite.convert(model, precision, measured)
             if fmt == "tflite":
@@ -346,12 +277,6 @@ def _coreml(run: runs.Run, folder: Path, artifacts: list[Artifact], contents: di
     return packages.convert(contents[artifact.name], folder, artifact.name, facts, artifact.decision.temperature, *run.priors())
 
 
-def _licence(run: runs.Run) -> str:
-    """Return what is known of the terms of the weights where nobody named any."""
-    licences = read_json(run.path / runs.DATA_FILE, "a run's data report")["counts"].get("licences", {})
-    return LICENCE_OF_DATA.format(licences=", ".join(f"{name} ({count})" for name, count in licences.items())) if licences else LICENCE
-
-
 def _seal(
     run: runs.Run,
     folder: Path,
@@ -407,49 +332,6 @@ def _seal(
 def _hashes(folder: Path) -> dict[str, str]:
     """Return {path: SHA-256} of every file below `folder`."""
     return {file.relative_to(folder).as_posix(): sha256_file(file) for file in sorted(folder.rglob("*")) if file.is_file()}
-
-
-def _held_out(run: runs.Run, data: Path) -> Pictures:
-    """Decode the run's validation and test pictures; raises BadInput where one is missing or changed."""
-    rows = [*run.part(VALIDATION), *run.part(TEST)]
-    unseen = np.array([row.part == TEST for row in rows])
-    return Pictures(
-        description=f"{_held_out_parts(run)} pictures of {data.name}",
-        inputs=_read(run, data, rows),
-        names=tuple(row.path for row in rows),
-        labels=np.array([run.facts.classes.index(row.label) for row in rows]),
-        groups=np.array([row.group for row in rows]),
-        unseen=unseen,
-        account={"used": len(rows), "seen_in_training": int((~unseen).sum()), "unseen": int(unseen.sum())},
-    )
-
-
-def _held_out_parts(run: runs.Run) -> str:
-    return "validation and test" if run.tested else "validation"
-
-
-def _representatives(run: runs.Run, data: Path, progress: Progress) -> tuple[np.ndarray, Calibration]:
-    """Choose and decode the training pictures that post-training quantization calibrates on; raises as :func:`_held_out` does."""
-    rows = run.part(TRAIN)
-    chosen = [rows[position] for position in representative.choose([row.sha256 for row in rows], [row.label for row in rows], run.recipe.seed)]
-    progress(f"reading {len(chosen)} training pictures to calibrate on")
-    known = representative.record([row.sha256 for row in chosen], [row.label for row in chosen])
-    return representative.with_whole_range(_read(run, data, chosen)), known
-
-
-def _read(run: runs.Run, data: Path, rows: Sequence[runs.SplitRow]) -> np.ndarray:
-    """Decode pictures of the run, uint8 [n, size, size, 3]; raises BadInput where one is missing or changed."""
-    inputs = []
-    for row in rows:
-        try:
-            content = image.read(data / row.path)
-            picture = image.open_picture(data / row.path, content).image
-        except image.UnreadableImage as error:
-            raise BadInput(f"{error}; the run {run.path} calibrates on it: restore it, or name the folder with --data DIR") from None
-        if hashlib.sha256(content).hexdigest() != row.sha256:
-            raise BadInput(f"{data / row.path} changed since the run was trained: restore it, or train again")
-        inputs.append(image.square(picture, run.recipe.image_size))
-    return np.stack(inputs)
 
 
 def _facts(run: runs.Run, file: str, precision: Precision, licence: str, head: Head = "logits", layout: Layout = "NHWC") -> Facts:

@@ -20,7 +20,7 @@ from melanoma_edge.data import image
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, refuse_existing, write_text
 from melanoma_edge.model import run as runs
-from melanoma_edge.proof import examples, gates, page, report_data, report_view, thumbnails
+from melanoma_edge.proof import examples, gates, page, report_conditions, report_data, report_view, thumbnails
 from melanoma_edge.proof.predict import DOMAIN, UNKNOWN_DOMAIN
 from melanoma_edge.proof.report_data import Gap, Material, TestPart
 
@@ -68,7 +68,7 @@ def report(
         thumbnails="" if isinstance(material.parity, Gap) else thumbnails.read(material.path / EVIDENCE, material.parity),
         gate_groups=() if isinstance(material.parity, Gap) else report_view.gate_groups(material.parity.gates),
         data=report_view.data(material),
-        conditions=report_view.conditions(material, command),
+        conditions=report_conditions.conditions(material, command),
     )
     content = page.render("report.html.j2", view, tests={"gap": lambda value: isinstance(value, Gap)})
     progress("writing")

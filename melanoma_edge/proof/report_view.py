@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from melanoma_edge import recipes
 from melanoma_edge.contract import CrossValidated, CrossValidation, Interval, Manifest
 from melanoma_edge.data.split import PARTS, TRAIN, VALIDATION
 from melanoma_edge.files import read_json
@@ -182,7 +181,7 @@ def cross_validation(material: Material) -> dict[str, Any] | None:
         return None
     figures = [key for key in FIGURES if found.positive_class is not None or not key.startswith("positive")]
     rows = [
-        {"key": f"cross-validation/{key}", "label": _plain_label(FIGURES[key][0], material), "kind": FIGURES[key][1], "cells": [(getattr(one.pooled, key), one.figures.get(key)) for one in found.artifacts]}
+        {"key": f"cross-validation/{key}", "label": _label(FIGURES[key][0], material, of_others=True), "kind": FIGURES[key][1], "cells": [(getattr(one.pooled, key), one.figures.get(key)) for one in found.artifacts]}
         for key in figures
     ]
     recall = [
@@ -362,82 +361,6 @@ def _own_parts(manifest: Manifest) -> dict[str, int]:
     return found | ({"fitting of decisions": manifest.fitting.pictures, "scores": manifest.fitting.held_back} if manifest.fitting else {})
 
 
-def conditions(material: Material, command: str) -> dict[str, Any]:
-    """Return where and how everything was measured: a column an activity, a row a condition."""
-    columns: dict[str, dict] = {}
-    commands, dates = {}, {}
-    if not isinstance(material.run, Gap):
-        columns["training"], commands["training"] = material.run.facts.conditions, material.run.facts.command
-    for name, found in (("verification", material.parity), ("latency", material.latency)):
-        if not isinstance(found, Gap):
-            columns[name] = found.conditions if isinstance(found.conditions, dict) else found.conditions.model_dump(mode="json")
-            commands[name], dates[name] = found.command, found.date
-    if not isinstance(material.parity, Gap):
-        elsewhere = {name: what for name, what in material.parity.runtimes.items() if name not in RUNTIMES or RUNTIMES[name].place != "here"}
-        columns["verification"] = columns["verification"] | {"versions": columns["verification"].get("versions", {}) | elsewhere}
-    commands["this report"] = command
-    described = {name: _described(held) for name, held in columns.items()}
-    labels = dict.fromkeys(label for held in described.values() for label in held)
-    return {
-        "columns": list(columns),
-        "rows": [(label, [described[name].get(label) for name in columns]) for label in labels],
-        "dates": dates,
-        "commands": commands,
-        "facts": _identities(material),
-        "recipe": recipes.to_toml(material.recipe) if material.recipe else "not known: the model came as a file",
-    }
-
-
-def _identities(material: Material) -> list[tuple[str, str]]:
-    """Return seeds, hashes and times."""
-    if material.recipe is None:
-        found = _source_facts(material.bundle.manifest)
-    else:
-        found = [("recipe", material.recipe.name), ("seed of the training", str(material.recipe.seed))]
-    scored = next((network.scores for network in material.networks if network.scores), None)
-    if scored:
-        drawn = scored.bootstrap
-        found.append(("bootstrap", f"{drawn.get('replicates')} replicates of {drawn.get('unit')}s, seed {drawn.get('seed')}"))
-    run = None if isinstance(material.run, Gap) else material.run
-    if run or material.bundle.manifest.data:
-        found.append(("data hash", run.facts.data_sha256 if run else material.bundle.manifest.data.sha256))
-    weights = material.bundle.manifest.weights if material.bundle else run.facts.weights
-    found += [(f"weights, {which}", sha256) for which, sha256 in weights.items()]
-    if run:
-        found.append(("peak memory of the training", f"{run.facts.peak_memory_bytes / 1e9:.2f} GB"))
-    if material.bundle:
-        found.append(("licence of the weights", material.bundle.manifest.licence))
-    return found
-
-
-def _source_facts(manifest: Manifest) -> list[tuple[str, str]]:
-    """Return what is known of the model file that a bundle was made from, and what was declared of it."""
-    source, taken = manifest.source, manifest.input
-    numbers = f"{taken.channels}, bytes as {taken.value_range[0]:g} to {taken.value_range[1]:g}"
-    if taken.mean != (0.0,) * 3 or taken.std != (1.0,) * 3:
-        numbers += f", mean {', '.join(f'{value:g}' for value in taken.mean)}, standard deviation {', '.join(f'{value:g}' for value in taken.std)}"
-    found = [("model file", source.file), ("model file, sha256", source.sha256), ("written by", source.written_by or "not stated")]
-    found += [("changed", change) for change in source.changes]
-    return [*found, ("declared input", numbers), ("output", manifest.output), ("training", "not known: nor its recipe, its data or what it has seen")]
-
-
-def _described(held: dict) -> dict[str, str]:
-    """Return the conditions of one activity as {label: words}."""
-    cpu = held.get("cpu") or {}
-    found = {
-        "system": held.get("platform"),
-        "CPU": cpu.get("model"),
-        "cores": None if "logical_cores" not in cpu else f"{cpu.get('physical_cores') or '?'} physical, {cpu['logical_cores']} logical",
-        "CPU flags that choose kernels": ", ".join(cpu.get("relevant_flags", ())) or None,
-        "frequency governor": cpu.get("governor") or "hidden by the system",
-        "memory": f"{held['memory_bytes'] / 1e9:.1f} GB" if "memory_bytes" in held else None,
-        "GPU": "; ".join(held.get("gpus", ())) or "none",
-        "python": held.get("python"),
-        **held.get("versions", {}),
-    }
-    return {label: str(value) for label, value in found.items() if value is not None}
-
-
 def _float_size(material: Material) -> list[str]:
     baseline = material.baseline.artifact if material.baseline else None
     return [f"float32: {baseline.bytes / 1000:,.0f} kB"] if baseline else []
@@ -451,11 +374,7 @@ def _recall(network: Network, name: str) -> Interval | None:
     return None if network.scores is None else network.scores.recall.get(name)
 
 
-def _plain_label(label: str, material: Material) -> str:
-    """Return a label without the rule of this very model's threshold."""
-    return label.replace("{positive}", material.positive or "").replace("{rule}", "")
-
-
-def _label(label: str, material: Material) -> str:
-    threshold = material.threshold
+def _label(label: str, material: Material, *, of_others: bool = False) -> str:
+    """Return a label with its blanks filled; for figures `of_others` without the rule of this very model's threshold."""
+    threshold = None if of_others else material.threshold
     return label.replace("{positive}", material.positive or "").replace("{rule}", f": {threshold.in_words()}" if threshold else "")

@@ -50,15 +50,14 @@ def main(*thousands: int) -> None:
 
 def one(thousand: int) -> None:
     """Make up one set, run every step on it and print what they took as JSON."""
-    import resource
-
     from melanoma_edge import recipes
     from melanoma_edge.data import policy
     from melanoma_edge.data.audit import audit
     from melanoma_edge.data.split import split
+    from melanoma_edge.host import peak_memory_bytes
 
     def peak() -> float:
-        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+        return round(peak_memory_bytes() / 2**20, 1)
 
     recipe = recipes.load("default")
     index, copies = made_up(thousand * 1000)

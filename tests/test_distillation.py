@@ -19,7 +19,7 @@ from melanoma_edge.proof.report import report
 pytestmark = pytest.mark.xdist_group("distillation")
 
 LABELS = np.repeat([0, 1, 2], [20, 7, 3])
-SMALL = ["image_size=32", "width=0.25", "samples_per_class=8", "batch_size=8", "epochs=2", "qat_epochs=1", "min_lesions=2", "folds=2", "seed=8"]
+SMALL = ["network=classic", "image_size=32", "samples_per_class=8", "batch_size=8", "epochs=2", "qat_epochs=1", "min_lesions=2", "folds=2", "validation_folds=2", "seed=8"]
 TAUGHT = [*SMALL, "distillation={teachers=2, epochs=1, weight=0.6, temperature=3.0}"]
 
 

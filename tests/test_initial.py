@@ -15,7 +15,7 @@ from melanoma_edge.errors import BadInput
 from melanoma_edge.model import run as runs
 from melanoma_edge.model.train import train
 
-SMALL = ["image_size=32", "width=0.25", "samples_per_class=8", "batch_size=8", "epochs=1", "qat_epochs=0", "min_lesions=2", "folds=2", "seed=8"]
+SMALL = ["image_size=32", "width=0.25", "samples_per_class=8", "batch_size=8", "epochs=1", "qat_epochs=0", "min_lesions=2", "folds=2", "validation_folds=2", "distillation.teachers=0", "seed=8"]
 STILL = [*SMALL, "learning_rate=1e-30", "weight_decay=0"]
 """Trains without moving any weight that a float32 can tell."""
 

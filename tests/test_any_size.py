@@ -161,7 +161,7 @@ def mixed_precision(cli: Cli, drawn: Path, tmp_path_factory: pytest.TempPathFact
 
     def make(home: Path) -> None:
         data = some_classes(drawn, home / "data", 10)
-        options = [data, *tiny(epochs=2, qat_epochs=1, batch_size=16), "--mixed-precision", "bfloat16", "--xla"]
+        options = [data, *tiny(network="classic", epochs=2, qat_epochs=1, batch_size=16), "--mixed-precision", "bfloat16", "--xla"]
         killed(cli, "step float 9", *options, "--out", home / "run", "--tensorboard", home / "board", "-q")
         cli("train", "--resume", "--out", home / "run", "--tensorboard", home / "board", "-q")
         cli("train", *options, "--out", home / "peaceful", "-q")

@@ -181,3 +181,20 @@ def test_what_is_not_tflite_is_refused():
     for content in (b"", b"\0" * 64, _graph((0, 1, 2), "x").SerializeToString()):
         with pytest.raises(BadInput, match="not a TFLite model"):
             tflite.tensors(content)
+
+
+@pytest.mark.xdist_group("tensorflow")
+def test_a_network_with_a_loop_is_one_graph_that_keeps_its_answers() -> None:
+    from melanoma_edge.model.tensorflow import require
+
+    require()
+    import tf_keras as keras
+    from ai_edge_litert.interpreter import Interpreter
+
+    taken = keras.Input((32, 32, 3), batch_size=1)
+    rows = keras.layers.Reshape((32, 96))(keras.layers.RandomFlip()(taken))  # which flips in training only
+    model = keras.Model(taken, keras.layers.Dense(3)(keras.layers.LSTM(8)(rows)))
+    picture = np.random.default_rng(0).random((1, 32, 32, 3), np.float32)
+    interpreter = Interpreter(model_content=tflite.convert(model, "float32"))
+    found = interpreter.get_signature_runner("serving_default")(image=picture)["logits"]
+    assert np.allclose(found, model(picture, training=False), atol=1e-5)

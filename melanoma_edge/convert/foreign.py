@@ -110,7 +110,7 @@ def quantized(network, pictures: np.ndarray, contract: InputContract) -> bytes:
         for picture in (first, *pictures[1:]):
             yield [look_up(np.asarray(picture)[None], values, channels=contract.channels)]
 
-    converter = tf.lite.TFLiteConverter.from_keras_model(network)
+    converter = tflite_files.converter_of(network)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = fed
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]

@@ -97,13 +97,13 @@ def _throughput(device: str, mixed_precision: str | None, xla: bool, data: str, 
     from melanoma_edge.model.devices import arithmetic, open_devices
     from melanoma_edge.model.tensorflow import seed_everything
 
-    devices = open_devices(device).computing(mixed_precision, xla)
+    asked = recipes.load(recipe, overrides)
+    devices = open_devices(device).computing(asked, mixed_precision, xla)
     import tensorflow as tf
 
     from melanoma_edge.model import augment_ops, network
     from melanoma_edge.model.step import Phase, optimizer, step_seed, train_step
 
-    asked = recipes.load(recipe, overrides)
     index = read_index(Path(data), size=asked.image_size)
     selection = policy.select(index, asked)
     train = split(selection, asked) == TRAIN

@@ -155,13 +155,20 @@ def test_the_arithmetic_does_not_change_within_a_run(cli: Cli, run: Path, option
     assert "--resume goes on with the arithmetic that was begun with" in cli.refused("train", "--resume", "--out", run, *option)
 
 
+@pytest.mark.parametrize("options", [["--recipe", "classic"], ["--recipe", "classic-batchnorm", "--mixed-precision", "bfloat16"], ["--recipe", "classic", "--folds", "3"]])
+def test_a_network_that_cannot_be_trained_under_xla_is_one_line(cli: Cli, drawn: Path, tmp_path: Path, options: list[str]) -> None:
+    said = cli.refused("train", drawn, *options, "--xla", "--out", tmp_path / "run", "-q")
+    assert "cannot be trained under XLA" in said and "leave out --xla, or set network=edge" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture(scope="session")
 def mixed_precision(cli: Cli, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in mixed precision under XLA that was killed and went on, with TensorBoard logs; one left in peace beside it."""
 
     def make(home: Path) -> None:
         data = some_classes(drawn, home / "data", 10)
-        options = [data, *tiny(network="classic", epochs=2, qat_epochs=1, batch_size=16), "--mixed-precision", "bfloat16", "--xla"]
+        options = [data, *tiny(epochs=2, qat_epochs=1, batch_size=16), "--mixed-precision", "bfloat16", "--xla"]
         killed(cli, "step float 9", *options, "--out", home / "run", "--tensorboard", home / "board", "-q")
         cli("train", "--resume", "--out", home / "run", "--tensorboard", home / "board", "-q")
         cli("train", *options, "--out", home / "peaceful", "-q")

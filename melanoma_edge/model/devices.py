@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from melanoma_edge.contract import Computation
+from melanoma_edge.contract import Computation, Recipe
 from melanoma_edge.errors import BadInput, Missing
 from melanoma_edge.model.tensorflow import require
 from melanoma_edge.model.workers import Cluster, cluster
@@ -22,6 +22,8 @@ from melanoma_edge.model.workers import Cluster, cluster
 Asked = Literal["auto", "cpu", "gpu"]
 MixedPrecision = Literal["bfloat16", "float16"]
 ONE_CPU = Computation(device="cpu", names=("CPU",))
+POOLED = ("classic", "classic-batchnorm")
+"""Networks with max-pooling."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,12 @@ class Devices:
         """Whether this process reads and writes the run directory."""
         return self.worker == 0
 
-    def computing(self, mixed_precision: MixedPrecision | None, xla: bool) -> "Devices":
-        """Return these devices with another arithmetic."""
+    def computing(self, recipe: Recipe, mixed_precision: MixedPrecision | None, xla: bool) -> "Devices":
+        """Return these devices with another arithmetic; raises BadInput where `recipe` cannot be trained in it."""
+        if xla and recipe.network in POOLED:
+            raise BadInput(
+                f"the network {recipe.network} cannot be trained under XLA: TensorFlow has no gradient of its max-pooling there that gives the same bits every time; leave out --xla, or set network=edge"
+            )
         return replace(self, computation=self.computation.model_copy(update={"mixed_precision": mixed_precision, "xla": xla}))
 
     def alone(self) -> "Devices":

@@ -110,7 +110,7 @@ def train_folds(
         else:
             recipe = _of_all(recipe, folds)
             refuse_existing(out, force=None)
-        devices = open_devices(device or "auto").computing(mixed_precision, xla)
+        devices = open_devices(device or "auto").computing(recipe, mixed_precision, xla)
         index = read_pictures(data, recipe, metadata, licences, cache, report)
         selection = policy.select(index, recipe)
         plans = [_plan(selection, recipe.model_copy(update={"fold": fold})) for fold in range(recipe.folds)]

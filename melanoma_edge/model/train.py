@@ -86,7 +86,7 @@ def train(
         recipe = recipe if devices.chief else recipes.parse(order["recipe"], order["recipe"]["name"])
         if not devices.chief:
             licences, data, metadata = order["licences"], data or Path(order["data"]), metadata or (Path(order["metadata"]) if order["metadata"] else None)
-        devices = devices.computing(order["mixed_precision"], order["xla"])
+        devices = devices.computing(recipe, order["mixed_precision"], order["xla"])
         index = index or read_pictures(data, recipe, metadata, licences, cache, report)
         selection = policy.select(index, recipe)
         parts = split(selection, recipe)

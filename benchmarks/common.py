@@ -41,7 +41,7 @@ def write(name: str, figures: dict, targets: dict | None = None, folder: Path | 
     path = folder / f"{name}.json"
     facts = {
         "benchmark": name,
-        "command": shlex.join(["python", *(Path(part).name if i == 0 else part for i, part in enumerate(sys.argv))]).replace("python ", "python benchmarks/", 1),
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_anywhere, sys.argv[1:])]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "figures": figures,
         "targets": targets or {},
@@ -53,6 +53,15 @@ def write(name: str, figures: dict, targets: dict | None = None, folder: Path | 
     for key, value in figures.items():
         print(f"  {key}: {textwrap.shorten(str(value), 160)}")
     return path
+
+
+def _anywhere(word: str) -> str:
+    """Return a word of a command without what is one machine's own: paths of this checkout from there, the last name alone of other absolute ones."""
+    path = Path(word)
+    if not path.is_absolute():
+        return word
+    checkout = Path(__file__).parents[1].resolve()
+    return str(path.relative_to(checkout)) if path.is_relative_to(checkout) else path.name
 
 
 def timed(*command: str, runs: int = 1, warmup: int = 0) -> dict:

@@ -96,7 +96,8 @@ def test_a_quick_climb_is_marked_and_stays_out_of_the_results(climbed: tuple[Pat
     runs, _, err = climbed
     facts = read_json(runs / "ladder.json")
     assert facts["figures"]["comparable"] is False and "--quick" in facts["figures"]["not_comparable_because"] and "not comparable" in err
-    assert "--quick" in facts["command"] and facts["conditions"]["versions"]["tensorflow"]
+    assert "--quick" in facts["command"] and facts["command"].startswith("python benchmarks/ladder.py ") and str(runs.parent) not in facts["command"]
+    assert facts["conditions"]["versions"]["tensorflow"]
     published = PROGRAM.parent / "results" / "ladder.json"
     assert not published.exists() or read_json(published)["figures"]["comparable"] is True
     with Image.open(runs / "ladder.png") as plot:

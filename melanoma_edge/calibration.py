@@ -102,6 +102,25 @@ def priors_of(manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:
     return training, deployment
 
 
+def stated_priors(recipe: Recipe, classes: Sequence[str]) -> np.ndarray | None:
+    """Return the class shares in deployment that a recipe states, float64 [K] in the order of `classes`, adding up to 1; None where it names a rule.
+
+    Raises BadInput where it states them for other classes.
+    """
+    stated = recipe.deployment_prior
+    if isinstance(stated, str):
+        return None
+    unknown, missing = [name for name in stated if name not in classes], [name for name in classes if name not in stated]
+    if unknown or missing:
+        found = [f"names {', '.join(map(repr, unknown))}" if unknown else "", f"gives no share to {', '.join(map(repr, missing))}" if missing else ""]
+        raise BadInput(
+            f"deployment_prior {' and '.join(filter(None, found))}: expected a share for each of the classes ({', '.join(classes)}) and no other; "
+            "correct the table, or write deployment_prior = \"balanced\""
+        )
+    shares = np.array([stated[name] for name in classes], dtype=np.float64)
+    return shares / shares.sum()
+
+
 def fit_temperature(logits: np.ndarray, labels: np.ndarray, training: np.ndarray, deployment: np.ndarray) -> float:
     """Return the temperature that gives `labels` [N] the highest likelihood under :func:`probabilities`.
 

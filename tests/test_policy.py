@@ -369,6 +369,22 @@ def test_a_positive_class_that_is_not_there_is_refused() -> None:
     assert select(given_, recipe(positive_class="wart")).classes == ("nevus", "wart")
 
 
+@pytest.mark.parametrize(
+    "stated, found",
+    [
+        ({"nevus": 0.9, "melanoma": 0.1}, "deployment_prior names 'melanoma' and gives no share to 'wart': "),
+        ({"nevus": 0.8, "wart": 0.1, "melanoma": 0.1}, "deployment_prior names 'melanoma': "),
+        ({"nevus": 0.5, "Wart": 0.5}, "deployment_prior names 'Wart' and gives no share to 'wart': "),
+        ({"a\nb": 0.5, "c": 0.5}, r"deployment_prior names 'a\nb', 'c' and gives no share to 'nevus', 'wart': "),
+    ],
+)
+def test_deployment_priors_of_other_classes_are_refused(stated: dict[str, float], found: str) -> None:
+    given_ = index(*many("nevus", 2), *many("wart", 2), *many("melanoma", 1))
+    message = refused(given_, deployment_prior=stated)
+    assert message.startswith(found) and "expected a share for each of the classes (nevus, wart) and no other" in message
+    assert select(given_, recipe(deployment_prior={"wart": 0.1, "nevus": 0.9})).classes == ("nevus", "wart")
+
+
 def test_too_many_unreadable_files_are_refused() -> None:
     pictures = [*many("nevus", 10), *many("melanoma", 9)]
     assert select(index(*pictures, bad=1), recipe(max_bad_share=0.05)).report["unreadable"] == 1

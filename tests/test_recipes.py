@@ -75,6 +75,13 @@ def operations(draw: st.DrawFn, strength: st.SearchStrategy[float]) -> dict[str,
 
 
 @st.composite
+def shares(draw: st.DrawFn) -> dict[str, float]:
+    """A share for each of some classes, whatever they are called, written down with a few digits."""
+    weights = draw(st.dictionaries(TEXT.filter(bool), bounded(0.01, 1.0), min_size=2, max_size=9))
+    return {name: round(weight / sum(weights.values()), 6) for name, weight in weights.items()}
+
+
+@st.composite
 def values(draw: st.DrawFn) -> dict:
     """Valid values for every key of a recipe, or for some."""
     folds = draw(st.integers(1, 20))
@@ -109,7 +116,7 @@ def values(draw: st.DrawFn) -> dict:
         "label_smoothing": bounded(0.0, 1.0, exclude_max=True),
         "qat_epochs": st.integers(0, 10_000),
         "qat_learning_rate": FACTOR,
-        "deployment_prior": st.sampled_from(["balanced", "data"]),
+        "deployment_prior": st.sampled_from(["balanced", "data"]) | shares(),
         "coverage": bounded(0.0, 1.0, exclude_min=True),
         "abstention": st.sampled_from(["confidence", "energy"]),
         "operating_sensitivity": bounded(0.0, 1.0, exclude_min=True),
@@ -189,6 +196,62 @@ def test_overrides_reach_into_tables_and_the_last_one_counts() -> None:
     assert recipes.load("demo") == before, "an override outlived its call"
 
 
+@pytest.mark.parametrize("recipe", ["demo", "classic"])  # one that says nothing of priors, one that names a rule
+def test_deployment_priors_may_be_a_table_of_shares(tmp_path: Path, recipe: str) -> None:
+    stated = {"melanoma": 0.04, "actinic keratosis": 0.1, "nevus, e.g. = blue": 0.86}
+    inline = 'deployment_prior={melanoma = 0.04, "actinic keratosis" = 0.1, "nevus, e.g. = blue" = 0.86}'
+    found = recipes.load(recipe, [inline])
+    assert found.deployment_prior == stated and recipes.load(recipe, ["deployment_prior=data", inline]) == found
+    table = '[deployment_prior]\nmelanoma = 0.04\n"actinic keratosis" = 0.1\n"nevus, e.g. = blue" = 0.86\n'
+    file = written(tmp_path, f'name = "mine"\n{table}')
+    assert recipes.load(file).deployment_prior == stated
+    assert recipes.load(written(tmp_path, recipes.to_toml(found))) == found
+    changed = recipes.load(file, ["deployment_prior.melanoma=0.06", 'deployment_prior."actinic keratosis"=0.08'])
+    assert changed.deployment_prior == {**stated, "melanoma": 0.06, "actinic keratosis": 0.08}
+    assert recipes.load(file, ["deployment_prior=balanced"]).deployment_prior == "balanced"
+
+
+def test_shares_may_be_rounded(tmp_path: Path) -> None:
+    assert recipes.load("demo", ["deployment_prior={a = 0.33, b = 0.33, c = 0.33}"]).deployment_prior == {"a": 0.33, "b": 0.33, "c": 0.33}
+    assert recipes.load("demo", ["deployment_prior={a = 1, b = 0.005}"]).deployment_prior == {"a": 1.0, "b": 0.005}
+
+
+def test_a_recipe_that_states_no_shares_is_dumped_as_ever() -> None:
+    """Runs and quoted cross-validations of earlier versions are matched by what their recipes hold."""
+    assert recipes.load().model_dump()["deployment_prior"] == "balanced" and recipes.load("classic").model_dump()["deployment_prior"] == "data"
+    assert 'deployment_prior = "balanced"' in recipes.to_toml(recipes.load())
+
+
+@pytest.mark.parametrize(
+    "table, why",
+    [
+        ("{a = 0.5, b = 0.4}", "the shares add up to 0.9, expected 1 (0.99 to 1.01 for rounding)"),
+        ("{a = 0.5, b = 0.6}", "the shares add up to 1.1, expected 1"),
+        ("{a = 0.5, b = 0.5, c = 0}", "expected a share above 0 and at most 1 for 'c'"),
+        ("{a = -0.5, b = 1}", "for 'a'"),
+        ("{a = nan, b = 1}", "for 'a'"),
+        ("{a = 0.5, b = inf}", "for 'b'"),
+        ("{a = 1.01, b = 0.001}", "for 'a'"),
+        (f"{{a = 0.5, b = {'9' * 4000}}}", "for 'b'"),
+        ("{a = true, b = 0.5}", "for 'a'"),
+        ("{a = 'half', b = 0.5}", "for 'a'"),
+        ("{a = {b = 0.5}}", "for 'a'"),
+        ("{a = 1}", "expected a share for each of at least 2 classes"),
+        ("{}", "at least 2 classes"),
+        ('{"" = 0.5, b = 0.5}', "expected names of classes, of 1 to 200 characters"),
+        (f"{{{'x' * 201} = 0.5, b = 0.5}}", "of 1 to 200 characters"),
+        ('{"a\\nb" = 2, c = 0.5}', r"for 'a\nb'"),
+        ("[0.5, 0.5]", 'expected "balanced", "data" or a table with the share of each class'),
+        ("0.5", 'expected "balanced", "data" or a table'),
+        ("{a = 0.5, b 0.5}", 'expected "balanced", "data" or a table'),
+    ],
+)
+def test_a_table_that_holds_no_shares_is_refused(table: str, why: str) -> None:
+    message = refused("demo", [f"deployment_prior={table}"])
+    assert message.startswith("recipe demo: deployment_prior is ") and why in message and message.endswith('write for example deployment_prior = "balanced"')
+    assert len(message) < 500
+
+
 def test_a_whole_number_may_stand_for_a_fraction_but_not_the_other_way_round() -> None:
     assert recipes.load("demo", ["width=2"]).width == 2.0
     assert "epochs is 3.0" in refused("demo", ["epochs=3.0"])
@@ -258,6 +321,7 @@ def test_an_unknown_key_of_two_lines_is_shown_in_one(tmp_path: Path) -> None:
         ("augment.rotate.high=-nan", "augment.rotate.high is nan", "augment.rotate.high = 0.0"),
         ("positive_class=3", "positive_class is 3", 'positive_class = "melanoma"'),
         ("network=edg", "network is 'edg'", 'network = "edge"'),
+        ("deployment_prior=evenly", "deployment_prior is 'evenly'", 'deployment_prior = "balanced"'),
         ("conflicts=KEEP", "conflicts is 'KEEP'", 'conflicts = "reference"'),
         ("seed=-1", "seed is -1", "seed = 7"),
         (f"seed={2**31}", f"seed is {2**31}", "seed = 7"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from melanoma_edge.contract.base import Model, Positive, Share
+from melanoma_edge.contract.base import CLASS_NAME_LENGTH, ClassName, Model, Positive, Share
 
 
 class Operation(Model):
@@ -120,6 +121,8 @@ class Distillation(Model):
 FOLDS = 5
 SAMPLES_PER_CLASS = 300
 OPERATING_SENSITIVITY = 0.9
+PRIOR_ROUNDING = 0.01
+"""How far the shares of `deployment_prior` may add up to something else than 1: so much is rounding, more is a mistake."""
 
 
 class Recipe(Model):
@@ -195,8 +198,9 @@ class Recipe(Model):
     """Epochs of quantization-aware training after float training; 0 for none (then no int8)."""
     qat_learning_rate: Positive = 0.0001
 
-    deployment_prior: Literal["balanced", "data"] = "balanced"
-    """Class priors that probabilities are corrected to: uniform, or the frequencies in the data."""
+    deployment_prior: Literal["balanced", "data"] | dict[ClassName, Annotated[float, Field(gt=0.0, le=1.0)]] = "balanced"
+    """Class priors that probabilities are corrected to: uniform, the frequencies in the data, or, where it is known how often each class will come where
+    the model is used, a table of these shares, {melanoma = 0.04, "actinic keratosis" = 0.1, ...}: one above 0 for every class, adding up to 1."""
     coverage: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
     """Share of validation pictures that get an answer; on the others the model abstains."""
     abstention: Literal["confidence", "energy"] = "confidence"
@@ -234,6 +238,26 @@ class Recipe(Model):
         if isinstance(values, dict) and values.get("operating_sensitivity") is None and values.get("operating_specificity") is None:
             return {**values, "operating_sensitivity": OPERATING_SENSITIVITY}
         return values
+
+    @field_validator("deployment_prior", mode="before")
+    @classmethod
+    def _shares(cls, given: Any) -> Any:
+        """Refuse what is neither a word nor a table of shares; that the classes are those of the data is known only when the data are."""
+        if isinstance(given, str) and given in ("balanced", "data"):
+            return given
+        if not isinstance(given, dict):
+            raise ValueError('expected "balanced", "data" or a table with the share of each class')
+        if any(not isinstance(name, str) or not 0 < len(name) <= CLASS_NAME_LENGTH for name in given):
+            raise ValueError(f"expected names of classes, of 1 to {CLASS_NAME_LENGTH} characters")
+        for name, share in given.items():
+            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:  # NaN is neither
+                raise ValueError(f"expected a share above 0 and at most 1 for {name!r}")
+        if len(given) < 2:
+            raise ValueError("expected a share for each of at least 2 classes")
+        total = math.fsum(given.values())
+        if abs(total - 1) > PRIOR_ROUNDING + 1e-9:  # 3 * 0.33 is still rounding, whatever is left out in float64
+            raise ValueError(f"the shares add up to {total:.6g}, expected 1 ({1 - PRIOR_ROUNDING:g} to {1 + PRIOR_ROUNDING:g} for rounding)")
+        return given
 
     @property
     def has_test_part(self) -> bool:

@@ -356,4 +356,4 @@ def interval_text(interval: Interval) -> str:
 def _priors(priors: dict[str, float]) -> str:
     if len({round(share, 6) for share in priors.values()}) == 1:
         return "uniform"
-    return ", ".join(f"{name} {share:.3f}" for name, share in priors.items())
+    return ", ".join(f"{name} {share:.3g}" for name, share in priors.items())

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from melanoma_edge import calibration
 from melanoma_edge.contract import Recipe
 from melanoma_edge.data.classes import CLASSES
 from melanoma_edge.data.copies import components
@@ -119,7 +120,7 @@ def copy_groups(index: Index) -> list[list[int]]:
 def select(index: Index, recipe: Recipe) -> Selection:
     """Apply the recipe's data policy to `index`.
 
-    Raises BadInput when too many files are unreadable or fewer than two classes are left.
+    Raises BadInput when too many files are unreadable, fewer than two classes are left, or the recipe names a positive class or deployment priors of others.
     """
     _refuse_bad(index, recipe)
     resolution = resolve(index, recipe)
@@ -280,3 +281,4 @@ def _refuse_few_classes(classes, small: dict[str, int], recipe: Recipe, index: I
             f"the positive class {recipe.positive_class!r} is not among the usable classes ({', '.join(classes)}): "
             "name one with --set positive_class=NAME, or none with --set positive_class="
         )
+    calibration.stated_priors(recipe, classes)  # refused here, before anything is trained

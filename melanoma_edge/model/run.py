@@ -142,8 +142,14 @@ class Run:
             raise BadInput(f"{file} is not a run's evaluation ({' '.join(str(error).split())[:120]}): train again") from None
 
     def priors(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the class priors in training and those that probabilities are corrected to (float64 [classes])."""
+        """Return the class priors in training and those that probabilities are corrected to (float64 [classes]).
+
+        Raises BadInput where the recipe states those of other classes.
+        """
         training = np.array([self.facts.training_priors[name] for name in self.facts.classes])
+        stated = calibration.stated_priors(self.recipe, self.facts.classes)
+        if stated is not None:
+            return training, stated
         if self.recipe.deployment_prior == "balanced":
             return training, np.full(len(training), 1 / len(training))
         return training, np.array([self.facts.data_priors[name] for name in self.facts.classes])

@@ -6,7 +6,7 @@ In: a cross-validation.json and a run. Out: what it holds, or one line that says
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -40,19 +40,22 @@ def refuse_other(found: CrossValidation, path: Path, run: runs.Run) -> None:
     ours, theirs = run.recipe.model_dump(), found.recipe.model_dump()
     for key in ours:
         if key not in FREE and ours[key] != theirs[key]:
-            inner = next((f"{key}.{name}" for name in ours[key] if ours[key][name] != theirs[key][name]), key) if isinstance(ours[key], dict) else key
-            raise BadInput(f"{path} is of another recipe than the run {run.path}: {_differs(inner, theirs, ours)}; cross-validate the run's own recipe with `melanoma-edge train --folds`")
+            where = [key]
+            if key != "deployment_prior" and isinstance(ours[key], dict):  # that one is a word or a table, of whatever classes: it is told as a whole
+                where.append(next(name for name in ours[key] if ours[key][name] != theirs[key][name]))
+            raise BadInput(f"{path} is of another recipe than the run {run.path}: {_differs(where, theirs, ours)}; cross-validate the run's own recipe with `melanoma-edge train --folds`")
     if found.classes != run.facts.classes:
         raise BadInput(f"{path} is of other classes than the run {run.path} ({', '.join(found.classes)}; the run: {', '.join(run.facts.classes)}): cross-validate on the same pictures")
     if found.data_sha256 != (ours_sha256 := grouped_hash(run.split, [row.group for row in run.split])):
         raise BadInput(f"{path} is of other pictures than the run {run.path} (selection hash {found.data_sha256[:12]}..., the run's {ours_sha256[:12]}...): cross-validate on the same pictures")
 
 
-def _differs(key: str, theirs: Mapping, ours: Mapping) -> str:
-    """Return in words how a key of two recipes differs."""
+def _differs(where: Sequence[str], theirs: Mapping, ours: Mapping) -> str:
+    """Return in words how a key of two recipes differs, that at the end of the path `where`."""
     values = []
     for recipe in (theirs, ours):
-        for part in key.split("."):
+        for part in where:
             recipe = recipe[part]
-        values.append(", ".join(f"{name} {value:g}" for name, value in recipe.items()) if isinstance(recipe, dict) else repr(recipe))
-    return f"its {key} is {values[0]}, the run's {values[1]}"
+        operation = isinstance(recipe, dict) and len(where) > 1
+        values.append(", ".join(f"{name} {value:g}" for name, value in recipe.items()) if operation else repr(recipe))
+    return f"its {'.'.join(where)} is {values[0]}, the run's {values[1]}"

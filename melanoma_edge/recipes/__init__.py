@@ -42,7 +42,8 @@ def load(name_or_file: str | Path = DEFAULT, overrides: Sequence[str] = ()) -> R
     """Return the recipe `name_or_file` with `overrides` ("key=value", dots for tables) applied.
 
     An override that sets `rebalance` replaces the old strategy together with its `samples_per_class`; one that sets
-    `operating_sensitivity` or `operating_specificity` replaces the other.
+    `operating_sensitivity` or `operating_specificity` replaces the other. A table is written as TOML's inline tables, and replaces the whole of the old one:
+    'deployment_prior={melanoma = 0.04, "actinic keratosis" = 0.96}'.
     Raises BadInput in one line for an unknown key, a wrong type or a contradiction.
     """
     source = str(name_or_file)
@@ -132,7 +133,7 @@ def _values(source: str) -> dict[str, Any]:
 def _apply(values: dict[str, Any], override: str) -> None:
     """Set one ``key=value``; the value is read as TOML, and as plain text where it is not."""
     key, equals, raw = override.partition("=")
-    parts = key.strip().split(".")
+    parts = _parts(key.strip())
     if not equals or not all(parts):
         raise BadInput(f"--set {override!r} is not of the form key=value: write for example --set epochs=20")
     try:
@@ -149,8 +150,24 @@ def _apply(values: dict[str, Any], override: str) -> None:
     table[parts[-1]] = value
 
 
+def _parts(key: str) -> list[str]:
+    """Return the names in a dotted key. Those in quotes may hold dots and spaces, as in TOML: deployment_prior."actinic keratosis"."""
+    if '"' in key or "'" in key:
+        try:
+            table, parts = tomllib.loads(f"{key} = 0"), []
+            while isinstance(table, dict):
+                [(part, table)] = table.items()
+                parts.append(part)
+            return parts
+        except (ValueError, RecursionError):
+            pass  # what is no key is refused as one that nobody knows
+    return key.split(".")
+
+
 def _toml(value: Any) -> str:
-    """Return a scalar as TOML; JSON's escapes are TOML's, which wants DEL escaped too."""
+    """Return a scalar, or a table of scalars in one line, as TOML; JSON's escapes are TOML's, which wants DEL escaped too."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(key)} = {_toml(one)}" for key, one in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

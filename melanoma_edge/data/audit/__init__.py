@@ -121,7 +121,8 @@ def audit(index: Index, recipe: Recipe) -> Audit:
 
 def _after_policy(index: Index, recipe: Recipe) -> tuple[Resolution, Selection | None, str]:
     """Return what the policy decides, the pictures that are used, and why there are none where training would refuse."""
-    lenient = recipe.model_copy(update={"positive_class": "", "max_bad_share": 1.0})  # both are told as what they are
+    # What is not there, or cannot be read, is told as what it is; deployment priors say nothing about the data.
+    lenient = recipe.model_copy(update={"positive_class": "", "max_bad_share": 1.0, "deployment_prior": "balanced"})
     resolution = resolve(index, lenient)
     try:
         return resolution, select(index, lenient), ""

@@ -32,6 +32,7 @@ def scores(
     decision: Decision | Sequence[Decision] | None = None,
     logits: np.ndarray | None = None,
     groups: np.ndarray | None = None,
+    priors: np.ndarray | None = None,
     replicates: int = 1000,
     seed: int = 0,
 ) -> Scores:
@@ -46,20 +47,26 @@ def scores(
     picture where several models answered (out-of-fold predictions). A decision that abstains by energy needs the `logits` [N, K] of the
     pictures.
 
+    Given `priors`, numbers above 0 in the order of the classes, also ece_at_priors: the same error with the pictures weighted so that each class has
+    its share of `priors`. Classes without pictures are left out and the rest divided by its sum, in each replicate anew. Given the deployment priors, that is
+    the mix in which :func:`melanoma_edge.calibration.fit_temperature` weighs validation pictures (it minimizes their log-loss, not this error); ece is of the mix
+    that the pictures come in, and is not 0 there even where the probabilities are perfect at `priors`.
+
     `groups` [N] names the lesion of each picture; without it each picture counts as a lesion of its
     own. Intervals are the 2.5 % and 97.5 % percentiles of the replicates in which the figure is
     defined; low and high are None when those are fewer than half, or when there is one lesion only.
-    Resampling adds noise to ece and so moves its interval upwards: it can lie above the value. An
+    Resampling adds noise to ece and so moves its interval upwards: it can lie above the value; that of ece_at_priors all
+    the more so where few pictures of a class stand for a large share. An
     accuracy, recall or sensitivity of 0 or 1 is the same in every resample, which would look certain:
     its interval is Clopper and Pearson's (1934) for as many trials as there are lesions. So are a mean over the classes and an
     AUC of 1: they reach down to what that many lesions leave possible (:func:`melanoma_edge.exact.none_of_each`).
 
-    Raises BadInput for wrong shapes, NaN and values that are not probabilities.
+    Raises BadInput for wrong shapes, NaN, values that are not probabilities and priors that are not above 0.
     """
     probabilities, labels = checked(probabilities, labels, len(classes))
     positive = position(positive_class, classes)
     units = units_of(groups, len(labels))
-    figures = Figures(probabilities, labels, positive)
+    figures = Figures(probabilities, labels, positive, None if priors is None else _checked_priors(priors, len(classes)))
     decisions = [decision] if isinstance(decision, Decision) else list(decision or ())
     if len(decisions) not in (0, 1, len(labels)):
         raise BadInput(f"found {len(decisions)} decisions for {len(labels)} pictures: expected one, or one for each; pass them in the pictures' order")
@@ -133,8 +140,8 @@ def calibration_error(bins: dict[str, np.ndarray]) -> float:
 class Figures:
     """Every figure of one model on one set of pictures, as a function of the pictures' weights."""
 
-    def __init__(self, probabilities: np.ndarray, labels: np.ndarray, positive: int | None) -> None:
-        """Sort and encode once what all replicates share; `positive` is the positive class's index."""
+    def __init__(self, probabilities: np.ndarray, labels: np.ndarray, positive: int | None, priors: np.ndarray | None = None) -> None:
+        """Sort and encode once what all replicates share; `positive` is the positive class's index, `priors` [K] are numbers above 0."""
         self._classes = range(probabilities.shape[1])
         bin_of, confidence, self._correct = _binned(probabilities, labels, ECE_BINS)
         self._truth, self._hits = truth_and_hits(probabilities, labels)
@@ -142,6 +149,7 @@ class Figures:
         self._gap = np.eye(ECE_BINS)[bin_of] * (confidence - self._correct)[:, np.newaxis]
         self._rankings = [Ranking(probabilities[:, index], labels == index) for index in self._classes]
         self._positive = positive
+        self._labels, self._priors = labels, priors
 
     def __call__(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Return the figures [replicates] for `weights` [replicates, N], NaN where undefined."""
@@ -167,9 +175,18 @@ class Figures:
             "macro_f1": mean_of_defined(f1),
             "macro_auc": mean_of_defined(auc),
             "ece": np.abs(weights @ self._gap).sum(axis=1) / total,
+            **({} if self._priors is None else {"ece_at_priors": self._at_priors(weights, support)}),
             **positive,
             **{f"recall {index}": recall[:, index] for index in self._classes},
         }
+
+    def _at_priors(self, weights: np.ndarray, support: np.ndarray) -> np.ndarray:
+        """Return the ece [replicates] where the classes, of which `support` [replicates, K] is there, have their shares of the priors."""
+        shares = np.where(support > 0, self._priors, 0.0)
+        shares /= shares.sum(axis=1, keepdims=True)
+        balanced = np.divide(shares, support, out=np.zeros_like(shares), where=support > 0)[:, self._labels]
+        balanced *= weights
+        return np.abs(balanced @ self._gap).sum(axis=1)
 
 
 def _decided(probabilities: np.ndarray, labels: np.ndarray, positive: int | None, decisions: Sequence[Decision], answers: np.ndarray) -> Weighted:
@@ -317,6 +334,14 @@ def checked(
     if probabilities.min() < 0 or np.abs(probabilities.sum(axis=1) - 1).max() > 1e-3:
         raise BadInput(f"found {name} that are negative or do not add up to 1: expected a distribution a row; apply the softmax first")
     return probabilities, _checked_labels(labels, *probabilities.shape)
+
+
+def _checked_priors(given: np.ndarray, k: int) -> np.ndarray:
+    """Return `given` in float64 if it is a finite number above 0 for each of k classes."""
+    priors = np.asarray(given, dtype=np.float64)
+    if priors.shape != (k,) or not np.isfinite(priors).all() or (priors <= 0).any():
+        raise BadInput(f"found priors {priors.tolist()}: expected {k} numbers above 0; give every class a share")
+    return priors
 
 
 def _checked_labels(given: np.ndarray, pictures: int, k: int, name: str = "labels") -> np.ndarray:

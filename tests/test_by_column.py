@@ -173,7 +173,7 @@ def test_what_is_not_known_has_many_names() -> None:
 
 def score_of(labels: np.ndarray, groups: np.ndarray):
     probabilities = np.eye(3)[labels] * 0.7 + 0.1
-    return lambda mask: metrics.scores(probabilities[mask], labels[mask], CLASSES, "melanoma", groups=groups[mask], replicates=20)
+    return lambda mask: metrics.scores(probabilities[mask], labels[mask], CLASSES, "melanoma", groups=groups[mask], priors=np.ones(3), replicates=20)
 
 
 def test_groups_of_few_lesions_are_marked_however_many_their_pictures() -> None:
@@ -189,8 +189,8 @@ def test_each_figure_is_judged_by_the_lesions_that_it_is_a_share_of() -> None:
     labels = np.array([0] * 10 + [1] * 40 + [2] * 3)
     lesions, grouping = np.arange(53), by_column.group(["all"] * 53, "group")
     [found] = by_column.figures(grouping, labels, lesions, 0, score_of(labels, lesions))
-    assert "accuracy" not in found["too_small_for"]
-    assert {"positive_auc", "positive_sensitivity_at_80_specificity", "balanced_accuracy", "macro_auc"} <= set(found["too_small_for"])
+    assert not {"accuracy", "ece"} & set(found["too_small_for"])
+    assert {"positive_auc", "positive_sensitivity_at_80_specificity", "balanced_accuracy", "macro_auc", "ece_at_priors"} <= set(found["too_small_for"])
 
 
 @pytest.fixture(scope="module")

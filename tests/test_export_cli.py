@@ -231,7 +231,7 @@ def test_the_card_says_what_it_is_not_and_carries_the_manifests_figures(bundle: 
     assert manifest["data"]["licences"] == {"CC-0": pictures} and manifest["data"]["attributions"] == {"melanoma-edge samples": pictures}
     assert f"Licences of the pictures: CC-0 ({pictures})." in card and f"Pictures by: melanoma-edge samples ({pictures})." in card
     assert manifest["data"]["sha256"] in card and all(name in card for name in manifest["classes"])
-    keys = ("accuracy", "balanced_accuracy", "macro_auc", "positive_auc", "positive_sensitivity_at_90_specificity", "ece")
+    keys = ("accuracy", "balanced_accuracy", "macro_auc", "positive_auc", "positive_sensitivity_at_90_specificity", "ece", "ece_at_priors")
     figures_table = card.partition("## Figures on the test part")[2].partition("## ")[0].splitlines()
     for artifact in manifest["artifacts"]:
         [line] = [line for line in figures_table if line.startswith(f"| {artifact['name']} |")]
@@ -239,7 +239,7 @@ def test_the_card_says_what_it_is_not_and_carries_the_manifests_figures(bundle: 
         figures = [artifact["scores"][key] for key in keys]
         decided = [artifact["scores"][f"positive_{key}_of_decision"] for key in ("sensitivity", "specificity")]
         shown = [f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})" for figure in (*figures, *decided)]
-        assert cells == [*shown[:6], " / ".join(shown[6:])]
+        assert cells == [*shown[:7], " / ".join(shown[7:])]
 
 
 def test_the_manifest_says_what_the_threshold_keeps_and_costs_and_what_is_answered_that_is_no_lesion(bundle: Path) -> None:

@@ -25,7 +25,7 @@ CLASSES = ("melanoma", "nevus", "vascular lesion")
 SETTINGS = {"network": "classic", "image_size": 32, "epochs": 8, "qat_epochs": 1, "samples_per_class": 64, "dropout": 0.0, "learning_rate": 0.002}
 # The classic network has few layers, which TensorFlow builds and converts in a fraction of the time.
 OPTIONS = ["--recipe", "demo", *train_options(**SETTINGS), "--min-lesions", 3, "--conflicts", "drop", "--duplicates", "keep", "--folds", 2]
-FIGURES = ("accuracy", "balanced_accuracy", "positive_auc", "positive_sensitivity_of_decision", "coverage_of_decision", "ece")
+FIGURES = ("accuracy", "balanced_accuracy", "positive_auc", "positive_sensitivity_of_decision", "coverage_of_decision", "ece", "ece_at_priors")
 
 
 @pytest.fixture(scope="session")

@@ -89,14 +89,20 @@ def test_figures_equal_sklearn_on_random_data(k):
     check_against_sklearn(*random_case(500, k, seed=k), k)
 
 
+def shares(k: int) -> st.SearchStrategy[list[float]]:
+    """Priors of k classes, which need not add up to anything."""
+    return st.lists(st.floats(0.001, 10), min_size=k, max_size=k)
+
+
 @settings(deadline=None, max_examples=80)
 @given(cases(), st.data())
 def test_a_weight_is_a_repetition(case, data):
     probabilities, labels, k = case
     times = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(labels), max_size=len(labels)).filter(any)))
-    weighted = metrics.Figures(probabilities, labels, 0)(times[np.newaxis].astype(float))
-    repeated = metrics.Figures(np.repeat(probabilities, times, axis=0), np.repeat(labels, times), 0)(np.ones((1, times.sum())))
-    assert weighted.keys() == repeated.keys()
+    priors = np.array(data.draw(shares(k)))
+    weighted = metrics.Figures(probabilities, labels, 0, priors)(times[np.newaxis].astype(float))
+    repeated = metrics.Figures(np.repeat(probabilities, times, axis=0), np.repeat(labels, times), 0, priors)(np.ones((1, times.sum())))
+    assert weighted.keys() == repeated.keys() and "ece_at_priors" in weighted
     for name, value in weighted.items():
         assert value == pytest.approx(repeated[name], nan_ok=True), name
 
@@ -130,6 +136,79 @@ def test_ece_is_the_sum_over_the_bins():
     gap = np.nansum(bins["count"] * np.abs(bins["accuracy"] - bins["confidence"])) / bins["count"].sum()
     assert values(probabilities, labels, 4).ece.value == pytest.approx(gap)
     assert len(metrics.reliability(probabilities, labels, bins=7)["count"]) == 7
+
+
+# --- at the deployment priors
+
+
+@settings(deadline=None, max_examples=60)
+@given(cases(), st.data())
+def test_at_the_pictures_own_mix_both_calibration_errors_are_one(case, data):
+    """Whatever the priors add up to, and whatever they say of classes that are not there."""
+    probabilities, labels, k = case
+    mix = np.bincount(labels, minlength=k) * data.draw(st.floats(0.01, 100))
+    priors = np.where(mix > 0, mix, data.draw(shares(k)))
+    got = metrics.scores(probabilities, labels, NAMES[:k], "melanoma", priors=priors, replicates=0)
+    assert got.ece_at_priors.value == pytest.approx(got.ece.value, abs=1e-12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(cases(), st.data())
+def test_classes_are_weighted_as_if_their_pictures_stood_there_so_often(case, data):
+    probabilities, labels, k = case
+    times = np.array(data.draw(st.lists(st.integers(1, 5), min_size=k, max_size=k)))
+    priors = np.maximum(np.bincount(labels, minlength=k) * times, 1)
+    got = metrics.scores(probabilities, labels, NAMES[:k], "melanoma", priors=priors / priors.sum(), replicates=0)
+    repeated = values(np.repeat(probabilities, times[labels], axis=0), np.repeat(labels, times[labels]), k)
+    assert got.ece_at_priors.value == pytest.approx(repeated.ece.value, abs=1e-12)
+    assert got.model_copy(update={"ece_at_priors": None}) == values(probabilities, labels, k), "priors change another figure"
+
+
+@settings(deadline=None, max_examples=30)
+@given(cases(), st.data())
+def test_the_calibration_error_at_priors_weighs_pictures_as_the_temperature_is_fitted(case, data):
+    """By hand, with the weights of the fit: each class found in its share, divided evenly among its pictures."""
+    probabilities, labels, k = case
+    priors = np.array(data.draw(shares(k)))
+    weights = (priors / np.maximum(np.bincount(labels, minlength=k), 1))[labels]
+    weights /= weights.sum()
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bins = np.digitize(confidence, np.linspace(0, 1, 16)[1:-1], right=True)
+    expected = sum(abs(weights[bins == one] @ (confidence - correct)[bins == one]) for one in range(15))
+    got = metrics.scores(probabilities, labels, NAMES[:k], "melanoma", priors=priors, replicates=0)
+    assert got.ece_at_priors.value == pytest.approx(expected, abs=1e-9)
+
+
+def test_probabilities_that_are_perfect_at_their_priors_are_so_on_pictures_of_another_mix():
+    """The exact posterior of two normal distributions, one class in ten, on as many pictures of each."""
+    generator, priors = np.random.default_rng(2), np.array([0.1, 0.9])
+    labels = np.arange(40_000) % 2
+    x = generator.normal(size=len(labels)) + 1.5 * (labels == 0)
+    odds = np.column_stack([priors[0] * norm.pdf(x - 1.5), priors[1] * norm.pdf(x)])
+    got = metrics.scores(odds / odds.sum(axis=1, keepdims=True), labels, NAMES[:2], "melanoma", priors=priors, replicates=100)
+    assert got.ece.low > 0.15 and got.ece_at_priors.value < 0.01 and got.ece_at_priors.high < 0.015
+
+
+def test_each_resample_has_the_classes_in_their_shares():
+    """One lesion of the rare class: resamples that miss it are of the others, and those that hold it twice weigh it no more."""
+    probabilities, labels = random_case(40, 3)
+    labels[labels == 0] = 1
+    labels[0] = 0
+    priors = np.array([0.5, 0.3, 0.2])
+    weights = np.concatenate(list(resampling.bootstrap_weights(np.arange(40), 200, 0)))
+    found = metrics.Figures(probabilities, labels, 0, priors)(weights)["ece_at_priors"]
+    for row, value in zip(weights.astype(int), found):
+        once = np.repeat(np.arange(40), np.where(labels == 0, np.minimum(row, 1), row))
+        alone = metrics.Figures(probabilities[once], labels[once], 0, priors)(np.ones((1, len(once))))["ece_at_priors"]
+        assert value == pytest.approx(alone[0])
+    assert np.isfinite(found).all() and 0 < (weights[:, 0] == 0).sum() < 200
+
+
+@pytest.mark.parametrize("priors", [[0.5, 0.5], [0.5, 0.5, 0.0], [0.5, 0.5, -0.1], [0.5, 0.5, np.nan], [0.5, 0.5, np.inf], [[0.2, 0.3, 0.5]], 1.0])
+def test_priors_that_are_not_one_a_class_are_refused(priors):
+    probabilities, labels = random_case(20, 3)
+    with pytest.raises(BadInput, match="found priors .*: expected 3 numbers above 0; give every class a share"):
+        metrics.scores(probabilities, labels, NAMES[:3], "melanoma", priors=np.array(priors))
 
 
 def test_perfect_predictor():
@@ -324,10 +403,10 @@ def test_speed_and_memory_on_a_real_size():
     probabilities, labels = random_case(1500, 9)
     groups = np.random.default_rng(0).integers(0, 1000, 1500)
     start = time.perf_counter()
-    metrics.scores(probabilities, labels, [str(index) for index in range(9)], "0", groups=groups)
+    metrics.scores(probabilities, labels, [str(index) for index in range(9)], "0", groups=groups, priors=np.arange(1, 10))
     assert time.perf_counter() - start < 5  # 0.3 s on the machine it was written on
     tracemalloc.start()
-    metrics.scores(probabilities, labels, [str(index) for index in range(9)], "0", groups=groups, replicates=300)
+    metrics.scores(probabilities, labels, [str(index) for index in range(9)], "0", groups=groups, priors=np.arange(1, 10), replicates=300)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 30e6

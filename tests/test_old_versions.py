@@ -43,6 +43,14 @@ def test_a_run_of_version_1_keeps_its_rule_and_its_threshold(old: Path) -> None:
         assert [threshold.probability for threshold in decision.other_thresholds] == [0.45] and decision.abstention.threshold == 0.3
 
 
+def test_scores_of_versions_that_measured_fewer_figures_are_read(old: Path) -> None:
+    evaluation = read_json(old / "evaluation.json")
+    for found in evaluation.values():
+        assert found["scores"].pop("ece_at_priors") is not None
+    (old / "evaluation.json").write_text(json.dumps(evaluation))
+    assert [scores.ece_at_priors for _, scores in runs.open_run(old).evaluation().values()] == [None, None]
+
+
 def test_a_decision_that_neither_version_writes_is_refused(old: Path) -> None:
     evaluation = read_json(old / "evaluation.json")
     evaluation["float"]["decision"]["thresholds"][0]["target_specificity"] = "high"

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import validate
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_bundle import write_bundle
 from tiny_run import CLASSES, write_run
 
-from melanoma_edge import calibration, recipes
-from melanoma_edge.contract import CrossValidation, Recipe
+from melanoma_edge import NOTICE, calibration, metrics, recipes
+from melanoma_edge.cli.show import Screen
+from melanoma_edge.cli.show_cross_validation import show_cross_validation
+from melanoma_edge.contract import CrossValidated, CrossValidation, FoldBundle, Recipe, Scores
+from melanoma_edge.convert.bundle import open_bundle
+from melanoma_edge.convert.card import interval_text, model_card
 from melanoma_edge.data.split import TEST, VALIDATION
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import write_text
 from melanoma_edge.model import run as runs
-from melanoma_edge.proof.quoted import refuse_other
+from melanoma_edge.model.folds import Answers, across
+from melanoma_edge.proof.diff_facts import scores as compared
+from melanoma_edge.proof.quoted import read_cross_validation, refuse_other
 from melanoma_edge.proof.subject import of_run
 
 STATED = {"vascular lesion": 0.06, "nevus": 0.9, "melanoma": 0.04}
@@ -79,3 +89,94 @@ def test_a_cross_validation_for_other_priors_is_not_quoted(run: runs.Run, theirs
     assert words in str(caught.value) and str(caught.value).isprintable()
     with pytest.raises(BadInput, match="its deployment_prior is .*, the run's 'balanced'"):
         refuse_other(CrossValidation.model_construct(recipe=run.recipe, classes=CLASSES), Path("cross-validation.json"), stating(run, "balanced"))
+
+
+# --- figures at these priors
+
+
+def answers(run: runs.Run, deployment: np.ndarray, rows: slice) -> Answers:
+    """Return some of what the run says of its test part as if it were that of a fold."""
+    decision, _ = run.evaluation()["float"]
+    probabilities, logits, (labels, groups) = run.probabilities("float", TEST)[rows], run.logits()[f"float/{TEST}"][rows], run.truth(TEST)
+    labels, groups = labels[rows], groups[rows]
+    scores = metrics.scores(probabilities, labels, CLASSES, "melanoma", decision=decision, logits=logits, groups=groups, priors=deployment, replicates=20)
+    return Answers(decision, scores, probabilities, logits, labels, groups, deployment)
+
+
+@pytest.fixture
+def crossed(run: runs.Run) -> CrossValidation:
+    """Two folds of a run that differ in their priors, as the frequencies in the data do."""
+    folds = [answers(run, np.array(deployment), slice(first, None, 2)) for first, deployment in enumerate([[0.04, 0.9, 0.06], [0.06, 0.86, 0.08]])]
+    labels, top = np.concatenate([one.labels for one in folds]), np.concatenate([one.probabilities.argmax(axis=1) for one in folds])
+    table = tuple(map(tuple, metrics.confusion(top, labels, 3).tolist()))
+    one = CrossValidated(name="tiny-int8.tflite", format="tflite", precision="int8", confusion=table, **dict(across(folds, CLASSES, "melanoma")))
+    counts = [len(fold.labels) for fold in folds]
+    lesions = one.pooled.lesions
+    bundles = [
+        FoldBundle(fold=number, bundle=f"fold-{number}.bundle", manifest_sha256="0" * 64, weights={}, pictures=counts[number], lesions=share, absent_from_test=())
+        for number, share in enumerate([1, lesions - 1])
+    ]
+    return CrossValidation(
+        notice=NOTICE, recipe=run.recipe.model_copy(update={"folds": 2}), data_sha256="0" * 64, classes=CLASSES, positive_class="melanoma", pictures=sum(counts),
+        lesions=lesions, folds=tuple(bundles), artifacts=(one,), comparisons=(), tool_versions={},
+    )  # fmt: skip
+
+
+def of_an_earlier_version(found: CrossValidation, folder: Path) -> CrossValidation:
+    """Return the cross-validation as it is read from a file without the figure."""
+    content = found.model_dump(mode="json")
+    for one in content["artifacts"]:
+        del one["figures"]["ece_at_priors"], one["pooled"]["ece_at_priors"]
+    (folder / "old.json").write_text(json.dumps(content), encoding="utf-8")
+    return read_cross_validation(folder / "old.json")
+
+
+def printed(found: CrossValidation, folder: Path, capsys: pytest.CaptureFixture) -> str:
+    show_cross_validation(Screen(quiet=True, verbose=False), SimpleNamespace(result=found, parities={}, path=folder), False)
+    return capsys.readouterr().out
+
+
+def card_of(found: CrossValidation, folder: Path) -> str:
+    manifest = open_bundle(write_bundle(folder / "tiny.bundle")).manifest
+    return model_card(manifest.model_copy(update={"cross_validation": found})).partition("## Figures by cross-validation")[2]
+
+
+def test_pooled_pictures_are_weighed_by_the_mean_of_the_folds_priors(crossed: CrossValidation, run: runs.Run) -> None:
+    one = crossed.artifacts[0]
+    order = [*range(0, 27, 2), *range(1, 27, 2)]
+    expected = metrics.scores(run.probabilities("float", TEST)[order], run.truth(TEST)[0][order], CLASSES, "melanoma", priors=np.array([0.05, 0.88, 0.07]), replicates=0)
+    assert one.pooled.ece_at_priors.value == pytest.approx(expected.ece_at_priors.value)
+    assert one.pooled.ece_at_priors.value != one.pooled.ece.value and one.figures["ece_at_priors"].folds == 2
+    validate(crossed.model_dump(mode="json"), "cross-validation")
+
+
+def test_both_calibration_errors_are_shown_by_name(crossed: CrossValidation, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    pooled = crossed.artifacts[0].pooled
+    shown, card = printed(crossed, tmp_path, capsys), card_of(crossed, tmp_path)
+    assert f"{pooled.ece.value:.3f}" in shown and f"{pooled.ece_at_priors.value:.3f}" in shown and "(deployment" in shown
+    assert f" | ECE (these pictures' mix) | ECE (deployment mix) | melanoma sensitivity / specificity of the decision |\n|{'---|' * 9}\n" in card
+    assert f" | {interval_text(pooled.ece)} | {interval_text(pooled.ece_at_priors)} | " in card and "The temperature is fitted for the second" in card
+
+
+def test_files_of_versions_without_it_are_shown_without_it(crossed: CrossValidation, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    old = of_an_earlier_version(crossed, tmp_path)
+    assert old.artifacts[0].pooled.ece_at_priors is None
+    shown, card = printed(old, tmp_path, capsys), card_of(old, tmp_path)
+    assert "deployment" not in shown and "these" in shown
+    assert f" | ECE (these pictures' mix) | melanoma sensitivity / specificity of the decision |\n|{'---|' * 8}\n" in card and "deployment mix" not in card
+
+
+def test_only_what_both_manifests_measured_is_compared(crossed: CrossValidation) -> None:
+    scores = crossed.artifacts[0].pooled
+    old = Scores.model_validate_json(scores.model_copy(update={"ece_at_priors": None}).model_dump_json())
+    assert compared(scores, scores)["ece_at_priors"].change == 0.0
+    assert "ece_at_priors" not in compared(old, scores) and "ece" in compared(old, scores)
+
+
+def test_a_run_is_shown_with_both(run: runs.Run, capsys: pytest.CaptureFixture) -> None:
+    Screen(quiet=True, verbose=False).run(run, False)
+    out = capsys.readouterr().out
+    for words, key in (("these pictures' mix", "ece"), ("deployment mix", "ece_at_priors")):
+        [line] = [line for line in out.splitlines() if f"expected calibration error ({words})" in line]
+        for _, scores in run.evaluation().values():
+            assert f"{getattr(scores, key).value:.3f}" in line

@@ -51,7 +51,7 @@ def test_the_card_quotes_them_and_says_whose_they_are(quoted: dict) -> None:
     assert "not of this very model.** It has seen every one of these pictures" in section and section.strip().startswith("2 models of the same recipe")
     for one in read_cross_validation(quoted["file"]).artifacts:
         [line] = [line for line in section.splitlines() if line.startswith(f"| {one.name} | ")]
-        for figure in (one.pooled.balanced_accuracy, one.pooled.positive_auc, one.pooled.ece, one.pooled.positive_sensitivity_of_decision):
+        for figure in (one.pooled.balanced_accuracy, one.pooled.positive_auc, one.pooled.ece, one.pooled.ece_at_priors, one.pooled.positive_sensitivity_of_decision):
             assert interval_text(figure) in line
     assert "| demo-int8.tflite against demo-float32.tflite | " in section
     assert "No figure on unseen pictures" not in card and "## Figures on the test part" not in card

@@ -165,10 +165,20 @@ def check_self_contained(path: Path) -> None:
 def test_figures_are_those_of_the_evaluation(run: Path) -> None:
     evaluation = json.loads((run / runs.EVALUATION_FILE).read_text(encoding="utf-8"))
     figures = page(report(run)).figures
-    for key in ("balanced_accuracy", "accuracy", "macro_f1", "macro_auc", "positive_auc", "positive_sensitivity_at_90_specificity", "ece"):
+    for key in ("balanced_accuracy", "accuracy", "macro_f1", "macro_auc", "positive_auc", "positive_sensitivity_at_90_specificity", "ece", "ece_at_priors"):
         assert figures[key] == [evaluation[which]["scores"][key]["value"] for which in ("qat", "float")]
     for name, recall in evaluation["qat"]["scores"]["recall"].items():
         assert figures[f"recall/{name}"][0] == recall["value"]
+
+
+def test_a_figure_that_an_earlier_version_did_not_measure_does_not_stand_there(run: Path) -> None:
+    evaluation = json.loads((run / runs.EVALUATION_FILE).read_text(encoding="utf-8"))
+    assert "deployment mix of classes" in page(report(run)).text("scores")
+    for found in evaluation.values():
+        del found["scores"]["ece_at_priors"]
+    (run / runs.EVALUATION_FILE).write_text(json.dumps(evaluation), encoding="utf-8")
+    found = page(report(run, force=True))
+    assert "ece_at_priors" not in found.figures and "ece" in found.figures and "deployment mix" not in found.text()
 
 
 def test_figures_are_those_of_the_manifest(bundle: Path) -> None:

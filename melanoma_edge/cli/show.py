@@ -42,7 +42,8 @@ FIGURES = {
     "positive_specificity_of_decision": "{positive} specificity at the fitted threshold",
     "coverage_of_decision": "share answered (the rest: abstains)",
     "accuracy_of_answers": "accuracy of what is answered",
-    "ece": "expected calibration error",
+    "ece": "expected calibration error (these pictures' mix)",
+    "ece_at_priors": "expected calibration error (deployment mix)",
 }
 
 BY_GROUP = {

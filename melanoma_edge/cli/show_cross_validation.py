@@ -19,7 +19,8 @@ COLUMNS = {
     "positive_sensitivity_at_90_specificity": "{positive} sensitivity at 90 % specificity, best threshold",
     "positive_sensitivity_of_decision": "{positive} sensitivity at the fitted thresholds",
     "positive_specificity_of_decision": "{positive} specificity there",
-    "ece": "ECE",
+    "ece": "ECE (these pictures' mix)",
+    "ece_at_priors": "ECE (deployment mix)",
 }
 LOSSES = {"balanced_accuracy": "balanced accuracy", "positive_auc": "{positive} AUC", "positive_sensitivity": "{positive} sensitivity at the fitted thresholds"}
 
@@ -30,7 +31,8 @@ def show_cross_validation(screen: Screen, exported, as_json: bool) -> None:
     if as_json:
         return screen.json(found.model_dump(mode="json"))
     out, positive = screen.out, found.positive_class
-    names = {key: label.format(positive=positive) for key, label in COLUMNS.items() if positive is not None or not key.startswith("positive")}
+    measured = {key: label for key, label in COLUMNS.items() if any(getattr(one.pooled, key) for one in found.artifacts)}  # earlier versions knew fewer figures
+    names = {key: label.format(positive=positive) for key, label in measured.items() if positive is not None or not key.startswith("positive")}
     title = f"{len(found.folds)} folds: {found.pictures} pictures of {found.lesions} lesions, each judged once by files of a model that saw neither it nor its lesion"
     table = Table(Column("artifact", no_wrap=True), *map(escape, names.values()), title=title, title_justify="left", show_lines=True)
     for one in found.artifacts:
@@ -60,7 +62,7 @@ def show_cross_validation(screen: Screen, exported, as_json: bool) -> None:
 
 
 def _stacked(interval) -> str:
-    """Return a figure above its interval, so that seven of them stand side by side."""
+    """Return a figure above its interval, so that eight of them stand side by side."""
     return _interval(interval).replace(" (", "\n").removesuffix(")")
 
 

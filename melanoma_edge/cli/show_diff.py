@@ -11,7 +11,7 @@ STYLE = {"passed": "green", "failed": "bold red", "allowed": "yellow", "inconclu
 SIGN = {"passed": "✓", "failed": "✗", "allowed": "!", "inconclusive": "?", "not compared": "-"}
 SHOWN = 5
 """Flips of an artifact on the screen; all that are listed with -v."""
-FIGURES = ("balanced_accuracy", "positive_sensitivity_of_decision", "positive_specificity_of_decision", "positive_auc", "coverage_of_decision", "ece")
+FIGURES = ("balanced_accuracy", "positive_sensitivity_of_decision", "positive_specificity_of_decision", "positive_auc", "coverage_of_decision", "ece", "ece_at_priors")
 """Figures of the manifests on the screen; all with -v."""
 
 HEADS = {"size": "growth", "flips": "flips", "latency": "times as long"}

@@ -192,6 +192,11 @@ class Scores(Model):
     positive_sensitivity_at_80_specificity: Interval
     positive_sensitivity_at_90_specificity: Interval
     ece: Interval
+    """Calibration error of the top class, on these pictures in the mix of classes that they come in. Probabilities are corrected to the deployment priors: where these are
+    another mix, it is not 0 even if they are perfect."""
+    ece_at_priors: Interval | None = None
+    """The same with the pictures weighted so that each class has its share of the deployment priors, as where the temperature is fitted. Null
+    where none are known (models of somebody else's), and in files of versions that did not measure it."""
     positive_sensitivity_of_decision: Interval | None = None
     """Share of the positive class above the threshold in force; null where there is none."""
     positive_specificity_of_decision: Interval | None = None

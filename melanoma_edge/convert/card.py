@@ -324,11 +324,11 @@ def _table(manifest: Manifest) -> list[str]:
 
 def _scores_table(positive: str | None, scored: Iterable[tuple[str, Scores]]) -> list[str]:
     """Return a table with a row of figures for each (name, scores)."""
-    positive = _plain(positive or "positive class")
-    rows = [
-        f"| artifact | accuracy | balanced accuracy | macro AUC | {positive} AUC | {positive} sensitivity at 90 % specificity | ECE | {positive} sensitivity / specificity of the decision |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    positive, scored = _plain(positive or "positive class"), list(scored)
+    at_priors = any(scores.ece_at_priors for _, scores in scored)  # earlier versions did not measure it
+    calibration = ["ECE (these pictures' mix)", *(["ECE (deployment mix)"] if at_priors else [])]
+    heads = ["artifact", "accuracy", "balanced accuracy", "macro AUC", f"{positive} AUC", f"{positive} sensitivity at 90 % specificity", *calibration, f"{positive} sensitivity / specificity of the decision"]
+    rows = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for name, scores in scored:
         figures = (
             scores.accuracy,
@@ -337,10 +337,17 @@ def _scores_table(positive: str | None, scored: Iterable[tuple[str, Scores]]) ->
             scores.positive_auc,
             scores.positive_sensitivity_at_90_specificity,
             scores.ece,
+            *([scores.ece_at_priors] if at_priors else []),
         )
         decided = (scores.positive_sensitivity_of_decision, scores.positive_specificity_of_decision)
         last = " / ".join(interval_text(figure) if figure else "undefined" for figure in decided)
-        rows.append(f"| {name} | " + " | ".join(interval_text(figure) for figure in figures) + f" | {last} |")
+        rows.append(f"| {name} | " + " | ".join(interval_text(figure) if figure else "-" for figure in figures) + f" | {last} |")
+    if at_priors:
+        rows += [
+            "",
+            "ECE is how far the probability of the top class lies from the share that is right, on average over 15 bins: on these pictures as they come, and with each class weighted to its "
+            "share of the class priors that probabilities are corrected to (deployment mix). The temperature is fitted for the second mix; on the first, ECE is not 0 even where probabilities are perfect on the second.",
+        ]
     return rows
 
 

@@ -65,6 +65,8 @@ class Answers:
     """int [n], positions in the classes."""
     groups: np.ndarray
     """int [n], the same numbers in all folds."""
+    deployment: np.ndarray
+    """float64 [classes], the class priors that the probabilities are corrected to."""
 
 
 def train_folds(
@@ -163,11 +165,14 @@ def spread(values: Iterable[float | None]) -> Spread:
 
 
 def across(folds: Sequence[Answers], classes: Sequence[str], positive_class: str | None) -> Across:
-    """Return what one network or artifact comes to over all `folds`: mean and spread, and all pictures pooled, each under its own fold's decision."""
+    """Return what one network or artifact comes to over all `folds`: mean and spread, and all pictures pooled, each under its own fold's decision.
+
+    Where deployment priors are the frequencies in the data, those of the folds differ a little: pooled pictures are weighed by their mean.
+    """
     pooled = metrics.scores(
         np.concatenate([fold.probabilities for fold in folds]), np.concatenate([fold.labels for fold in folds]), classes, positive_class,
         decision=[fold.decision for fold in folds for _ in fold.labels], logits=np.concatenate([fold.logits for fold in folds]),
-        groups=np.concatenate([fold.groups for fold in folds]),
+        groups=np.concatenate([fold.groups for fold in folds]), priors=np.mean([fold.deployment for fold in folds], axis=0),
     )  # fmt: skip
     scored = [fold.scores for fold in folds]
     return Across(
@@ -283,7 +288,7 @@ def _answers(run: runs.Run, which: runs.Which) -> Answers:
     if len(rows) != len(logits):
         raise BadInput(f"{run.path / runs.LOGITS_FILE} does not fit the split of the run: train again")
     labels, groups = run.truth(TEST)
-    return Answers(decision, scores, run.probabilities(which, TEST), logits, labels, groups)
+    return Answers(decision, scores, run.probabilities(which, TEST), logits, labels, groups, run.priors()[1])
 
 
 def _figures(scores: Scores) -> list[str]:

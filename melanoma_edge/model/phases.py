@@ -140,7 +140,9 @@ def _evaluate(run: runs.Run, logits: dict[str, np.ndarray], by_part, groups) -> 
         if tested is None:
             continue
         probabilities = calibration.probabilities(tested, decision.temperature, training, deployment)
-        scores = metrics.scores(probabilities, by_part[TEST].labels, run.facts.classes, positive, decision=decision, logits=tested, groups=groups[TEST])
+        scores = metrics.scores(
+            probabilities, by_part[TEST].labels, run.facts.classes, positive, decision=decision, logits=tested, groups=groups[TEST], priors=deployment
+        )
         result[which]["scores"] = scores.model_dump()
     return result
 

@@ -103,7 +103,7 @@ def _too_small(scores: Scores, labels: np.ndarray, lesions: np.ndarray, positive
     if scores.lesions < LEAST_LESIONS:
         return named
     counts = Counter(label for label, _ in set(zip(labels.tolist(), lesions.tolist())))
-    few = {"balanced_accuracy", "macro_f1", "macro_auc"} if min(counts.values()) < LEAST_OF_CLASS else set()
+    few = {"balanced_accuracy", "macro_f1", "macro_auc", "ece_at_priors"} if min(counts.values()) < LEAST_OF_CLASS else set()
     if positive is not None:
         sick, well = (len(set(lesions[mask].tolist())) for mask in (labels == positive, labels != positive))
         few |= {name for name in named if name.startswith("positive_specificity") and well < LEAST_LESIONS}

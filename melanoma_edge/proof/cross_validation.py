@@ -159,10 +159,11 @@ def _answers(run: runs.Run, bundle: Bundle, name: str, logits: np.ndarray) -> An
     artifact, (labels, groups) = bundle.artifact(name), run.truth(TEST)
     if logits.shape != (len(labels), len(run.facts.classes)) or artifact.scores is None:
         raise BadInput(f"the logits in {bundle.path / EVIDENCE} do not fit the split of {run.path}: export the fold again with --force")
-    probabilities = calibration.probabilities(logits, artifact.decision.temperature, *run.priors())
+    training, deployment = run.priors()
+    probabilities = calibration.probabilities(logits, artifact.decision.temperature, training, deployment)
     if abs(float((probabilities.argmax(axis=1) == labels).mean()) - artifact.scores.accuracy.value) > 1e-9:
         raise BadInput(f"the logits in {bundle.path / EVIDENCE} are not those that the scores of {name} are of: export the fold again with --force")
-    return Answers(artifact.decision, artifact.scores, probabilities, logits, labels, groups)
+    return Answers(artifact.decision, artifact.scores, probabilities, logits, labels, groups, deployment)
 
 
 def _pairs(artifacts: Sequence[Artifact]) -> list[tuple[Artifact, Artifact]]:

@@ -23,6 +23,7 @@ SCORES = (
     "coverage_of_decision",
     "accuracy_of_answers",
     "ece",
+    "ece_at_priors",
 )
 """Figures of the manifests that are shown side by side."""
 

@@ -55,10 +55,13 @@ def evaluate(
     logits = model.logits(used.pictures)
     probabilities = calibration.probabilities(logits, model.decision.temperature, model.training_priors, model.deployment_priors)
 
+    priors = model.deployment_priors if model.training_known else None  # those of somebody else's model are uniform because nobody knows them
+
     def score(rows: np.ndarray) -> Scores:
         return metrics.scores(
-            probabilities[rows], used.labels[rows], model.classes, model.positive_class, decision=model.decision, logits=logits[rows], groups=used.groups[rows]
-        )
+            probabilities[rows], used.labels[rows], model.classes, model.positive_class, decision=model.decision, logits=logits[rows], groups=used.groups[rows],
+            priors=priors,
+        )  # fmt: skip
 
     return {
         "model": model.name,

@@ -249,8 +249,9 @@ def _scores(run: runs.Run, decision: Decision, logits: np.ndarray, labels: np.nd
     """Return the scores of what an artifact says of the test part, None where the run has none."""
     if not run.tested:
         return None
-    probabilities = calibration.probabilities(logits, decision.temperature, *run.priors())
-    return metrics.scores(probabilities, labels, run.facts.classes, run.recipe.positive_class or None, decision=decision, logits=logits, groups=groups)
+    training, deployment = run.priors()
+    probabilities = calibration.probabilities(logits, decision.temperature, training, deployment)
+    return metrics.scores(probabilities, labels, run.facts.classes, run.recipe.positive_class or None, decision=decision, logits=logits, groups=groups, priors=deployment)
 
 
 def _with_probabilities(run: runs.Run, folder: Path, artifact: Artifact, content: bytes, licence: str) -> Artifact:

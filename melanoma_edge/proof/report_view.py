@@ -31,15 +31,18 @@ FIGURES = {
     "positive_specificity_of_decision": ("Specificity for {positive} at the fitted threshold{rule}", "share"),
     "coverage_of_decision": ("Share answered; on the rest the model abstains", "share"),
     "accuracy_of_answers": ("Accuracy of what is answered", "share"),
-    "ece": ("Calibration error (ECE), lower is better", "index"),
+    "ece": ("Calibration error (ECE), these pictures' mix of classes; lower is better", "index"),
+    "ece_at_priors": ("Calibration error (ECE), deployment mix of classes; lower is better", "index"),
 }
 """Score: (label, share for percent or index for 0..1)."""
+LATER = ("ece_at_priors",)
+"""Scores that files of earlier versions do not hold, and that do not stand in the report where none is held."""
 CARDS = {
     "balanced_accuracy": ("Balanced accuracy", 0.0, 1.0),
     "positive_sensitivity_at_90_specificity": ("Sensitivity for {positive} at 90 % specificity", 0.0, 1.0),
     "positive_auc": ("AUC of {positive}", 0.5, 1.0),
     "macro_auc": ("Macro AUC", 0.5, 1.0),
-    "ece": ("Calibration error (ECE), lower is better", 0.0, 0.25),
+    "ece": ("Calibration error (ECE), these pictures' mix; lower is better", 0.0, 0.25),
 }
 """Score: (label, lower and upper end of the card's scale)."""
 OUTCOMES = {"failed": "✕", "inconclusive": "?", "passed": "✓", "not run": "–"}
@@ -161,6 +164,7 @@ def score_table(material: Material) -> list[dict[str, Any]]:
     rows = [
         {"key": key, "label": _label(FIGURES[key][0], material), "kind": FIGURES[key][1], "cells": [_score(network, key) for network in material.networks]}
         for key in figures
+        if key not in LATER or any(_score(network, key) for network in material.networks)
     ]
     recall = [
         {"key": f"recall/{name}", "label": name, "kind": "share", "cells": [_recall(network, name) for network in material.networks]}
@@ -183,6 +187,7 @@ def cross_validation(material: Material) -> dict[str, Any] | None:
     rows = [
         {"key": f"cross-validation/{key}", "label": _label(FIGURES[key][0], material, of_others=True), "kind": FIGURES[key][1], "cells": [(getattr(one.pooled, key), one.figures.get(key)) for one in found.artifacts]}
         for key in figures
+        if key not in LATER or any(getattr(one.pooled, key) for one in found.artifacts)
     ]
     recall = [
         {"key": f"cross-validation/recall/{name}", "label": name, "kind": "share", "cells": [(one.pooled.recall[name], one.recall[name]) for one in found.artifacts]}

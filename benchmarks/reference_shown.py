@@ -87,38 +87,33 @@ def plot(found, int8: str, float32: str) -> bytes:
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    from melanoma_edge.proof.plot_style import DPI, LIGHT, SMALL, class_rows, intervals, offset, series_style, title
+    from melanoma_edge.proof.plot_style import DPI, LIGHT, SMALL, class_rows, intervals, offset, series_style
 
-    drawn = Figure(figsize=(9.4, 3.9), layout="constrained")
+    counts = np.array(found.artifact(int8).confusion)
+    drawn = Figure(figsize=(9.4, 4.6), layout="constrained")
     FigureCanvasAgg(drawn)
-    left, right = drawn.subplots(1, 2, width_ratios=(1, 1.05))
+    left, right = drawn.subplots(1, 2)
+    for axes in (left, right):
+        axes.tick_params(length=0, labelsize=SMALL, colors=LIGHT.muted)
+        axes.xaxis.label.set(color=LIGHT.ink, fontsize=SMALL)
+        axes.spines[:].set_visible(False)
     for place, (label, name) in enumerate((("int8", int8), ("float32", float32))):
         known = [(row, found.artifact(name).pooled.recall[one]) for row, one in enumerate(found.classes)]
         intervals(left, known, offset(place, 2), series_style(LIGHT, place), label)
     class_rows(left, LIGHT, found.classes, found.positive_class)
-    left.set_xlim(0, 1)
+    left.set_yticklabels([f"{name} ({count})" for name, count in zip(found.classes, counts.sum(axis=1))])
+    left.set_xlim(-0.02, 1.02)
     left.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    left.set_xlabel("recall of each class, with 95 % interval")
     left.legend(frameon=False, fontsize=SMALL, labelcolor=LIGHT.ink, loc="lower left")
-    title(left, "Recall of each class, with 95 % intervals")
-    counts = np.array(found.artifact(int8).confusion)
     shares = counts / counts.sum(axis=1, keepdims=True)
     right.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
         right.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=SMALL, color=LIGHT.ground if share > 0.55 else LIGHT.ink)
-    right.set_xticks(range(len(found.classes)), [_short(name) for name in found.classes])
-    right.set_yticks(range(len(found.classes)), [f"{name} ({count})" for name, count in zip(found.classes, counts.sum(axis=1))])
-    right.set_xlabel("first answer of int8, in % of the pictures of each class")
-    title(right, "What pictures of each class were taken for")
-    for axes in (left, right):
-        axes.tick_params(length=0, labelsize=SMALL, colors=LIGHT.muted)
-        axes.xaxis.label.set(color=LIGHT.muted, fontsize=SMALL)
-        axes.spines[:].set_visible(False)
+    right.set_xticks(range(len(found.classes)), found.classes, rotation=40, ha="right", rotation_mode="anchor")
+    right.set_yticks([])
+    right.set_ylim(left.get_ylim())
+    right.set_title("first answer of int8, in % of each class", fontsize=SMALL, color=LIGHT.ink)
     buffer = io.BytesIO()
     drawn.savefig(buffer, format="png", dpi=DPI * 2 // 3, facecolor=LIGHT.ground, metadata={"Software": None})
     return buffer.getvalue()
-
-
-def _short(name: str) -> str:
-    """Return a class's name in at most four letters, to stand below a column."""
-    words = name.split()
-    return "".join(word[0] for word in words).upper() if len(words) > 1 else name[:4]

@@ -112,9 +112,10 @@ def _throughput(device: str, mixed_precision: str | None, xla: bool, data: str, 
     seed_everything(asked.seed)
     with devices.scope(), arithmetic(devices.computation):
         model = network.build(asked, len(selection.classes), rescale=True)
+        teachers = step_speed.fresh_teachers(asked, len(selection.classes))
     phase, rows = Phase("float", asked.epochs, asked.learning_rate, asked.warmup_share), feed.rows_per_batch(labels, asked)
     made = optimizer(phase, asked, feed.steps_per_epoch(labels, asked), model.trainable_variables, devices)
-    step = train_step(model, model.trainable_variables, made, asked, rows, None, devices)
+    step = train_step(model, model.trainable_variables, made, asked, rows, None, devices, teachers)
     finish, mix = (augment_ops.apply, augment_ops.mix) if devices.computation.device == "gpu" else (None, None)
     made_of = partial(mixing.batches, pictures, labels, len(selection.classes), asked, finish=finish, apply=mix)
     batch, seed = tuple(map(tf.constant, next(made_of(0)))), step_seed(asked, phase, 0, 0)

@@ -12,6 +12,17 @@ WARM_UP = 5
 """Steps before the first that is timed."""
 
 
+def fresh_teachers(recipe, classes: int) -> list:
+    """Return as many untrained networks as the recipe has teachers: what they cost a step does not depend on what they know."""
+    from melanoma_edge.model import network
+    from melanoma_edge.model.teachers import names_of
+
+    teachers = [network.build(recipe, classes) for _ in names_of(recipe)]
+    for teacher in teachers:
+        teacher.trainable = False
+    return teachers
+
+
 def measure(step: Callable, batches_of: Callable[[int], Iterator], batch: tuple, seed, rows: int, steps: int, rounds: int) -> tuple[list[float], list[float]]:
     """Return (pictures a second of the bare step, those end to end), one of each a round of `steps` steps of `rows` pictures.
 

@@ -44,14 +44,14 @@ def main(rounds: int = 8, steps: int = 40) -> None:
     model = network.build(recipe, len(selection.classes), rescale=True)
     phase = Phase("float", recipe.epochs, recipe.learning_rate, recipe.warmup_share)
     made = optimizer(phase, recipe, feed.steps_per_epoch(labels, recipe), model.trainable_variables)
-    step = train_step(model, model.trainable_variables, made, recipe, recipe.batch_size)
+    step = train_step(model, model.trainable_variables, made, recipe, recipe.batch_size, teachers=step_speed.fresh_teachers(recipe, len(selection.classes)))
     seed = step_seed(recipe, phase, 0, 0)
     batches_of = partial(mixing.batches, pictures, labels, len(selection.classes), recipe)
     batch = tuple(map(tf.constant, next(batches_of(0))))
     alone, together = step_speed.measure(step, batches_of, batch, seed, recipe.batch_size, steps, rounds)
     ratios = [end / bare for end, bare in zip(together, alone)]
     figures = {
-        "recipe": recipe.name,
+        "recipe": recipe.model_dump(mode="json"),
         "data": data.name,
         "rounds": rounds,
         "steps_a_round": steps,

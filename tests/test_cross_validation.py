@@ -70,6 +70,8 @@ def test_the_record_is_valid_and_every_picture_is_judged_once(pooled: dict) -> N
     validate(found, "cross-validation")
     folds = read_json(pooled["folds"] / "folds.json")
     assert found["recipe"] == folds["recipe"] and found["data_sha256"] == folds["data_sha256"] and found["classes"] == list(CLASSES)
+    with open(pooled["folds"] / "fold-1" / "split.csv", newline="", encoding="utf-8") as file:
+        assert found["with_lesion_id"] == sum(bool(row["lesion"]) for row in csv.DictReader(file)) > 0
     assert (found["pictures"], found["lesions"]) == (42, folds["groups"]) and [one["name"] for one in found["artifacts"]] == list(NAMES)
     for number, fold in enumerate(found["folds"]):
         assert fold["weights"] == folds["runs"][number]["weights"] and fold["bundle"] == f"fold-{number}.bundle"

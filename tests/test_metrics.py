@@ -402,9 +402,9 @@ def test_seeds():
 def test_speed_and_memory_on_a_real_size():
     probabilities, labels = random_case(1500, 9)
     groups = np.random.default_rng(0).integers(0, 1000, 1500)
-    start = time.perf_counter()
+    start = time.process_time()  # of this process alone, whatever else the machine does
     metrics.scores(probabilities, labels, [str(index) for index in range(9)], "0", groups=groups, priors=np.arange(1, 10))
-    assert time.perf_counter() - start < 5  # 0.3 s on the machine it was written on
+    assert time.process_time() - start < 5  # 0.4 s on the machine it was written on
     tracemalloc.start()
     metrics.scores(probabilities, labels, [str(index) for index in range(9)], "0", groups=groups, priors=np.arange(1, 10), replicates=300)
     peak = tracemalloc.get_traced_memory()[1]

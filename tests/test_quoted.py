@@ -16,7 +16,7 @@ from test_folds import two_folds  # noqa: F401: a fixture of these
 from tiny_bundle import write_bundle
 
 from melanoma_edge.convert.bundle import open_bundle
-from melanoma_edge.convert.card import interval_text
+from melanoma_edge.convert.card import interval_text, model_card
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import sha256_file
 from melanoma_edge.model import run as runs
@@ -29,6 +29,7 @@ def quoted(cli: Cli, whole: dict, pooled: dict, tmp_path_factory: pytest.TempPat
 
     def make(home: Path) -> dict:
         asked = ["--tflite", "--precision", "float32,int8", "--cross-validation", pooled["out"] / "cross-validation.json", "--licence", "CC BY-NC 4.0"]
+        asked += ["--attribution", "the [ISIC] Archive", "--attribution", "A. Author\nand others", "--remark", "chosen on *these* pictures"]
         done = cli("export", whole["run"], *asked, "--out", home / "quoted.bundle")
         cli("report", home / "quoted.bundle", "-q")
         return asdict(done)
@@ -55,6 +56,19 @@ def test_the_card_quotes_them_and_says_whose_they_are(quoted: dict) -> None:
             assert interval_text(figure) in line
     assert "| demo-int8.tflite against demo-float32.tflite | " in section
     assert "No figure on unseen pictures" not in card and "## Figures on the test part" not in card
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        (42, "the model that saw neither it nor its lesion, under"),
+        (30, "the model that did not see it, nor its lesion as far as lesions are known (30 of 42 pictures), under"),
+        (None, "the model that did not see it, nor its lesion as far as lesions are known, under"),
+    ],
+)
+def test_of_how_many_pictures_the_lesion_is_known_is_said(quoted: dict, known: int | None, words: str) -> None:
+    found = read_cross_validation(quoted["file"]).model_copy(update={"with_lesion_id": known})
+    assert words in model_card(open_bundle(quoted["bundle"]).manifest.model_copy(update={"cross_validation": found}))
 
 
 def test_the_report_and_the_screen_show_them(quoted: dict) -> None:

@@ -106,6 +106,11 @@ def without_figures(bundle: Path, script) -> None:
     (bundle / "manifest.json").write_text(json.dumps(manifest | {"cross_validation": None}), encoding="utf-8")
 
 
+def without_names(bundle: Path, script) -> None:
+    manifest = read_json(bundle / "manifest.json")
+    (bundle / "manifest.json").write_text(json.dumps(manifest | {"attributions": []}), encoding="utf-8")
+
+
 def resealed(bundle: Path, name: str) -> None:
     """Seal the bundle anew after a file was changed."""
     manifest = read_json(bundle / "manifest.json")
@@ -121,6 +126,7 @@ def resealed(bundle: Path, name: str) -> None:
         (with_a_failed_gate, ProofFailed, "it computes something else"),
         (with_a_gate_without_reason, ProofFailed, "which is no reason"),
         (too_large, BadInput, "expected at most 6,000,000"),
+        (without_names, BadInput, "names nobody whose pictures it learnt from"),
         (without_figures, BadInput, "is not of a run of all pictures that quotes its cross-validation"),
     ],
 )

@@ -33,11 +33,13 @@ from melanoma_edge.cli.options import FOLDER, cache_option, force_option, json_o
 @click.option("--out", type=FOLDER, help="Bundle folder [default: bundles/RUN.bundle]; of all folds, a folder of bundles [default: bundles/RUN].")
 @click.option("--data", type=FOLDER, help="Where the run's pictures are now, if they moved; with --model, labelled pictures to fit decisions on and to score.")
 @click.option("--licence", help="Terms of the weights, for the manifest, the model card and LICENCE.txt.")
+@click.option("--attribution", "attributions", multiple=True, metavar="TEXT", help="Whom or what the terms want named, for the card and LICENCE.txt; may be repeated.")
+@click.option("--remark", "remarks", multiple=True, metavar="TEXT", help="What is to be known of the figures, for the card; may be repeated.")
 @click.option("--cross-validation", type=FOLDER, metavar="FILE", help="Figures for the card and the report to quote: the cross-validation.json of all folds of the same recipe.")
 @model_options
 @force_option
 @json_option
-def export(run, tflite, onnx, precision, layout, head, coreml, out, data, licence, cross_validation, own, force, as_json, quiet, verbose):
+def export(run, tflite, onnx, precision, layout, head, coreml, out, data, licence, attributions, remarks, cross_validation, own, force, as_json, quiet, verbose):
     """Export a run (the newest one without RUN), or a model file of your own, as a verified bundle.
 
     Of a folder of folds (train --folds), every fold becomes a bundle, and cross-validation.json says what their files come to on all pictures.
@@ -59,6 +61,7 @@ def export(run, tflite, onnx, precision, layout, head, coreml, out, data, licenc
     out = out or Path("bundles") / (run.resolve().name if folds else f"{run.resolve().name}.bundle")
     screen = show(quiet, verbose)
     formats = [name for name, wanted in (("tflite", tflite), ("onnx", onnx)) if wanted]
+    said = {"licence": licence, "attributions": attributions, "remarks": remarks}
     if own is not None:
         if layout != "nhwc":
             raise wrong("--layout is for the ONNX files of a run: a model of your own keeps the order of axes that its file has; leave it out")
@@ -70,13 +73,13 @@ def export(run, tflite, onnx, precision, layout, head, coreml, out, data, licenc
 
         with screen.steps("exporting") as progress:
             parity = export_model(
-                own.model, out, own.declared(), formats=formats, precisions=precisions, calibrate=own.calibrate, data=data, licence=licence, force=force,
-                command=line(), progress=progress,
+                own.model, out, own.declared(), formats=formats, precisions=precisions, calibrate=own.calibrate, data=data, force=force,
+                command=line(), progress=progress, **said,
             )  # fmt: skip
         screen.bundle(out, as_json)
         screen.parity(parity, as_json)
         return fail_if(parity)
-    options = {"formats": formats, "precisions": precisions, "layout": layout.upper(), "head": head, "coreml": coreml, "data": data, "licence": licence, "force": force}
+    options = {"formats": formats, "precisions": precisions, "layout": layout.upper(), "head": head, "coreml": coreml, "data": data, "force": force, **said}
     if folds:
         if cross_validation is not None:
             raise wrong(f"{run} holds folds, from which cross-validation.json is made: leave out --cross-validation, or name the one run that is to quote it")

@@ -33,7 +33,7 @@ def show_cross_validation(screen: Screen, exported, as_json: bool) -> None:
     out, positive = screen.out, found.positive_class
     measured = {key: label for key, label in COLUMNS.items() if any(getattr(one.pooled, key) for one in found.artifacts)}  # earlier versions knew fewer figures
     names = {key: label.format(positive=positive) for key, label in measured.items() if positive is not None or not key.startswith("positive")}
-    title = f"{len(found.folds)} folds: {found.pictures} pictures of {found.lesions} lesions, each judged once by files of a model that saw neither it nor its lesion"
+    title = f"{len(found.folds)} folds: {found.pictures} pictures of {found.lesions} lesions, each judged once by files of a model that {found.unseen_in_words()}"
     table = Table(Column("artifact", no_wrap=True), *map(escape, names.values()), title=title, title_justify="left", show_lines=True)
     for one in found.artifacts:
         cells = [f"{_stacked(getattr(one.pooled, key))}\n[dim]{_spread(one.figures.get(key))}[/]" for key in names]

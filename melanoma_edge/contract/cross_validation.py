@@ -63,7 +63,7 @@ class CrossValidated(Across):
 
 
 class CrossValidation(Model):
-    """cross-validation.json: what the artifacts of all folds say of the test parts, every picture judged once by a model that saw neither it nor its lesion."""
+    """cross-validation.json: what the artifacts of all folds say of the test parts, every picture judged once by a model that saw neither it nor, where it is known, its lesion."""
 
     schema_version: Literal[1] = CROSS_VALIDATION_SCHEMA_VERSION
     notice: str
@@ -77,6 +77,8 @@ class CrossValidation(Model):
     """Used, and so tested once each."""
     lesions: Annotated[int, Field(ge=1)]
     """Groups of them that are never split: patients, lesions, copies."""
+    with_lesion_id: Annotated[int, Field(ge=0)] | None = None
+    """Pictures whose lesion or patient is known: only of these is it known that no other photograph was learnt from; null in files that do not say."""
     folds: Annotated[tuple[FoldBundle, ...], Field(min_length=2)]
     artifacts: Annotated[tuple[CrossValidated, ...], Field(min_length=1)]
     comparisons: tuple[Comparison, ...]
@@ -107,6 +109,12 @@ class CrossValidation(Model):
         if any(set(compared.losses) != {"balanced_accuracy", "positive_auc", "positive_sensitivity"} for compared in self.comparisons):
             raise ValueError("a comparison holds other losses than those of balanced accuracy, positive AUC and positive sensitivity")
         return self
+
+    def unseen_in_words(self) -> str:
+        """Return of a model that judged a picture what it had not seen, to follow "the model that"."""
+        if self.with_lesion_id == self.pictures:
+            return "saw neither it nor its lesion"
+        return f"did not see it, nor its lesion as far as lesions are known{'' if self.with_lesion_id is None else f' ({self.with_lesion_id} of {self.pictures} pictures)'}"
 
     def artifact(self, name: str) -> CrossValidated:
         """Return the figures of the artifact called `name`, which must be there."""

@@ -97,6 +97,10 @@ class Manifest(Model):
     cross_validation: CrossValidation | None = None
     """What models of the same recipe, each trained without a fold, come to on the same pictures; null where none was quoted, and in bundles of versions that could not."""
     licence: str
+    attributions: tuple[str, ...] = ()
+    """Whom and what the terms want named, in the words of whoever exported it; beside the names that the data set gives (`data.attributions`)."""
+    remarks: tuple[str, ...] = ()
+    """What whoever exported it wants to be known of its figures, for the model card."""
     files: dict[str, Sha256]
     """Every file of the bundle but this one and evidence/."""
 

@@ -41,8 +41,10 @@ def model_card(manifest: Manifest) -> str:
         f"{per_part}. {_split(manifest)} {left_out}".rstrip(),
         f"Data hash: `{data.sha256}`.",
         *_terms(manifest),
+        *_attribution(manifest),
         "",
         *_figures(manifest),
+        *_remarks(manifest),
         *_quantized(manifest),
         "## Probabilities and decisions",
         "",
@@ -93,7 +95,7 @@ def _cross_validation(manifest: Manifest) -> list[str]:
         "## Figures by cross-validation",
         "",
         f"{count} models of the same recipe were trained, each without a fold of the data, and made into the same kinds of files. Each of {found.pictures} pictures of {found.lesions} "
-        "lesions was judged once, by the files of the model that saw neither it nor its lesion, under that model's own temperature, thresholds and abstention. "
+        f"lesions was judged once, by the files of the model that {found.unseen_in_words()}, under that model's own temperature, thresholds and abstention. "
         f"**These are figures of those {count} models, not of this very model.** {learnt}They say what the recipe comes to on pictures like these.",
         "",
         "All pictures pooled: value and 95 % bootstrap interval over lesions, which does not hold what other training data would have changed. Sensitivity at 90 % specificity is that "
@@ -155,7 +157,7 @@ def _card_of_model(manifest: Manifest) -> str:
     if fitting:
         lines += ["## Figures on the pictures held back", "", f"Value and 95 % bootstrap interval over lesions. The threshold in force is fitted{_rule(manifest)}.", "", *_table(manifest), ""]
         lines += ["## Probabilities and decisions", "", *_decisions(manifest)]
-    return "\n".join([*lines, *_running(manifest), "## Licence", "", manifest.licence, *_licence_file(manifest)]) + "\n"
+    return "\n".join([*lines, *_remarks(manifest), *_running(manifest), "## Licence", "", manifest.licence, *_attribution(manifest), *_licence_file(manifest)]) + "\n"
 
 
 def _licence_file(manifest: Manifest) -> list[str]:
@@ -202,6 +204,21 @@ def _terms(manifest: Manifest) -> list[str]:
         f"Licences of the pictures: {', '.join(f'{_plain(name)} ({count})' for name, count in data.licences.items())}{f'; not stated ({unstated})' if unstated else ''}.",
         *([f"Pictures by: {'; '.join(f'{_plain(name)} ({count})' for name, count in named[:ATTRIBUTIONS])}{more}."] if named else []),
     ]
+
+
+def _attribution(manifest: Manifest) -> list[str]:
+    """Return whom and what whoever exported it wants named."""
+    return ["", f"Attribution: {'; '.join(map(_whole, manifest.attributions))}."] if manifest.attributions else []
+
+
+def _remarks(manifest: Manifest) -> list[str]:
+    """Return what whoever exported it wants to be known of the figures."""
+    return [*(f"- {_whole(remark)}" for remark in manifest.remarks), ""] if manifest.remarks else []
+
+
+def _whole(text: str) -> str:
+    """Return a text of whoever exports as one line without Markdown in it, however long."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
 
 
 def _plain(text: str) -> str:

@@ -7,7 +7,7 @@ others, so that the terms go wherever the weights go.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from melanoma_edge import NOTICE
 
@@ -16,11 +16,13 @@ CREATIVE_COMMONS = re.compile(r"CC[ -](BY(?:-NC)?(?:-SA|-ND)?)[ -](\d\.\d)", re.
 ZERO = re.compile(r"CC[ -]?0(?:[ -]1\.0)?", re.IGNORECASE)
 
 
-def licence_text(licence: str, pictures: int | None = None, licences: Mapping[str, int] | None = None, attributions: Mapping[str, int] | None = None) -> str:
+def licence_text(
+    licence: str, pictures: int | None = None, licences: Mapping[str, int] | None = None, attributions: Mapping[str, int] | None = None, *, stated: Sequence[str] = ()
+) -> str:
     """Return the text of the file for weights under `licence`.
 
     `licences` and `attributions` count the pictures, of `pictures` in all, under each licence and by each name; None for all three where nobody knows what
-    training used (a model of somebody else's).
+    training used (a model of somebody else's). `stated` is whom or what whoever exports wants named beside them.
     """
     address = url(licence)
     lines = [
@@ -32,15 +34,16 @@ def licence_text(licence: str, pictures: int | None = None, licences: Mapping[st
         "(https://www.apache.org/licenses/LICENSE-2.0), and that says nothing of these weights. The pictures in golden/ were drawn by that software.",
         "",
     ]
+    named = ["", "Attribution, stated by whoever exported them:", *(f"  {_line(name)}" for name in stated)] if stated else []
     if pictures is None:
-        return "\n".join([*lines, "On which pictures the weights were trained is not known: the model came as a file.", "", NOTICE]) + "\n"
-    stated = sum((licences or {}).values())
+        return "\n".join([*lines, "On which pictures the weights were trained is not known: the model came as a file.", *named, "", NOTICE]) + "\n"
+    known = sum((licences or {}).values())
     lines += [f"The weights were trained on {pictures} pictures. Licences that the data set names for them:"]
     lines += [f"  {_line(name)}: {count} pictures" for name, count in (licences or {}).items()]
-    lines += [f"  not stated: {pictures - stated} pictures"] if stated < pictures else []
+    lines += [f"  not stated: {pictures - known} pictures"] if known < pictures else []
     if attributions:
         lines += ["", "Pictures by:", *(f"  {_line(name)}: {count} pictures" for name, count in attributions.items())]
-    return "\n".join([*lines, "", NOTICE]) + "\n"
+    return "\n".join([*lines, *named, "", NOTICE]) + "\n"
 
 
 def url(licence: str) -> str | None:

@@ -4,7 +4,7 @@ In: a complete folder of folds (:mod:`melanoma_edge.model.folds`). Out: a folder
 
     OUT/
       fold-0.bundle/ fold-1.bundle/ …  as exporting each run makes them; evidence/ also holds the logits of the test part
-      cross-validation.json            every picture judged once, by files of a model that saw neither it nor its lesion
+      cross-validation.json            every picture judged once, by files of a model that saw neither it nor (where it is known) its lesion
 
 An interruption loses the fold in progress: bundles that are there are kept when the same is asked again. A run that was trained on
 everything by the same recipe may quote the file, since none of its own pictures can say what it is worth
@@ -59,7 +59,7 @@ def export_folds(
 ) -> Exported:  # fmt: skip
     """Export the run of each fold in the folder `folds` to OUT/fold-K.bundle, pool what their artifacts say of their own test parts and write OUT/cross-validation.json.
 
-    `data`, `options` (formats, precisions, layout, head, coreml, licence) and `progress` are those of :func:`melanoma_edge.proof.export.export`. A bundle that was exported from the
+    `data`, `options` (formats, precisions, layout, head, coreml, licence, attributions, remarks) and `progress` are those of :func:`melanoma_edge.proof.export.export`. A bundle that was exported from the
     same run with the same options before is kept; with `force`, none is, and others are replaced. Raises BadInput for folds that are incomplete or do not fit
     together, for a bundle of something else in the place of a fold's and as `export` does; nothing is trained.
     """
@@ -141,6 +141,7 @@ def _pooled(trained: Sequence[runs.Run], bundles: Sequence[Bundle], recipe: Reci
         positive_class=first.positive_class,
         pictures=sum(map(len, parts)),
         lesions=len({row.group for row in trained[0].split}),
+        with_lesion_id=sum(bool(row.lesion) for row in trained[0].split),
         folds=tuple(
             FoldBundle(
                 fold=run.recipe.fold, bundle=bundle.path.name, manifest_sha256=sha256_file(bundle.path / MANIFEST), weights=run.facts.weights, pictures=len(part),

@@ -52,6 +52,8 @@ def changes(a: Manifest, b: Manifest) -> Iterator[Change]:
     yield from differing("tools", a.tool_versions, b.tool_versions)
     if a.licence != b.licence:
         yield Change(section="licence", key="licence", a=a.licence, b=b.licence)
+    if a.attributions != b.attributions:
+        yield Change(section="licence", key="attributions", a="; ".join(a.attributions), b="; ".join(b.attributions))
 
 
 def files(a: Manifest, b: Manifest) -> dict[str, tuple[str, ...]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,6 +75,8 @@ def export(
     coreml: bool = False,
     data: Path | None = None,
     licence: str | None = None,
+    attributions: Sequence[str] = (),
+    remarks: Sequence[str] = (),
     cross_validation: Path | None = None,
     keep_logits: bool = False,
     force: bool = False,
@@ -86,7 +89,8 @@ def export(
     their input in the order of `layout`, TFLite files NHWC. With the `head` probabilities, every TFLite artifact
     gets a second file beside it that ends in calibrated probabilities (:mod:`melanoma_edge.convert.head`). With `coreml`, the float32
     ONNX artifact also becomes Core ML packages (:mod:`melanoma_edge.convert.coreml`). `data` is where the run's pictures
-    are now, if they moved. `licence` are the terms of the weights, for which the bundle then holds LICENCE.txt; without it, the terms of the pictures are named where they are known. `cross_validation` is a file of
+    are now, if they moved. `licence` are the terms of the weights, for which the bundle then holds LICENCE.txt; without it, the terms of the pictures are named where they are known. `attributions` are whom and what those terms want named, for
+    the card and LICENCE.txt beside the names that the data set gives; `remarks` are what is to be known of the figures, for the card. `cross_validation` is a file of
     :func:`melanoma_edge.proof.cross_validation.export_folds` for the manifest, the card and the report to quote, of the run's own recipe and pictures. With `keep_logits`, what each artifact
     said of the test part stays in evidence/ (:func:`test_logits`). Raises BadInput for an existing `out` (unless `force`), an int8 asked of a run
     without QAT, a layout that none of the files can have, pictures that changed, ProofFailed for an artifact that is not what its name says; nothing is left behind then.
@@ -141,8 +145,9 @@ def export(
         (folder / LABELS_FILE).write_text("\n".join(opened.facts.classes) + "\n", encoding="utf-8")
         if stated:
             counts = read_json(opened.path / runs.DATA_FILE, "a run's data report")["counts"]
-            (folder / LICENCE_FILE).write_text(licence_text(stated, len(opened.split), counts.get("licences", {}), counts.get("attributions", {})), encoding="utf-8")
-        _seal(opened, folder, Path(out), artifacts, made, licence, tested, pictures, quoted)
+            (folder / LICENCE_FILE).write_text(licence_text(stated, len(opened.split), counts.get("licences", {}), counts.get("attributions", {}), stated=attributions), encoding="utf-8")
+        said = {"licence": licence, "attributions": tuple(attributions), "remarks": tuple(remarks)}
+        _seal(opened, folder, Path(out), artifacts, made, said, tested, pictures, quoted)
         if keep_logits:
             (folder / EVIDENCE).mkdir()
             runs.write_tensors(folder / EVIDENCE / TEST_LOGITS, tested, {"manifest_sha256": sha256_file(folder / MANIFEST)})
@@ -284,14 +289,14 @@ def _seal(
     out: Path,
     artifacts: list[Artifact],
     coreml: tuple[CoreML, ...],
-    licence: str,
+    said: dict[str, Any],
     tested: dict[str, np.ndarray],
     pictures: Pictures,
     quoted: CrossValidation | None,
 ) -> None:
     """Write the model card and, last, the manifest with the hash of every file.
 
-    `tested` holds each artifact's logits of the test part, the unseen ones of `pictures`.
+    `said` are the terms, attributions and remarks for the manifest; `tested` holds each artifact's logits of the test part, the unseen ones of `pictures`.
     """
     training, deployment = run.priors()
     counts = read_json(run.path / runs.DATA_FILE, "a run's data report")["counts"]
@@ -320,7 +325,7 @@ def _seal(
             calibration_sha256=hashlib.sha256("\n".join(sorted(row.sha256 for row in run.part(VALIDATION))).encode()).hexdigest(),
         ),
         cross_validation=quoted,
-        licence=licence,
+        **said,
         files=_hashes(folder),
     )
     if run.tested:

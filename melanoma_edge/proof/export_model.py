@@ -88,6 +88,8 @@ def export_model(
     metadata: Path | None = None,
     cache: Path | None = None,
     licence: str | None = None,
+    attributions: Sequence[str] = (),
+    remarks: Sequence[str] = (),
     force: bool = False,
     command: str = "melanoma_edge.proof.export_model.export_model",
     progress: Progress = lambda line: None,
@@ -96,7 +98,7 @@ def export_model(
 
     `calibrate` names pictures for int8-ptq, which Keras and float32 ONNX files can get. Of the labelled pictures of `data`, one half fits temperature,
     thresholds and abstention, the other is scored. Raises BadInput for an existing `out` (unless `force`), files that hold code, are damaged or
-    of another form than one picture to one row of `declared.classes`; nothing is left behind then.
+    of another form than one picture to one row of `declared.classes`; `licence`, `attributions` and `remarks` as in :func:`melanoma_edge.proof.export.export`; nothing is left behind then.
     """
     model, out = Path(model), Path(out)
     refuse_existing(out, force=force, mark=MANIFEST)
@@ -144,8 +146,9 @@ def export_model(
         (folder / SEEN).write_text("".join(f"{key}\n" for key in known), encoding="utf-8")
         (folder / "labels.txt").write_text("\n".join(declared.classes) + "\n", encoding="utf-8")
         if licence:
-            (folder / LICENCE_FILE).write_text(licence_text(licence), encoding="utf-8")
-        _seal(opened, folder, out, artifacts, contract, kind, declared, halves, licence)
+            (folder / LICENCE_FILE).write_text(licence_text(licence, stated=attributions), encoding="utf-8")
+        said = {"licence": licence or LICENCE, "attributions": tuple(attributions), "remarks": tuple(remarks)}
+        _seal(opened, folder, out, artifacts, contract, kind, declared, halves, said)
     remember(out, "model", model)
     shown = None if halves is None else _labelled(halves, Path(data))
     return verify(out, pictures=shown, model=model, command=command, progress=progress)
@@ -369,9 +372,9 @@ def _decided(outputs: np.ndarray, kind: str, declared: Declared, halves: Halves 
 
 
 def _seal(
-    opened: Opened, folder: Path, out: Path, artifacts: list[Artifact], contract: InputContract, kind: str, declared: Declared, halves: Halves | None, licence: str | None
+    opened: Opened, folder: Path, out: Path, artifacts: list[Artifact], contract: InputContract, kind: str, declared: Declared, halves: Halves | None, said: dict[str, Any]
 ) -> None:
-    """Write the model card and, last, the manifest with the hash of every file."""
+    """Write the model card and, last, the manifest with the hash of every file. `said` are the terms, attributions and remarks."""
     even = {name: 1 / len(declared.classes) for name in declared.classes}
     manifest = Manifest(
         name=out.name.removesuffix(".bundle"),
@@ -394,7 +397,7 @@ def _seal(
         artifacts=tuple(artifacts),
         weights={},
         fitting=halves.record if halves else None,
-        licence=licence or LICENCE,
+        **said,
         files={artifact.path: artifact.sha256 for artifact in artifacts},
     )
     (folder / "MODEL_CARD.md").write_text(model_card(manifest), encoding="utf-8")

@@ -74,6 +74,8 @@ def made_alike(
     head: Head = "logits",
     coreml: bool = False,
     licence: str | None = None,
+    attributions: Sequence[str] = (),
+    remarks: Sequence[str] = (),
 ) -> bool:
     """Return whether `bundle` holds what :func:`melanoma_edge.proof.export.export` makes of `run` with these options, whatever the versions of its tools."""
     manifest, wanted = bundle.manifest, plan(run, formats, precisions)
@@ -88,4 +90,5 @@ def made_alike(
         and bool(manifest.coreml) == coreml
         and manifest.licence == (licence_of(run) if licence is None else licence)
         and (LICENCE_FILE in manifest.files) == bool(licence)
+        and (manifest.attributions, manifest.remarks) == (tuple(attributions), tuple(remarks))
     )

@@ -1,0 +1,129 @@
+"""What the default recipe comes to, and the reference bundle with it: the figures of its cross-validation, held against what was aimed at.
+
+Reads what `python samples/make_reference.py` leaves: the runs of all folds, their bundles and samples/reference.bundle. Nothing is trained, and no figure is made here
+that is not in those files.
+
+Run: python benchmarks/reference.py [--markdown]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections import Counter
+from pathlib import Path
+
+import common
+import reference_shown
+
+from melanoma_edge.contract import CrossValidation, Scores
+from melanoma_edge.convert.bundle import EVIDENCE, Bundle, open_bundle
+from melanoma_edge.errors import BadInput
+from melanoma_edge.files import write_bytes
+from melanoma_edge.model.folds import open_folds
+from melanoma_edge.model.run import Run
+from melanoma_edge.proof.cross_validation import CROSS_VALIDATION_FILE
+from melanoma_edge.proof.parity_model import Parity
+from melanoma_edge.proof.quoted import read_cross_validation
+from melanoma_edge.proof.verify import PARITY_FILE
+
+REPOSITORY = Path(__file__).parents[1]
+SHOWN = (
+    "balanced_accuracy", "accuracy", "macro_auc", "positive_auc", "positive_sensitivity_at_90_specificity", "ece", "ece_at_priors", "positive_sensitivity_of_decision",
+    "positive_specificity_of_decision", "coverage_of_decision", "accuracy_of_answers",
+)  # fmt: skip
+TARGETS = {
+    "balanced_accuracy": (0.72, 0.80),
+    "macro_auc": (0.94, 0.97),
+    "positive_auc": (0.92, 0.95),
+    "positive_sensitivity_at_90_specificity": (0.72, 0.85),
+    "ece": (0.06, 0.03),
+    "int8_minus_float32": (-0.01, 0.0),
+    "bytes": (400_000, 250_000),
+    "multiply_accumulates": (80_000_000, 40_000_000),
+    "minutes": (30, None),
+}
+"""What was aimed at, and what would be better still: of the int8 TFLite file, all folds pooled. The last is for one fold on two processor cores."""
+AT_MOST = ("ece", "bytes", "multiply_accumulates", "minutes")
+"""Where less is better."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--markdown", action="store_true", help="print the table of the README")
+    asked = parser.parse_args()
+    folds = REPOSITORY / "runs" / "reference-folds"
+    crossed = REPOSITORY / "bundles" / "reference-folds"
+    found = read_cross_validation(crossed / CROSS_VALIDATION_FILE)
+    shipped = open_bundle(REPOSITORY / "samples" / "reference.bundle")
+    if shipped.manifest.cross_validation != found:
+        raise BadInput(f"{shipped.path} quotes another cross-validation than {crossed} holds: make both with `python samples/make_reference.py`")
+    figures = figures_of(found, open_folds(folds).runs(), [open_bundle(crossed / fold.bundle) for fold in found.folds], shipped)
+    if asked.markdown:
+        print(reference_shown.markdown(figures))
+    else:
+        reference_shown.show(figures)
+    with contextlib.redirect_stdout(sys.stderr):
+        common.write("reference", figures, TARGETS)
+    plot = REPOSITORY / "docs" / "reference.png"
+    write_bytes(plot, reference_shown.plot(found, *artifacts_of(found)))
+    common.say(f"{plot}: the plot")
+
+
+def artifacts_of(found: CrossValidation) -> tuple[str, str]:
+    """Return the names of the int8 and the float32 TFLite file of every fold."""
+    return f"{found.recipe.name}-int8.tflite", f"{found.recipe.name}-float32.tflite"
+
+
+def figures_of(found: CrossValidation, runs: list[Run], bundles: list[Bundle], shipped: Bundle) -> dict:
+    """Return what is published of a cross-validation, the runs and bundles of its folds, and the bundle that quotes it."""
+    names = artifacts_of(found)
+    int8, float32 = map(found.artifact, names)
+    minutes = [sum(run.facts.seconds.values()) / 60 for run in runs]
+    loss = next(one for one in found.comparisons if (one.candidate, one.reference) == names).losses["balanced_accuracy"]
+    gates = [gate for bundle in bundles for gate in Parity.model_validate_json((bundle.path / EVIDENCE / PARITY_FILE).read_bytes()).gates]
+    published = {
+        "pictures": found.pictures,
+        "lesions": found.lesions,
+        "classes": list(found.classes),
+        "positive_class": found.positive_class,
+        "int8": _scores(int8.pooled),
+        "float32": _scores(float32.pooled),
+        "int8_minus_float32": {"value": -loss.value, "low": -loss.high, "high": -loss.low},
+        "fold_0": _scores(bundles[0].manifest.artifact(names[0]).scores),
+        "by_fold": {name: {"mean": one.mean, "sd": one.sd} for name, one in int8.figures.items() if name in SHOWN},
+        "bytes": {artifact.name: artifact.bytes for artifact in shipped.manifest.artifacts},
+        "bundle_bytes": sum(file.stat().st_size for file in shipped.path.rglob("*") if file.is_file()),
+        "multiply_accumulates": runs[0].facts.multiply_accumulates,
+        "parameters": runs[0].facts.parameters,
+        "seconds": [run.facts.seconds for run in runs],
+        "minutes": {"each": minutes, "most": max(minutes)},
+        "peak_memory_bytes": max(run.facts.peak_memory_bytes for run in runs),
+        "gates": {outcome: count for outcome, count in sorted(Counter(gate.outcome for gate in gates).items())},
+        "gates_not_passed": [f"{gate.name} of {gate.artifact} on {gate.runtime}: {gate.outcome}: {gate.reason}" for gate in gates if gate.outcome != "passed"],
+    }
+    measured = {
+        **{name: published["int8"][name]["value"] for name in TARGETS if name in published["int8"]},
+        "int8_minus_float32": -loss.value,
+        "bytes": published["bytes"][names[0]],
+        "multiply_accumulates": published["multiply_accumulates"],
+        "minutes": max(minutes),
+    }
+    return published | {"judged": {name: judged(name, value) for name, value in measured.items()}}
+
+
+def _scores(scores: Scores) -> dict:
+    return {name: getattr(scores, name).model_dump() for name in SHOWN} | {"recall": {name: one.model_dump() for name, one in scores.recall.items()}}
+
+
+def judged(name: str, value: float) -> dict:
+    """Return a figure beside its target and stretch (None where there is none), with its outcome: `stretch`, `reached` or `missed`."""
+    target, stretch = TARGETS[name]
+    sign = -1 if name in AT_MOST else 1
+    further = stretch is not None and sign * value >= sign * stretch
+    return {"value": value, "target": target, "stretch": stretch, "outcome": "stretch" if further else "reached" if sign * value >= sign * target else "missed"}
+
+
+if __name__ == "__main__":
+    common.run("reference", main)

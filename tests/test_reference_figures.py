@@ -1,0 +1,86 @@
+"""What is published of the reference bundle: the figures of its cross-validation beside their targets, as numbers, table and plot."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import read_json
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from test_cross_validation import pooled  # noqa: F401: a fixture of these
+from test_final import whole  # noqa: F401: the fixture
+from test_folds import two_folds  # noqa: F401: a fixture of these
+from test_quoted import quoted  # noqa: F401: the fixture
+
+from melanoma_edge.convert.bundle import open_bundle
+from melanoma_edge.model.folds import open_folds
+from melanoma_edge.proof.quoted import read_cross_validation
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """The program that judges, and the one that shows, as modules."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import reference
+        import reference_shown
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    return SimpleNamespace(judge=reference, show=reference_shown)
+
+
+@pytest.fixture(scope="module")
+def small(programs, quoted: dict, pooled: dict) -> dict:  # noqa: F811
+    """The figures of two folds of drawn pictures."""
+    found = read_cross_validation(quoted["file"])
+    bundles = [open_bundle(pooled["out"] / fold.bundle) for fold in found.folds]
+    return programs.judge.figures_of(found, open_folds(pooled["folds"]).runs(), bundles, open_bundle(quoted["bundle"]))
+
+
+def test_the_figures_are_those_of_the_files(small: dict, pooled: dict, quoted: dict) -> None:  # noqa: F811
+    raw = read_json(quoted["file"])
+    for precision in ("int8", "float32"):
+        [one] = [artifact for artifact in raw["artifacts"] if artifact["name"] == f"demo-{precision}.tflite"]
+        assert {name: one["pooled"][name] for name in small[precision]} == small[precision]
+    scores = read_json(pooled["out"] / "fold-0.bundle" / "manifest.json")["artifacts"][1]["scores"]
+    assert small["fold_0"]["balanced_accuracy"] == scores["balanced_accuracy"] != small["int8"]["balanced_accuracy"]
+    losses = raw["comparisons"][0]["losses"]["balanced_accuracy"]
+    assert small["int8_minus_float32"] == {"value": -losses["value"], "low": -losses["high"], "high": -losses["low"]}
+    assert small["bytes"]["demo-int8.tflite"] == (quoted["bundle"] / "demo-int8.tflite").stat().st_size
+    runs = [read_json(pooled["folds"] / f"fold-{number}" / "run.json") for number in range(2)]
+    assert small["minutes"]["each"] == pytest.approx([sum(run["seconds"].values()) / 60 for run in runs])
+    gates = [gate for number in range(2) for gate in read_json(pooled["out"] / f"fold-{number}.bundle" / "evidence" / "parity.json")["gates"]]
+    assert sum(small["gates"].values()) == len(gates) and len(small["gates_not_passed"]) == sum(gate["outcome"] != "passed" for gate in gates)
+
+
+def test_the_table_shows_them(programs, small: dict) -> None:
+    rows = {row[0]: row for row in programs.show.rows(small)}
+    found = small["int8"]["balanced_accuracy"]
+    outcome = {"stretch": "better still", "reached": "reached", "missed": "**missed**"}[small["judged"]["balanced_accuracy"]["outcome"]]
+    assert rows["balanced accuracy (3 classes)"][1:] == ("0.72 (0.80)", *[programs.show._interval(small[one]["balanced_accuracy"]) for one in ("float32", "int8")], outcome)
+    assert f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})" == rows["balanced accuracy (3 classes)"][3]
+    assert rows["size"][1] == "400 kB (250 kB)" and rows["multiply-accumulates"][1] == "80 M (40 M)" and rows["int8 minus float32, balanced accuracy"][1] == "-1 (+0)"
+    *lines, blank, note = programs.show.markdown(small).splitlines()
+    assert len(lines) == 2 + len(rows) and {line.count("|") for line in lines} == {6} and blank == ""
+    assert f"balanced accuracy {programs.show._interval(small['fold_0']['balanced_accuracy'])}" in note
+
+
+def test_the_plot_is_a_picture(programs, quoted: dict, tmp_path: Path) -> None:  # noqa: F811
+    found = read_cross_validation(quoted["file"])
+    (tmp_path / "plot.png").write_bytes(programs.show.plot(found, *programs.judge.artifacts_of(found)))
+    with Image.open(tmp_path / "plot.png") as plot:
+        assert plot.width > 1200 and len(np.unique(np.asarray(plot.convert("L")))) > 50 and plot.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+
+
+@given(value=st.floats(0, 1))
+def test_a_figure_is_judged_by_its_own_direction(programs, value: float) -> None:
+    assert programs.judge.judged("macro_auc", value)["outcome"] == ("stretch" if value >= 0.97 else "reached" if value >= 0.94 else "missed")
+    assert programs.judge.judged("ece", value)["outcome"] == ("stretch" if value <= 0.03 else "reached" if value <= 0.06 else "missed")
+    assert programs.judge.judged("minutes", 60 * value)["outcome"] == ("reached" if 60 * value <= 30 else "missed")

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,53 @@ def test_what_mixed_precision_leaves_is_float32_and_exports(cli: Cli, mixed_prec
     assert {value.dtype.name for value in load_file(run / "logits.safetensors").values()} == {"float32"}
     gates = cli("export", run, "--precision", "float32", "--out", tmp_path / "b", "--json", "-q").json["gates"]
     assert {gate["outcome"] for gate in gates if gate["name"] == "parity"} <= {"passed", "not run"}
+
+
+def test_half_precision_that_is_interrupted_goes_on_with_its_loss_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a scale as high as here, gradients overflow and steps are left out until it has fallen; every three good steps it rises again."""
+    from melanoma_edge.model.tensorflow import require, seed_everything
+
+    require()
+    import tf_keras as keras
+
+    from melanoma_edge.contract import Computation, Recipe
+    from melanoma_edge.model import checkpoint, network
+    from melanoma_edge.model.devices import Devices, arithmetic
+    from melanoma_edge.model.fit import Part, fit
+    from melanoma_edge.model.step import Phase, optimizer
+
+    monkeypatch.setattr(keras.mixed_precision, "LossScaleOptimizer", partial(keras.mixed_precision.LossScaleOptimizer, initial_scale=2**20, dynamic_growth_steps=3))
+    recipe = Recipe(name="t", network="classic", image_size=32, dropout=0.0, rebalance="none", batch_size=4, weight_decay=0.01)
+    devices, phase, file = Devices(Computation(device="cpu", names=("CPU",), mixed_precision="float16")), Phase("float", 2, 0.001, 0.0), tmp_path / "checkpoint"
+    labels = np.arange(48) % 2
+    pictures = np.clip(np.random.default_rng(0).normal(90 + 40 * labels[:, None, None, None], 30, (48, 32, 32, 3)), 0, 255).astype(np.uint8)
+
+    def fresh():
+        seed_everything(5)
+        with arithmetic(devices.computation):
+            return network.build(recipe, 2, rescale=True)
+
+    def trained(file: Path, report=lambda event, facts: None) -> list[bytes]:
+        model, part = fresh(), Part(pictures, labels)
+        fit(model, model.trainable_variables, phase, recipe, part, part, file=file, history=[], on_epoch=lambda rows: None, report=report, devices=devices)
+        return [value.tobytes() for value in model.get_weights()]
+
+    def reached(file: Path) -> tuple[float, int]:
+        """Return the scale in a checkpoint, and how many good steps there were since it last changed."""
+        model = fresh()
+        made = optimizer(phase, recipe, 12, model.trainable_variables, devices)
+        checkpoint.unpack(file.read_bytes(), "float", model, made, "the checkpoint")
+        return float(made.loss_scale), int(made.dynamic_counter)
+
+    def interrupt(event: str, facts: dict) -> None:
+        if event == "epoch":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(file, interrupt)
+    scale, good_steps = reached(file)
+    assert 1 < scale < 2**20 and good_steps > 0, "neither differs from what training begins with"
+    assert trained(file) == trained(tmp_path / "peaceful") and reached(file) == reached(tmp_path / "peaceful")
 
 
 def records(file: Path):

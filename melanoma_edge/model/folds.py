@@ -109,6 +109,7 @@ def train_folds(
                 data, metadata = Path(facts.data), metadata or (Path(facts.metadata) if facts.metadata else None)
         else:
             recipe = _of_all(recipe, folds)
+            runs.clear_unbegun(out)
             refuse_existing(out, force=None)
         devices = open_devices(device or "auto").computing(recipe, mixed_precision, xla)
         index = read_pictures(data, recipe, metadata, licences, cache, report)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import Cli, once, read_json, snapshot, train_options, validate, wait_until
 from safetensors.numpy import load_file
+from test_train_cli import some_classes
 
 from melanoma_edge import recipes
 from melanoma_edge.errors import BadInput
@@ -22,8 +23,8 @@ from melanoma_edge.model.folds import open_folds, spread, train_folds
 from melanoma_edge.model.runs_folder import newest_interrupted
 
 CLASSES = ("melanoma", "nevus", "vascular lesion")
-SETTINGS = {"network": "classic", "image_size": 32, "epochs": 8, "qat_epochs": 1, "samples_per_class": 64, "dropout": 0.0, "learning_rate": 0.002}
-# The classic network has few layers, which TensorFlow builds and converts in a fraction of the time.
+SETTINGS = {"network": "classic", "image_size": 32, "epochs": 8, "qat_epochs": 1, "samples_per_class": 64, "dropout": 0.0, "learning_rate": 0.002, "validation_folds": 5}
+# The classic network has few layers, which TensorFlow builds and converts in a fraction of the time. Half of what two folds leave would be much to validate on.
 OPTIONS = ["--recipe", "demo", *train_options(**SETTINGS), "--min-lesions", 3, "--conflicts", "drop", "--duplicates", "keep", "--folds", 2]
 FIGURES = ("accuracy", "balanced_accuracy", "positive_auc", "positive_sensitivity_of_decision", "coverage_of_decision", "ece", "ece_at_priors")
 
@@ -99,6 +100,28 @@ def test_each_fold_is_an_ordinary_run(cli: Cli, two_folds: dict) -> None:
         assert run.facts.command.startswith("melanoma-edge train ") and facts["runs"][number]["weights"] == run.facts.weights
     cli("report", two_folds["peaceful"] / "fold-1", "--out", two_folds["home"] / "fold.html", "--force", "-q")
     assert "melanoma" in (two_folds["home"] / "fold.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("named", ["demo", "classic-dropout", "default"])
+@pytest.mark.parametrize("stated", [[], ["folds=4"], ["validation_folds=4"], ["validation_folds=5"]])
+def test_all_folds_have_the_recipe_of_one_of_as_many_folds(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, stated: list[str]) -> None:
+    """Up to where the first is trained."""
+
+    class Enough(Exception):
+        pass
+
+    def report(event: str, facts: dict) -> None:
+        if event == "fold":
+            raise Enough
+
+    monkeypatch.setattr(folds, "open_devices", lambda asked: Devices())
+    said = ["image_size=32", "min_lesions=3", *stated]
+    with pytest.raises(Enough):
+        train_folds(some_classes(drawn, tmp_path / "data", 14), recipes.load(named, said), tmp_path / "out", 3, cache=tmp_path / "cache", report=report)
+    found = open_folds(tmp_path / "out").facts.recipe
+    assert found == recipes.load(named, [*(one for one in said if one != "folds=4"), "folds=3"])
+    expected = [int(one.removeprefix("validation_folds=")) for one in stated if one != "folds=4"] or [8 if named == "default" else 3]
+    assert [found.validation_folds] == expected
 
 
 def test_the_record_is_valid_and_read_back(two_folds: dict) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_validator
 
 from melanoma_edge.contract.base import CLASS_NAME_LENGTH, ClassName, Model, Positive, Share
 
@@ -222,14 +222,16 @@ class Recipe(Model):
             return {**values, "samples_per_class": SAMPLES_PER_CLASS}
         return values
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _validation(cls, values: Any) -> Any:
-        """Put the default of `validation_folds` in, so that a resolved recipe names it."""
-        if isinstance(values, dict) and values.get("validation_folds") is None:
-            folds = values.get("folds", FOLDS)
-            return {**values, "validation_folds": FOLDS if folds == 1 else folds}
-        return values
+    def _validation(cls, values: Any, handler: ModelWrapValidatorHandler["Recipe"]) -> "Recipe":
+        """Put the default of `validation_folds` in, so that a resolved recipe names it. `model_fields_set` tells it from a stated one: with other `folds` it is another."""
+        if not isinstance(values, dict) or values.get("validation_folds") is not None:
+            return handler(values)
+        folds = values.get("folds", FOLDS)
+        made = handler({**values, "validation_folds": FOLDS if folds == 1 else folds})
+        made.model_fields_set.discard("validation_folds")
+        return made
 
     @model_validator(mode="before")
     @classmethod

@@ -37,7 +37,7 @@ class Progress:
 def state(model, optimizer) -> dict[str, np.ndarray]:
     """Return everything of a phase that training changes. Where several workers train, all must call this at the same point."""
     tensors = {f"model/{key}": value for key, value in runs.named(model.weights).items()}
-    return tensors | {f"optimizer/{i:04d}": variable.numpy() for i, variable in enumerate(optimizer.variables)}
+    return tensors | {f"optimizer/{i:04d}": variable.numpy() for i, variable in enumerate(_variables(optimizer))}
 
 
 def pack(phase: str, progress: Progress, state: dict[str, np.ndarray]) -> bytes:
@@ -65,12 +65,21 @@ def unpack(content: bytes, phase: str, model, optimizer, source: str) -> Progres
         return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
     runs.assign(model.weights, under("model/"), source)
-    saved = under("optimizer/")
-    if len(saved) != len(optimizer.variables):
+    saved, variables = under("optimizer/"), _variables(optimizer)
+    if len(saved) not in (len(variables), len(optimizer.variables)):  # earlier versions left the loss scale out
         raise BadInput(f"{source} belongs to another recipe: start a new run")
-    for i, variable in enumerate(optimizer.variables):
+    for i, variable in enumerate(variables[: len(saved)]):
         variable.assign(saved[f"{i:04d}"])
     return Progress(int(metadata["epoch"]), tuple(json.loads(metadata["best"])), under("best/"))
+
+
+def _variables(optimizer) -> list:
+    """Return what an optimizer changes while it trains.
+
+    Of one that scales its loss, tf_keras names neither the scale nor the count of steps since that last changed, which say together when it changes next.
+    """
+    scale = getattr(optimizer, "_loss_scale", None)
+    return [*optimizer.variables, *([scale.current_loss_scale, scale.counter] if scale else [])]
 
 
 def _sha256(tensors: dict[str, np.ndarray], facts: dict[str, str]) -> str:

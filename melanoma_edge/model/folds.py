@@ -86,7 +86,7 @@ def train_folds(
     report=lambda event, facts: None,
 ) -> Folds:
     """Train every one of `folds` folds (the recipe's number without it) of the pictures below `data` and return the
-    complete folder `out`.
+    complete folder `out`. The validation part of each is one of as many inner folds, unless the recipe states another number of them.
 
     With `resume`, an interrupted folder goes on at the fold where it was (its own recipe counts, and its own data set unless
     `data` says where that is now); complete folds are kept. The pictures are read once. Metadata, cache, `device`, `mixed_precision`, `xla` and `report` are those of :func:`melanoma_edge.model.train.train`,
@@ -111,6 +111,7 @@ def train_folds(
                 data, metadata = Path(facts.data), metadata or (Path(facts.metadata) if facts.metadata else None)
         else:
             recipe = _of_all(recipe, folds)
+            runs.clear_unbegun(out)
             refuse_existing(out, force=None)
         devices = open_devices(device or "auto").computing(recipe, mixed_precision, xla)
         index = read_pictures(data, recipe, metadata, licences, cache, report)
@@ -198,7 +199,8 @@ def _of_all(recipe: Recipe, folds: int | None) -> Recipe:
         raise BadInput(f"1 fold leaves nothing to test: ask for --folds {FOLDS}, or train one model on everything with --set folds=1 and without --folds")
     if recipe.fold:
         raise BadInput(f"the recipe asks for fold {recipe.fold} alone and --folds for all: leave out one of them")
-    return recipes.parse({**recipe.model_dump(), "folds": recipe.folds if folds is None else folds}, recipe.name)
+    stated = recipe.model_dump(exclude_unset=True)  # what followed from the recipe's own number of folds, as the validation part did, follows from the one that is asked for
+    return recipes.parse({**stated, "folds": recipe.folds if folds is None else folds}, recipe.name)
 
 
 def _plan(selection: policy.Selection, recipe: Recipe) -> tuple[Recipe, str, list[str]]:

@@ -30,7 +30,6 @@ import io
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +62,7 @@ Which = Literal["float", "qat"]
 
 
 UNBEGUN = {INIT_FILE, RECIPE_FILE, SPLIT_FILE, DATA_FILE, HISTORY_FILE, LOCK_FILE}
-"""What a run may hold before its run.json says that it has begun."""
+"""What a run may hold before its run.json says that it has begun; of these, folds hold the lock alone before their folds.json does."""
 
 
 @dataclass(frozen=True)
@@ -261,11 +260,37 @@ def says(file: Path, words: str) -> bool:
 
 
 def clear_unbegun(path: Path) -> None:
-    """Remove the folder `path` where it holds nothing but what a run writes before run.json says that it has begun."""
-    with contextlib.suppress(OSError):
-        names = {file.name for file in Path(path).iterdir()}
-        if RECIPE_FILE in names and all(name in UNBEGUN or name.startswith(TEMPORARY_PREFIX) for name in names):
-            shutil.rmtree(path)
+    """Empty the folder `path` where it holds nothing but what a run, or folds, write before run.json, or folds.json, says that they have begun.
+
+    Raises BadInput when the process that writes it is still at it.
+    """
+    path = Path(path)
+    if not _unbegun(path):
+        return
+    with held(path), explained(path):
+        for file in _unbegun(path):  # looked up anew: what was still beginning a moment ago may have begun, and ended
+            if file.name != LOCK_FILE:  # which is held, and goes with its holder
+                file.unlink(missing_ok=True)
+
+
+def _unbegun(path: Path) -> list[Path]:
+    """Return the files of the folder `path` where all are such as a run, or folds, leave that ended before they had begun; else none."""
+    try:
+        files = {file.name: file for file in path.iterdir()}
+        if not all((name in UNBEGUN or name.startswith(TEMPORARY_PREFIX)) and file.is_file() and not file.is_symlink() for name, file in files.items()):
+            return []
+        locked = LOCK_FILE in files and files[LOCK_FILE].stat().st_size == 0
+        return list(files.values()) if locked or (RECIPE_FILE in files and _is_resolved(files[RECIPE_FILE])) else []
+    except OSError:  # no folder, or somebody else's
+        return []
+
+
+def _is_resolved(file: Path) -> bool:
+    """Return whether a recipe.toml is a run's own, every key written out: what people write, which may name less and say more in comments, is theirs."""
+    try:
+        return file.read_text(encoding="utf-8") == recipes.to_toml(recipes.load(file))
+    except (BadInput, OSError, ValueError):
+        return False
 
 
 def sweep(path: Path) -> None:

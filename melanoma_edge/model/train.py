@@ -127,7 +127,7 @@ def _to_go_on_with(out: Path, stack: contextlib.ExitStack) -> runs.Run:
 
 
 def _nothing_at(out: Path) -> None:
-    """Refuse a folder `out` that holds something."""
+    """Refuse a folder `out` that holds more than what a process left that was killed before it had begun."""
     runs.clear_unbegun(out)
     refuse_existing(out, force=None)
 

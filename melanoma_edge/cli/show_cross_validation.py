@@ -19,9 +19,9 @@ COLUMNS = {
     "positive_sensitivity_at_90_specificity": "{positive} sensitivity at 90 % specificity, best threshold",
     "positive_sensitivity_of_decision": "{positive} sensitivity at the fitted thresholds",
     "positive_specificity_of_decision": "{positive} specificity there",
-    "ece": "ECE (these pictures' mix)",
-    "ece_at_priors": "ECE (deployment mix)",
+    "ece": "ECE",
 }
+"""As many as stand side by side in a terminal; the card, the report and cross-validation.json hold the others."""
 LOSSES = {"balanced_accuracy": "balanced accuracy", "positive_auc": "{positive} AUC", "positive_sensitivity": "{positive} sensitivity at the fitted thresholds"}
 
 
@@ -31,8 +31,7 @@ def show_cross_validation(screen: Screen, exported, as_json: bool) -> None:
     if as_json:
         return screen.json(found.model_dump(mode="json"))
     out, positive = screen.out, found.positive_class
-    measured = {key: label for key, label in COLUMNS.items() if any(getattr(one.pooled, key) for one in found.artifacts)}  # earlier versions knew fewer figures
-    names = {key: label.format(positive=positive) for key, label in measured.items() if positive is not None or not key.startswith("positive")}
+    names = {key: label.format(positive=positive) for key, label in COLUMNS.items() if positive is not None or not key.startswith("positive")}
     title = f"{len(found.folds)} folds: {found.pictures} pictures of {found.lesions} lesions, each judged once by files of a model that {found.unseen_in_words()}"
     table = Table(Column("artifact", no_wrap=True), *map(escape, names.values()), title=title, title_justify="left", show_lines=True)
     for one in found.artifacts:

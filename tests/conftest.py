@@ -27,6 +27,7 @@ import pytest
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+pytest_plugins = ["small_folds"]
 CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
 SCHEMAS = Path(__file__).parents[1] / "melanoma_edge" / "schemas"
 

@@ -5,44 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Cli, once, read_json, snapshot, validate, wait_until
+from conftest import read_json, snapshot, validate
 from safetensors.numpy import load_file, save_file
-from test_folds import CLASSES, as_if_interrupted, two_folds  # noqa: F401: the fixture
+from small_folds import CLASSES, as_if_interrupted
 
 from melanoma_edge.errors import BadInput
 from melanoma_edge.paired import paired_losses
 from melanoma_edge.proof.cross_validation import export_folds, read_cross_validation
 
-ASKED = ["--tflite", "--precision", "float32,int8", "--licence", "CC0 1.0"]
 OPTIONS = {"formats": ["tflite"], "precisions": ["float32", "int8"], "licence": "CC0 1.0"}
 NAMES = ("demo-float32.tflite", "demo-int8.tflite")
-
-
-@pytest.fixture(scope="session")
-def pooled(cli: Cli, two_folds: dict, tmp_path_factory: pytest.TempPathFactory) -> dict:  # noqa: F811
-    """The bundles of two folds: interrupted in the second and brought to their end."""
-
-    def make(home: Path) -> dict:
-        out, seen = home / "bundles" / "peaceful", {}
-        shutil.copytree(two_folds["peaceful"], home / "runs" / "peaceful")
-        process = cli.start("export", "runs/peaceful", *ASKED, cwd=home)
-        wait_until(lambda: (out / "fold-0.bundle" / "evidence" / "parity.json").exists(), process)
-        process.send_signal(signal.SIGINT)
-        seen["interrupt"], seen["code"] = process.communicate(timeout=120)[1].decode(), process.returncode
-        seen["before"] = snapshot(out)
-        done = cli("export", *ASKED, cwd=home)
-        seen["out"], seen["err"], seen["after"] = done.out, done.err, snapshot(out)
-        again = cli("export", "runs/peaceful", *ASKED, "--json", "-q", cwd=home)
-        seen["again"], seen["unchanged"] = again.json, snapshot(out) == seen["after"]
-        return seen
-
-    folder, seen = once(tmp_path_factory, "pooled", make)
-    return seen | {"home": folder, "folds": folder / "runs" / "peaceful", "out": folder / "bundles" / "peaceful", "said": seen["out"]}
 
 
 def answers(pooled: dict, name: str) -> dict[str, np.ndarray]:
@@ -165,7 +141,7 @@ def test_logits_that_were_altered_are_not_pooled(pooled: dict, copied: Path) -> 
         export_folds(pooled["folds"], copied, **OPTIONS)
 
 
-def test_folds_in_training_are_refused(two_folds: dict, tmp_path: Path) -> None:  # noqa: F811
+def test_folds_in_training_are_refused(two_folds: dict, tmp_path: Path) -> None:
     out = as_if_interrupted(two_folds["peaceful"], tmp_path / "folds")
     with pytest.raises(BadInput, match="are incomplete: finish them with `melanoma-edge train --resume --out"):
         export_folds(out, tmp_path / "out", **OPTIONS)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from conftest import Cli, Done, once, read_json, train_options, validate
+from conftest import Cli, read_json, validate
 from safetensors.numpy import load_file
-from test_folds import SETTINGS, two_folds  # noqa: F401: the fixture
 from tiny_run import write_bundle_of, write_run
 
 from melanoma_edge import recipes
@@ -20,21 +18,7 @@ from melanoma_edge.errors import BadInput
 from melanoma_edge.model import run as runs
 from melanoma_edge.proof.diff import diff
 
-OPTIONS = ["--recipe", "demo", *train_options(**SETTINGS), "--min-lesions", 3, "--conflicts", "drop", "--duplicates", "keep"]
 UNKNOWN = "figure on unseen pictures is known"
-
-
-@pytest.fixture(scope="session")
-def whole(cli: Cli, two_folds: dict, tmp_path_factory: pytest.TempPathFactory) -> dict:  # noqa: F811
-    """The run of all pictures of the two folds, its bundle, and what making them printed."""
-
-    def make(home: Path) -> dict:
-        trained = cli("train", two_folds["data"], *OPTIONS, "--set", "folds=1", "--out", home / "run")
-        exported = cli("export", home / "run", "--tflite", "--precision", "float32,int8,int8-ptq", "--out", home / "whole.bundle")
-        return {"trained": asdict(trained), "exported": asdict(exported)}
-
-    folder, said = once(tmp_path_factory, "whole", make)
-    return {"run": folder / "run", "bundle": folder / "whole.bundle", "data": two_folds["data"], **{name: Done(**done) for name, done in said.items()}}
 
 
 def test_no_picture_is_held_back_but_those_of_the_validation_part(whole: dict) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Cli, once, read_json, snapshot, train_options, validate, wait_until
+from conftest import Cli, read_json, snapshot, validate
 from safetensors.numpy import load_file
+from small_folds import CLASSES, as_if_interrupted
 from test_train_cli import some_classes
 
 from melanoma_edge import recipes
@@ -20,59 +19,8 @@ from melanoma_edge.model import folds
 from melanoma_edge.model import run as runs
 from melanoma_edge.model.devices import Devices
 from melanoma_edge.model.folds import open_folds, spread, train_folds
-from melanoma_edge.model.runs_folder import newest_interrupted
 
-CLASSES = ("melanoma", "nevus", "vascular lesion")
-SETTINGS = {"network": "classic", "image_size": 32, "epochs": 8, "qat_epochs": 1, "samples_per_class": 64, "dropout": 0.0, "learning_rate": 0.002, "validation_folds": 5}
-# The classic network has few layers, which TensorFlow builds and converts in a fraction of the time. Half of what two folds leave would be much to validate on.
-OPTIONS = ["--recipe", "demo", *train_options(**SETTINGS), "--min-lesions", 3, "--conflicts", "drop", "--duplicates", "keep", "--folds", 2]
 FIGURES = ("accuracy", "balanced_accuracy", "positive_auc", "positive_sensitivity_of_decision", "coverage_of_decision", "ece", "ece_at_priors")
-
-
-@pytest.fixture(scope="session")
-def two_folds(cli: Cli, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """Two folds trained in peace; and the same as if killed between the folds, interrupted in the second, refused
-    other data, and brought to their end."""
-
-    def make(home: Path) -> dict:
-        data, peaceful, out, seen = home / "data", home / "peaceful", home / "runs" / "demo-1", {}
-        for name in CLASSES:
-            (data / name).mkdir(parents=True)
-            for file in sorted((drawn / name).iterdir())[:14]:
-                shutil.copy(file, data / name)
-        shutil.copy(drawn / "metadata.csv", data)
-        done = cli("train", data, *OPTIONS, "--out", peaceful)
-        seen["out"], seen["err"] = done.out, done.err
-
-        as_if_interrupted(peaceful, out)
-        shutil.rmtree(out / "fold-1")
-        (out / "fold-1").mkdir()
-        shutil.copy(peaceful / "fold-1" / "recipe.toml", out / "fold-1")  # what is written before a run has begun
-        process = cli.start("train", "--resume", cwd=home)
-        history = out / "fold-1" / "history.json"
-        wait_until(lambda: history.exists() and read_json(history), process)
-        process.send_signal(signal.SIGINT)
-        seen["interrupt"], seen["code"] = process.communicate(timeout=120)[1].decode(), process.returncode
-        seen["facts"], seen["before"] = read_json(out / "folds.json"), snapshot(out)
-        seen["newest"] = newest_interrupted(home / "runs").relative_to(home).as_posix()
-        seen["export"] = cli.refused("export", out / "fold-1", cwd=home)
-        shutil.copy(sorted((drawn / "nevus").iterdir())[20], data / "nevus" / "more.png")
-        seen["other data"] = cli.refused("train", "--resume", "-q", cwd=home)
-        (data / "nevus" / "more.png").unlink()
-        seen["unchanged"] = snapshot(out) == seen["before"]
-        seen["result"] = cli("train", "--resume", "--json", "-q", cwd=home).json
-        return seen
-
-    folder, seen = once(tmp_path_factory, "folds", make)
-    return seen | {"home": folder, "data": folder / "data", "peaceful": folder / "peaceful", "resumed": folder / "runs" / "demo-1"}
-
-
-def as_if_interrupted(done: Path, folder: Path) -> Path:
-    """Copy the folds `done` to `folder`, where they still say that they are in training after the first."""
-    shutil.copytree(done, folder)
-    facts = read_json(folder / "folds.json")
-    (folder / "folds.json").write_text(json.dumps(facts | {"state": "training", "networks": {}, "runs": facts["runs"][:1]}, indent=2), encoding="utf-8")
-    return folder
 
 
 def split_of(run: Path) -> list[dict[str, str]]:

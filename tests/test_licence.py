@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import pytest
 from conftest import Cli, read_json, snapshot
-from test_cross_validation import pooled  # noqa: F401: a fixture of these
-from test_final import whole  # noqa: F401: a fixture of these
-from test_folds import two_folds  # noqa: F401: a fixture of these
-from test_quoted import quoted  # noqa: F401: the fixture
 from tiny_bundle import onnx
 
 from melanoma_edge.convert.bundle import open_bundle
@@ -15,7 +11,7 @@ from melanoma_edge.convert.licence import licence_text, url
 from melanoma_edge.errors import BadInput
 
 
-def test_a_bundle_with_named_terms_holds_them_sealed(quoted: dict, tmp_path) -> None:  # noqa: F811
+def test_a_bundle_with_named_terms_holds_them_sealed(quoted: dict, tmp_path) -> None:
     text = (quoted["bundle"] / "LICENCE.txt").read_text(encoding="utf-8")
     assert text.startswith("Licence of the weights in this bundle: CC BY-NC 4.0\nhttps://creativecommons.org/licenses/by-nc/4.0/\n")
     assert "not the licence of the software" in text and "trained on 42 pictures" in text and "  CC-0: 42 pictures" in text
@@ -32,12 +28,12 @@ def test_a_bundle_with_named_terms_holds_them_sealed(quoted: dict, tmp_path) -> 
         open_bundle(altered)
 
 
-def test_the_card_names_whom_it_is_told_to_and_says_what_is_to_be_known(quoted: dict) -> None:  # noqa: F811
+def test_the_card_names_whom_it_is_told_to_and_says_what_is_to_be_known(quoted: dict) -> None:
     card = (quoted["bundle"] / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert r"Attribution: the \[ISIC\] Archive; A. Author and others." in card and r"- chosen on \*these\* pictures" in card.split("## Figures by cross-validation")[1]
 
 
-def test_without_named_terms_there_is_no_such_file(whole: dict) -> None:  # noqa: F811
+def test_without_named_terms_there_is_no_such_file(whole: dict) -> None:
     assert not (whole["bundle"] / "LICENCE.txt").exists() and "CC-0 (42)" in read_json(whole["bundle"] / "manifest.json")["licence"]
 
 

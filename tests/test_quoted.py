@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from conftest import Cli, Done, once, read_json, validate
-from test_cross_validation import pooled  # noqa: F401: the fixture
-from test_final import whole  # noqa: F401: the fixture
-from test_folds import two_folds  # noqa: F401: a fixture of these
+from conftest import Cli, read_json, validate
 from tiny_bundle import write_bundle
 
 from melanoma_edge.convert.bundle import open_bundle
@@ -21,21 +17,6 @@ from melanoma_edge.errors import BadInput
 from melanoma_edge.files import sha256_file
 from melanoma_edge.model import run as runs
 from melanoma_edge.proof.quoted import read_cross_validation, refuse_other
-
-
-@pytest.fixture(scope="session")
-def quoted(cli: Cli, whole: dict, pooled: dict, tmp_path_factory: pytest.TempPathFactory) -> dict:  # noqa: F811
-    """A bundle of the run of all pictures that quotes the two folds, its report, and what exporting printed."""
-
-    def make(home: Path) -> dict:
-        asked = ["--tflite", "--precision", "float32,int8", "--cross-validation", pooled["out"] / "cross-validation.json", "--licence", "CC BY-NC 4.0"]
-        asked += ["--attribution", "the [ISIC] Archive", "--attribution", "A. Author\nand others", "--remark", "chosen on *these* pictures"]
-        done = cli("export", whole["run"], *asked, "--out", home / "quoted.bundle")
-        cli("report", home / "quoted.bundle", "-q")
-        return asdict(done)
-
-    folder, done = once(tmp_path_factory, "quoted", make)
-    return {"bundle": folder / "quoted.bundle", "file": pooled["out"] / "cross-validation.json", "run": whole["run"], "done": Done(**done)}
 
 
 def test_the_manifest_holds_the_figures_as_they_were(quoted: dict) -> None:
@@ -117,7 +98,7 @@ def test_another_name_and_description_of_the_recipe_change_nothing(quoted: dict,
     refuse_other(read_cross_validation(file), file, runs.open_run(quoted["run"]))
 
 
-def test_what_cannot_quote_is_refused_before_anything_is_made(cli: Cli, quoted: dict, pooled: dict, tmp_path: Path) -> None:  # noqa: F811
+def test_what_cannot_quote_is_refused_before_anything_is_made(cli: Cli, quoted: dict, pooled: dict, tmp_path: Path) -> None:
     file = changed(quoted["file"], tmp_path, lambda found: found["recipe"].update(epochs=9))
     assert "its epochs is 9, the run's 8" in cli.refused("export", quoted["run"], "--cross-validation", file, "--out", tmp_path / "no.bundle", "-q")
     assert "holds folds, from which cross-validation.json is made" in cli.refused("export", pooled["folds"], "--cross-validation", file, "--out", tmp_path / "no", "-q")

@@ -13,10 +13,6 @@ from pathlib import Path
 
 import pytest
 from conftest import Cli, read_json, snapshot, validate
-from test_cross_validation import pooled  # noqa: F401: a fixture of these
-from test_final import whole  # noqa: F401: the fixture
-from test_folds import two_folds  # noqa: F401: a fixture of these
-from test_quoted import quoted  # noqa: F401: the fixture
 from tiny_run import write_bundle_of, write_run
 
 from melanoma_edge.convert import reference
@@ -60,7 +56,7 @@ def test_the_program_makes_it_all_and_goes_on_where_it_was(tmp_path: Path) -> No
 
 
 @pytest.fixture
-def shipped(quoted: dict, tmp_path: Path) -> Path:  # noqa: F811
+def shipped(quoted: dict, tmp_path: Path) -> Path:
     """A bundle as it would be shipped."""
     folder = shutil.copytree(quoted["bundle"], tmp_path / "shipped.bundle")
     for file in (folder / "evidence").iterdir():
@@ -136,7 +132,7 @@ def test_what_may_not_be_shipped_is_refused(script, shipped: Path, change, kind:
         script.look_over(shipped)
 
 
-def test_a_run_of_another_recipe_is_not_gone_on_with(script, whole: dict, tmp_path: Path) -> None:  # noqa: F811
+def test_a_run_of_another_recipe_is_not_gone_on_with(script, whole: dict, tmp_path: Path) -> None:
     from melanoma_edge import recipes
 
     shutil.copytree(whole["run"], tmp_path / "runs" / "reference")

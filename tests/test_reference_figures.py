@@ -12,10 +12,6 @@ from conftest import read_json
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from test_cross_validation import pooled  # noqa: F401: a fixture of these
-from test_final import whole  # noqa: F401: the fixture
-from test_folds import two_folds  # noqa: F401: a fixture of these
-from test_quoted import quoted  # noqa: F401: the fixture
 
 from melanoma_edge.convert.bundle import open_bundle
 from melanoma_edge.model.folds import open_folds
@@ -37,14 +33,14 @@ def programs():
 
 
 @pytest.fixture(scope="module")
-def small(programs, quoted: dict, pooled: dict) -> dict:  # noqa: F811
+def small(programs, quoted: dict, pooled: dict) -> dict:
     """The figures of two folds of drawn pictures."""
     found = read_cross_validation(quoted["file"])
     bundles = [open_bundle(pooled["out"] / fold.bundle) for fold in found.folds]
     return programs.judge.figures_of(found, open_folds(pooled["folds"]).runs(), bundles, open_bundle(quoted["bundle"]))
 
 
-def test_the_figures_are_those_of_the_files(small: dict, pooled: dict, quoted: dict) -> None:  # noqa: F811
+def test_the_figures_are_those_of_the_files(small: dict, pooled: dict, quoted: dict) -> None:
     raw = read_json(quoted["file"])
     for precision in ("int8", "float32"):
         [one] = [artifact for artifact in raw["artifacts"] if artifact["name"] == f"demo-{precision}.tflite"]
@@ -72,7 +68,7 @@ def test_the_table_shows_them(programs, small: dict) -> None:
     assert f"balanced accuracy {programs.show._interval(small['fold_0']['balanced_accuracy'])}" in note
 
 
-def test_the_plot_is_a_picture(programs, quoted: dict, tmp_path: Path) -> None:  # noqa: F811
+def test_the_plot_is_a_picture(programs, quoted: dict, tmp_path: Path) -> None:
     found = read_cross_validation(quoted["file"])
     (tmp_path / "plot.png").write_bytes(programs.show.plot(found, *programs.judge.artifacts_of(found)))
     with Image.open(tmp_path / "plot.png") as plot:

@@ -403,7 +403,7 @@ def interrupted(cli: Cli, drawn: Path, tmp_path_factory: pytest.TempPathFactory)
             return sum(row["phase"] == phase for row in read_json(history)) if history.exists() else 0
 
         process = cli.start("train", data, *options, cwd=home)
-        wait_until(lambda: rows("float"), process)
+        wait_until(lambda: rows("float") > 1, process)
         process.send_signal(signal.SIGINT)
         seen["err"], seen["code"] = process.communicate(timeout=120)[1].decode(), process.returncode
         seen["facts after the interrupt"], seen["rows after the interrupt"] = read_json(run / "run.json"), rows("float")
@@ -468,6 +468,16 @@ def test_a_killed_run_goes_on_with_the_full_history(interrupted: dict) -> None:
     assert [(row["phase"], row["epoch"]) for row in rows] == expected and max(row["loss"] for row in rows) < 10
     assert interrupted["result"]["facts"]["state"] == "complete"
     assert snapshot(interrupted["run"]).keys() == FILES | {"weights/float.safetensors", "weights/qat.safetensors"}
+
+
+def test_the_time_and_memory_of_a_run_are_those_of_all_its_processes(interrupted: dict) -> None:
+    before, after = interrupted["facts after the interrupt"], interrupted["facts after the kill"]
+    rows = [row["seconds"] for row in read_json(interrupted["run"] / "history.json") if row["phase"] == "float"]
+    known = interrupted["rows after the interrupt"]
+    assert before["seconds"]["float"] >= rows[0] and before["peak_memory_bytes"] > 2**26
+    assert after["seconds"]["float"] >= before["seconds"]["float"] + sum(rows[known:])
+    facts = read_json(interrupted["run"] / "run.json")
+    assert facts["seconds"]["float"] == after["seconds"]["float"] and facts["peak_memory_bytes"] >= after["peak_memory_bytes"] >= before["peak_memory_bytes"]
 
 
 def test_an_interrupted_run_ends_where_one_left_in_peace_does(interrupted: dict) -> None:

@@ -58,7 +58,7 @@ def phases(
             by_part[VALIDATION],
             file=out / runs.CHECKPOINT_FILE,
             history=history,
-            on_epoch=lambda rows: write_json(out / runs.HISTORY_FILE, [row.model_dump() for row in rows]),
+            on_epoch=lambda rows: after_epoch(phase.name, rows),
             report=report,
             devices=devices,
             teachers=teachers,
@@ -77,14 +77,23 @@ def phases(
         trained = fit_phase(model, Phase(name, recipe.epochs, recipe.learning_rate, recipe.warmup_share), model.trainable_variables, devices, recipe, teachers)
         return network.fold_rescaling(trained, recipe, classes)
 
-    def keep(model, which: str, facts: RunFacts, of: Literal["weights", "teachers"] = "weights") -> RunFacts:
-        nonlocal started
-        runs.write_tensors(runs.weights_file(out, which), runs.named(model.weights), {CLASSES: json.dumps(names)})
+    def after_epoch(which: str, rows: list[EpochRow]) -> None:
+        write_json(out / runs.HISTORY_FILE, [row.model_dump() for row in rows])
+        if facts:
+            spend(which, facts)
+
+    def spend(which: str, known: RunFacts, **changes) -> None:
+        """Write the facts with `changes`, and what has passed since the last time: an interruption loses the time of no more than an epoch."""
+        nonlocal facts, started
         now = time.perf_counter()
-        spent = facts.seconds.get(which, 0.0) + now - started
+        spent = known.seconds.get(which, 0.0) + now - started
         started = now
-        known = {**getattr(facts, of), which: sha256_file(runs.weights_file(out, which))}
-        return runs.write_facts(out, facts, seconds={**facts.seconds, which: spent}, **{of: known})
+        memory = max(known.peak_memory_bytes, host.peak_memory_bytes())
+        facts = runs.write_facts(out, known, seconds={**known.seconds, which: spent}, peak_memory_bytes=memory, **changes)
+
+    def keep(model, which: str, known: RunFacts, of: Literal["weights", "teachers"] = "weights") -> None:
+        runs.write_tensors(runs.weights_file(out, which), runs.named(model.weights), {CLASSES: json.dumps(names)})
+        spend(which, known, **{of: {**getattr(known, of), which: sha256_file(runs.weights_file(out, which))}})
 
     if not devices.share(b"float" if facts and "float" in facts.weights else b""):
         if facts:
@@ -92,10 +101,12 @@ def phases(
         for number, name in enumerate(names_of(recipe), 1):
             if not devices.share(b"there" if facts and name in facts.teachers else b""):
                 trained = float_training(name, recipe_of(recipe, number))
-                facts = keep(trained, name, facts, "teachers") if facts else None
+                if facts:
+                    keep(trained, name, facts, "teachers")
                 keras.backend.clear_session()
         trained = float_training("float", recipe)
-        facts = keep(trained, "float", facts) if facts else None
+        if facts:
+            keep(trained, "float", facts)
         keras.backend.clear_session()
     devices.part()
     if not facts:
@@ -109,12 +120,12 @@ def phases(
             teachers = open_teachers(out, facts, recipe, classes, devices.alone())
             fit_phase(model, Phase("qat", recipe.qat_epochs, recipe.qat_learning_rate, 0.1, 1), quantize.freeze(model, recipe), devices.alone(), recipe, teachers)
             quantize.snap_biases(model)
-            facts = keep(model, "qat", facts)
+            keep(model, "qat", facts)
         models["qat"] = runs.load_keras(out, "qat")
     judged = [part for part in (VALIDATION, TEST) if len(by_part[part].labels)]
     logits = {f"{which}/{part}": predict(model, by_part[part].pictures) for which, model in models.items() for part in judged}
     runs.write_tensors(out / runs.LOGITS_FILE, logits)
-    facts = runs.write_facts(out, facts, peak_memory_bytes=host.peak_memory_bytes())
+    facts = runs.write_facts(out, facts, peak_memory_bytes=max(facts.peak_memory_bytes, host.peak_memory_bytes()))
     run = runs.open_run(out, complete=False)
     evaluation = _evaluate(run, logits, by_part, {part: np.array(groups)[parts == part] for part in PARTS})
     write_json(out / runs.EVALUATION_FILE, evaluation)

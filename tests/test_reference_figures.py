@@ -63,6 +63,8 @@ def test_the_table_shows_them(programs, small: dict) -> None:
     assert rows["balanced accuracy (3 classes)"][1:] == ("0.72 (0.80)", *[programs.show._interval(small[one]["balanced_accuracy"]) for one in ("float32", "int8")], outcome)
     assert f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})" == rows["balanced accuracy (3 classes)"][3]
     assert rows["size"][1] == "400 kB (250 kB)" and rows["multiply-accumulates"][1] == "80 M (40 M)" and rows["int8 minus float32, balanced accuracy"][1] == "-1 (+0)"
+    each = small["minutes"]["each"]
+    assert rows["training of one fold, teachers included, 2 cores (judged by the longest)"][1:] == ("30 min", "", f"{min(each):.0f} to {max(each):.0f} min", "reached")
     *lines, blank, note = programs.show.markdown(small).splitlines()
     assert len(lines) == 2 + len(rows) and {line.count("|") for line in lines} == {6} and blank == ""
     assert f"balanced accuracy {programs.show._interval(small['fold_0']['balanced_accuracy'])}" in note

@@ -41,7 +41,7 @@ def write(name: str, figures: dict, targets: dict | None = None, folder: Path | 
     path = folder / f"{name}.json"
     facts = {
         "benchmark": name,
-        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_anywhere, sys.argv[1:])]),
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(anywhere, sys.argv[1:])]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "figures": figures,
         "targets": targets or {},
@@ -55,7 +55,7 @@ def write(name: str, figures: dict, targets: dict | None = None, folder: Path | 
     return path
 
 
-def _anywhere(word: str) -> str:
+def anywhere(word: str) -> str:
     """Return a word of a command without what is one machine's own: paths of this checkout from there, the last name alone of other absolute ones."""
     path = Path(word)
     if not path.is_absolute():

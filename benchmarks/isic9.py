@@ -9,6 +9,7 @@ Run: python benchmarks/isic9.py [RUN]       (default: runs/isic9, trained if it 
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ def main(run: Path) -> None:
         "isic9",
         {
             "recipe": opened.recipe.model_dump(mode="json"),
-            "train_command": opened.facts.command,
+            "train_command": shlex.join(map(common.anywhere, shlex.split(opened.facts.command))),
             "data_sha256": opened.facts.data_sha256,
             "data": read_json(opened.path / DATA_FILE, "data")["counts"],
             "parts": sealed.manifest.data.pictures,

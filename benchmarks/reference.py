@@ -15,15 +15,18 @@ from collections import Counter
 from pathlib import Path
 
 import common
+import numpy as np
 import reference_shown
 
+from melanoma_edge import metrics
 from melanoma_edge.contract import CrossValidation, Scores
 from melanoma_edge.convert.bundle import EVIDENCE, Bundle, open_bundle
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import write_bytes
 from melanoma_edge.model.folds import open_folds
 from melanoma_edge.model.run import Run
-from melanoma_edge.proof.cross_validation import CROSS_VALIDATION_FILE
+from melanoma_edge.proof.cross_validation import CROSS_VALIDATION_FILE, answers_of
+from melanoma_edge.proof.export import test_logits
 from melanoma_edge.proof.parity_model import Parity
 from melanoma_edge.proof.quoted import read_cross_validation
 from melanoma_edge.proof.verify import PARITY_FILE
@@ -45,6 +48,10 @@ TARGETS = {
     "minutes": (30, None),
 }
 """What was aimed at, and what would be better still: of the int8 TFLite file, all folds pooled. The last is for one fold on two processor cores."""
+LOOKALIKE = "nevus"
+"""The class that is hardest to tell from the positive one, and most often beside it."""
+OF_ONE_FOLD = ("balanced_accuracy", "positive_sensitivity_of_decision", "positive_specificity_of_decision", "ece")
+"""What a single model comes to, which is what an application runs: shown from the lowest fold to the highest."""
 AT_MOST = ("ece", "bytes", "multiply_accumulates", "minutes")
 """Where less is better."""
 
@@ -91,6 +98,9 @@ def figures_of(found: CrossValidation, runs: list[Run], bundles: list[Bundle], s
         "int8": _scores(int8.pooled),
         "float32": _scores(float32.pooled),
         "int8_minus_float32": {"value": -loss.value, "low": -loss.high, "high": -loss.low},
+        "against_lookalike": {"class": LOOKALIKE, **{precision: against(LOOKALIKE, found, runs, bundles, name) for precision, name in zip(("int8", "float32"), names)}},
+        "each_fold": {name: [getattr(bundle.manifest.artifact(names[0]).scores, name).value for bundle in bundles] for name in OF_ONE_FOLD},
+        "shipped_threshold": shipped.manifest.artifact(names[0]).decision.operating().model_dump(mode="json"),
         "fold_0": _scores(bundles[0].manifest.artifact(names[0]).scores),
         "by_fold": {name: {"mean": one.mean, "sd": one.sd} for name, one in int8.figures.items() if name in SHOWN},
         "bytes": {artifact.name: artifact.bytes for artifact in shipped.manifest.artifacts},
@@ -111,6 +121,19 @@ def figures_of(found: CrossValidation, runs: list[Run], bundles: list[Bundle], s
         "minutes": max(minutes),
     }
     return published | {"judged": {name: judged(name, value) for name, value in measured.items()}}
+
+
+def against(other: str, found: CrossValidation, runs: list[Run], bundles: list[Bundle], name: str) -> dict:
+    """Return how well the artifacts `name` of all folds tell the positive class from the class `other` alone: figures with intervals over lesions."""
+    each = [answers_of(run, bundle, name, test_logits(bundle)[name]) for run, bundle in zip(runs, bundles, strict=True)]
+    labels = np.concatenate([one.labels for one in each])
+    kept = np.flatnonzero(np.isin(labels, [found.classes.index(other), found.classes.index(found.positive_class)]))
+    decisions = [one.decision for one in each for _ in one.labels]
+    probabilities, logits, groups = (np.concatenate([getattr(one, key) for one in each])[kept] for key in ("probabilities", "logits", "groups"))
+    scores = metrics.scores(
+        probabilities, labels[kept], found.classes, found.positive_class, decision=[decisions[place] for place in kept], logits=logits, groups=groups
+    )
+    return {key: getattr(scores, key).model_dump() for key in ("positive_auc", "positive_sensitivity_at_90_specificity", "positive_specificity_of_decision")}
 
 
 def _scores(scores: Scores) -> dict:

@@ -40,6 +40,17 @@ def test_many_names_are_counted(card) -> None:
     assert f"and {50 - ATTRIBUTIONS} more in `manifest.json`" in text
 
 
+def test_classes_without_a_single_known_lesion_are_named(card) -> None:
+    counts = {"pictures": {"train": 8, "validation": 0, "test": 4}, "lesions": {"train": 8, "validation": 0, "test": 4}}
+    some = {"with_lesion_id": {"train": 3, "validation": 0, "test": 1}}
+    sentence = "Of melanoma and nevus no lesion is known at all: other photographs of one of their lesions may stand in two parts"
+    assert sentence in card(**counts, **some, classes_without_lesion_id=("melanoma", "nevus"))
+    for classes in ((), None):
+        assert "no lesion is known at all" not in card(**counts, **some, classes_without_lesion_id=classes)
+    none = {"with_lesion_id": {"train": 0, "validation": 0, "test": 0}}
+    assert "Lesion ids were not known" in card(**counts, **none, classes_without_lesion_id=("melanoma", "nevus"))
+
+
 def test_the_card_says_which_rule_chose_the_threshold_what_it_costs_and_what_is_answered_all_the_same(tmp_path: Path) -> None:
     manifest = open_bundle(write_bundle(tmp_path / "tiny.bundle")).manifest
     kept, cost = ({"value": value, "low": value - 0.1, "high": value + 0.05} for value in (0.906, 0.871))

@@ -47,7 +47,9 @@ def test_the_record_is_valid_and_every_picture_is_judged_once(pooled: dict) -> N
     folds = read_json(pooled["folds"] / "folds.json")
     assert found["recipe"] == folds["recipe"] and found["data_sha256"] == folds["data_sha256"] and found["classes"] == list(CLASSES)
     with open(pooled["folds"] / "fold-1" / "split.csv", newline="", encoding="utf-8") as file:
-        assert found["with_lesion_id"] == sum(bool(row["lesion"]) for row in csv.DictReader(file)) > 0
+        rows = list(csv.DictReader(file))
+    assert found["with_lesion_id"] == sum(bool(row["lesion"]) for row in rows) > 0
+    assert found["classes_without_lesion_id"] == sorted(set(CLASSES) - {row["label"] for row in rows if row["lesion"]})
     assert (found["pictures"], found["lesions"]) == (42, folds["groups"]) and [one["name"] for one in found["artifacts"]] == list(NAMES)
     for number, fold in enumerate(found["folds"]):
         assert fold["weights"] == folds["runs"][number]["weights"] and fold["bundle"] == f"fold-{number}.bundle"

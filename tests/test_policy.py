@@ -499,6 +499,7 @@ def test_a_folder_of_real_files_is_accounted_for_too(tmp_path: Path) -> None:
         "used": 12,
         "used_groups": 11,
         "with_lesion_id": 2,
+        "classes_without_lesion_id": ["nevus", "wart"],
         "with_patient_id": 0,
         "licences": {},
         "attributions": {},
@@ -514,7 +515,7 @@ def test_a_copy_that_is_dropped_still_says_which_lesion_training_saw() -> None:
     found = index(("melanoma", "a", "", ""), ("melanoma", "a", "", "L1"), ("melanoma", "b", "", "L2"), *[("melanoma",)] * 3, *[("nevus",)] * 4)
     chosen = select(found, recipe(min_lesions=2))
     assert dict(zip(chosen.positions, chosen.lesions))[0] == "L1" and chosen.report["duplicates_dropped"] == 1
-    assert chosen.report["with_lesion_id"] == 2
+    assert chosen.report["with_lesion_id"] == 2 and chosen.report["classes_without_lesion_id"] == ["nevus"]
 
 
 def test_a_known_diagnosis_contradicts_a_known_class_even_where_no_picture_stands_under_it() -> None:

@@ -40,15 +40,18 @@ def test_the_card_quotes_them_and_says_whose_they_are(quoted: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "words"),
+    ("known", "without", "words"),
     [
-        (42, "the model that saw neither it nor its lesion, under"),
-        (30, "the model that did not see it, nor its lesion as far as lesions are known (30 of 42 pictures), under"),
-        (None, "the model that did not see it, nor its lesion as far as lesions are known, under"),
+        (42, (), "the model that saw neither it nor its lesion, under"),
+        (30, (), "the model that did not see it, nor its lesion as far as lesions are known (30 of 42 pictures), under"),
+        (28, ("nevus",), "the model that did not see it, nor its lesion as far as lesions are known (28 of 42 pictures, none of nevus), under"),
+        (14, ("melanoma", "nevus"), "the model that did not see it, nor its lesion as far as lesions are known (14 of 42 pictures, none of melanoma or nevus), under"),
+        (0, ("melanoma", "nevus", "vascular lesion"), "the model that did not see it, nor its lesion as far as lesions are known (0 of 42 pictures), under"),
+        (None, None, "the model that did not see it, nor its lesion as far as lesions are known, under"),
     ],
 )
-def test_of_how_many_pictures_the_lesion_is_known_is_said(quoted: dict, known: int | None, words: str) -> None:
-    found = read_cross_validation(quoted["file"]).model_copy(update={"with_lesion_id": known})
+def test_of_how_many_pictures_the_lesion_is_known_is_said(quoted: dict, known: int | None, without: tuple[str, ...] | None, words: str) -> None:
+    found = read_cross_validation(quoted["file"]).model_copy(update={"with_lesion_id": known, "classes_without_lesion_id": without})
     assert words in model_card(open_bundle(quoted["bundle"]).manifest.model_copy(update={"cross_validation": found}))
 
 

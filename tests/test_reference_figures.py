@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,8 @@ from conftest import read_json
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.numpy import load_file
+from sklearn.metrics import roc_auc_score
 
 from melanoma_edge.convert.bundle import open_bundle
 from melanoma_edge.model.folds import open_folds
@@ -56,7 +59,29 @@ def test_the_figures_are_those_of_the_files(small: dict, pooled: dict, quoted: d
     assert sum(small["gates"].values()) == len(gates) and len(small["gates_not_passed"]) == sum(gate["outcome"] != "passed" for gate in gates)
 
 
-def test_the_table_shows_them(programs, small: dict) -> None:
+def test_the_positive_class_against_its_lookalike_follows_from_the_logits(small: dict, pooled: dict) -> None:
+    """Computed anew from the files of the bundles, with scikit-learn and without the library."""
+    probability, positive, called = [], [], []
+    for number in range(2):
+        bundle = pooled["out"] / f"fold-{number}.bundle"
+        manifest = read_json(bundle / "manifest.json")
+        [decision] = [artifact["decision"] for artifact in manifest["artifacts"] if artifact["name"] == "demo-int8.tflite"]
+        logits = load_file(bundle / "evidence" / "test-logits.safetensors")["demo-int8.tflite"].astype(np.float64)
+        odds = np.exp(logits / decision["temperature"]) / np.array([manifest["priors"]["training"][label] for label in manifest["classes"]])
+        with open(pooled["folds"] / f"fold-{number}" / "split.csv", newline="", encoding="utf-8") as file:
+            labels = [row["label"] for row in csv.DictReader(file) if row["part"] == "test"]
+        for label, said in zip(labels, (odds / odds.sum(axis=1, keepdims=True))[:, manifest["classes"].index("melanoma")]):
+            if label in ("melanoma", "nevus"):
+                probability.append(said)
+                positive.append(label == "melanoma")
+                called.append(said >= decision["threshold"]["probability"])
+    found = small["against_lookalike"]
+    assert found["class"] == "nevus" and found["int8"]["positive_auc"]["value"] == pytest.approx(roc_auc_score(positive, probability))
+    nevi = ~np.array(positive)
+    assert found["int8"]["positive_specificity_of_decision"]["value"] == pytest.approx(1 - np.array(called)[nevi].mean())
+
+
+def test_the_table_shows_them(programs, small: dict, pooled: dict) -> None:
     rows = {row[0]: row for row in programs.show.rows(small)}
     found = small["int8"]["balanced_accuracy"]
     outcome = {"stretch": "better still", "reached": "reached", "missed": "**missed**"}[small["judged"]["balanced_accuracy"]["outcome"]]
@@ -65,9 +90,14 @@ def test_the_table_shows_them(programs, small: dict) -> None:
     assert rows["size"][1] == "400 kB (250 kB)" and rows["multiply-accumulates"][1] == "80 M (40 M)" and rows["int8 minus float32, balanced accuracy"][1] == "-1 (+0)"
     each = small["minutes"]["each"]
     assert rows["training of one fold, teachers included, 2 cores (judged by the longest)"][1:] == ("30 min", "", f"{min(each):.0f} to {max(each):.0f} min", "reached")
-    *lines, blank, note = programs.show.markdown(small).splitlines()
-    assert len(lines) == 2 + len(rows) and {line.count("|") for line in lines} == {6} and blank == ""
+    assert rows["melanoma AUC against nevus alone"][3] == programs.show._interval(small["against_lookalike"]["int8"]["positive_auc"])
+    assert list(rows).index("melanoma AUC against nevus alone") == list(rows).index("melanoma AUC") + 1
+    table, _, note = programs.show.markdown(small).partition("\n\n")
+    lines = table.splitlines()
+    assert len(lines) == 2 + len(rows) and {line.count("|") for line in lines} == {6}
     assert f"balanced accuracy {programs.show._interval(small['fold_0']['balanced_accuracy'])}" in note
+    each = [read_json(pooled["out"] / f"fold-{number}.bundle" / "manifest.json")["artifacts"][1]["scores"]["positive_specificity_of_decision"]["value"] for number in range(2)]
+    assert f"specificity there {min(each):.2f} to {max(each):.2f}" in note
 
 
 def test_the_plot_is_a_picture(programs, quoted: dict, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from conftest import Cli, read_json
 
 from melanoma_edge.convert.bundle import open_bundle
+from melanoma_edge.files import sha256_file
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -36,8 +37,9 @@ def test_it_is_whole_and_quotes_what_was_measured() -> None:
     assert read_json(SHIPPED / "manifest.json")["cross_validation"] == read_json(RESULTS / "reference_cross_validation.json")
     assert sum(file.stat().st_size for file in SHIPPED.rglob("*") if file.is_file()) <= 6_000_000
     assert bundle.manifest.name == "reference" and bundle.manifest.licence == "CC BY-NC 4.0" and "LICENCE.txt" in bundle.manifest.files
-    gates = read_json(SHIPPED / "evidence" / "parity.json")["gates"]
-    assert not [gate for gate in gates if gate["outcome"] == "failed"]
+    parity = read_json(SHIPPED / "evidence" / "parity.json")
+    gates = parity["gates"]
+    assert parity["manifest_sha256"] == sha256_file(SHIPPED / "manifest.json") and not [gate for gate in gates if gate["outcome"] == "failed"]
     assert {gate["runtime"] for gate in gates if gate["outcome"] == "passed"} >= {"litert", "onnxruntime"}
 
 

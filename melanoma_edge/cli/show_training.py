@@ -60,7 +60,8 @@ class Training:
             return self.screen.line(f"{self.fold}{parts}")
         self.data_said = True
         self.screen.line(f"data: {facts['used']} pictures of {facts['used_groups']} lesions ({parts}); classes: {', '.join(facts['per_class'])}")
-        known = f"known for {facts['with_lesion_id']} of {facts['used']} pictures ({', '.join(facts['tables'])})"
+        none = f", none of {' or '.join(facts['classes_without_lesion_id'])}" if facts["classes_without_lesion_id"] else ""
+        known = f"known for {facts['with_lesion_id']} of {facts['used']} pictures{none} ({', '.join(facts['tables'])})"
         self.screen.line(f"lesion ids: {known if facts['with_lesion_id'] else 'unknown: only copies are kept together'}")
         for key in (
             "unreadable",

@@ -79,6 +79,8 @@ class CrossValidation(Model):
     """Groups of them that are never split: patients, lesions, copies."""
     with_lesion_id: Annotated[int, Field(ge=0)] | None = None
     """Pictures whose lesion or patient is known: only of these is it known that no other photograph was learnt from; null in files that do not say."""
+    classes_without_lesion_id: tuple[ClassName, ...] | None = None
+    """Classes without a single picture whose lesion or patient is known: nothing is known of how their other photographs were parted; null in files that do not say."""
     folds: Annotated[tuple[FoldBundle, ...], Field(min_length=2)]
     artifacts: Annotated[tuple[CrossValidated, ...], Field(min_length=1)]
     comparisons: tuple[Comparison, ...]
@@ -114,7 +116,8 @@ class CrossValidation(Model):
         """Return of a model that judged a picture what it had not seen, to follow "the model that"."""
         if self.with_lesion_id == self.pictures:
             return "saw neither it nor its lesion"
-        return f"did not see it, nor its lesion as far as lesions are known{'' if self.with_lesion_id is None else f' ({self.with_lesion_id} of {self.pictures} pictures)'}"
+        none = f", none of {' or '.join(self.classes_without_lesion_id)}" if self.with_lesion_id and self.classes_without_lesion_id else ""
+        return f"did not see it, nor its lesion as far as lesions are known{'' if self.with_lesion_id is None else f' ({self.with_lesion_id} of {self.pictures} pictures{none})'}"
 
     def artifact(self, name: str) -> CrossValidated:
         """Return the figures of the artifact called `name`, which must be there."""

@@ -29,6 +29,8 @@ class DataFacts(Model):
     """Groups of each part: lesions where they are known, else single pictures with their copies."""
     with_lesion_id: dict[str, int]
     """Pictures of each part whose lesion or patient is known."""
+    classes_without_lesion_id: tuple[ClassName, ...] | None = None
+    """Classes without a single picture whose lesion or patient is known: nothing is known of how their other photographs were parted; null in files that do not say."""
     licences: dict[str, int] = {}
     """Pictures under each licence that the data set names; empty where it names none."""
     attributions: dict[str, int] = {}

@@ -182,7 +182,18 @@ def _split(manifest: Manifest) -> str:
     of_test = f"; {manifest.data.with_lesion_id['test']} of {manifest.data.pictures['test']} in the test part" if manifest.tested else ""
     return (
         f"Split by content, and by lesion where it is known ({known} of {total} pictures{of_test}): no copy and no known lesion "
-        "stands in two parts. Every other picture counts as a lesion."
+        f"stands in two parts. Every other picture counts as a lesion.{_without_lesion_id(manifest)}"
+    )
+
+
+def _without_lesion_id(manifest: Manifest) -> str:
+    """Return what follows for classes of which no lesion is known; empty where there is none."""
+    classes = manifest.data.classes_without_lesion_id
+    if not classes:
+        return ""
+    return (
+        f" Of {' and '.join(classes)} no lesion is known at all: other photographs of one of their lesions may stand in two parts, so that figures on them may flatter "
+        "and their intervals be too narrow."
     )
 
 

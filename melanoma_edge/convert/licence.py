@@ -37,6 +37,7 @@ def licence_text(
     named = ["", "Attribution, stated by whoever exported them:", *(f"  {_line(name)}" for name in stated)] if stated else []
     if pictures is None:
         return "\n".join([*lines, "On which pictures the weights were trained is not known: the model came as a file.", *named, "", NOTICE]) + "\n"
+    lines += ["seen.txt holds hashes and fingerprints (8 x 8 shades of grey) of the pictures that training saw, and comes under the terms of those pictures.", ""]
     known = sum((licences or {}).values())
     lines += [f"The weights were trained on {pictures} pictures. Licences that the data set names for them:"]
     lines += [f"  {_line(name)}: {count} pictures" for name, count in (licences or {}).items()]

@@ -182,7 +182,9 @@ def _canonical(graph) -> None:
         kept = [type(attribute).FromString(attribute.SerializeToString()) for attribute in attributes]
         del node.attribute[:]
         node.attribute.extend(kept)
-        node.doc_string = ""
+        node.ClearField("doc_string")
+        if not node.domain:  # whether an empty one is written depends on the order in which tf2onnx goes over the nodes, which is another every time
+            node.ClearField("domain")
     ordered = [type(node).FromString(node.SerializeToString()) for node in nodes]
     tensors = [type(tensor).FromString(tensor.SerializeToString()) for tensor in used]
     for tensor in tensors:

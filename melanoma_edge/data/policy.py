@@ -165,6 +165,7 @@ def select(index: Index, recipe: Recipe) -> Selection:
             "used": len(kept),
             "used_groups": len({groups[position] for position in kept}),
             "with_lesion_id": sum(bool(known[position]) for position in kept),
+            "classes_without_lesion_id": without_lesion_id((labels[position], known[position]) for position in kept),
             "with_patient_id": sum(bool(index.rows[position].patient) for position in kept),
             "licences": _count(index.rows[position].licence for position in kept),
             "attributions": _count(index.rows[position].attribution for position in kept),
@@ -173,6 +174,14 @@ def select(index: Index, recipe: Recipe) -> Selection:
             "lesions_per_class": {name: lesions[name] for name in classes},
         },
     )
+
+
+def without_lesion_id(pictures: Iterable[tuple[str, str | None]]) -> list[str]:
+    """Return the classes, sorted, of which no picture has a lesion or patient id; `pictures` are (class, id) of each."""
+    known: dict[str, bool] = {}
+    for label, lesion in pictures:
+        known[label] = known.get(label, False) or bool(lesion)
+    return sorted(label for label, any_known in known.items() if not any_known)
 
 
 def _decide(copies: list[Row], folders: list[str], policy: str) -> tuple[str | None, str | None]:

@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from melanoma_edge import NOTICE, calibration, metrics, paired
 from melanoma_edge.contract import INTEGER, Artifact, Comparison, CrossValidated, CrossValidation, FoldBundle, Manifest, Recipe
 from melanoma_edge.convert.bundle import EVIDENCE, MANIFEST, Bundle, open_bundle
+from melanoma_edge.data.policy import without_lesion_id
 from melanoma_edge.data.split import TEST, grouped_hash
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, refuse_existing, sha256_file, write_json
@@ -124,7 +125,7 @@ def _pooled(trained: Sequence[runs.Run], bundles: Sequence[Bundle], recipe: Reci
     first, parts = bundles[0].manifest, [run.part(TEST) for run in trained]
     said = [test_logits(bundle) for bundle in bundles]
     folds = {
-        artifact.name: [_answers(run, bundle, artifact.name, logits[artifact.name]) for run, bundle, logits in zip(trained, bundles, said)] for artifact in first.artifacts
+        artifact.name: [answers_of(run, bundle, artifact.name, logits[artifact.name]) for run, bundle, logits in zip(trained, bundles, said)] for artifact in first.artifacts
     }
     artifacts = []
     for artifact in first.artifacts:
@@ -142,6 +143,7 @@ def _pooled(trained: Sequence[runs.Run], bundles: Sequence[Bundle], recipe: Reci
         pictures=sum(map(len, parts)),
         lesions=len({row.group for row in trained[0].split}),
         with_lesion_id=sum(bool(row.lesion) for row in trained[0].split),
+        classes_without_lesion_id=tuple(without_lesion_id((row.label, row.lesion) for row in trained[0].split)),
         folds=tuple(
             FoldBundle(
                 fold=run.recipe.fold, bundle=bundle.path.name, manifest_sha256=sha256_file(bundle.path / MANIFEST), weights=run.facts.weights, pictures=len(part),
@@ -155,7 +157,7 @@ def _pooled(trained: Sequence[runs.Run], bundles: Sequence[Bundle], recipe: Reci
     )  # fmt: skip
 
 
-def _answers(run: runs.Run, bundle: Bundle, name: str, logits: np.ndarray) -> Answers:
+def answers_of(run: runs.Run, bundle: Bundle, name: str, logits: np.ndarray) -> Answers:
     """Return what the artifact called `name` of a fold says of its test part."""
     artifact, (labels, groups) = bundle.artifact(name), run.truth(TEST)
     if logits.shape != (len(labels), len(run.facts.classes)) or artifact.scores is None:

@@ -42,6 +42,7 @@ from melanoma_edge.convert.facts import LABELS_FILE, Facts, Head
 from melanoma_edge.convert.golden import write_golden
 from melanoma_edge.convert.licence import LICENCE_FILE, licence_text
 from melanoma_edge.data import non_lesions
+from melanoma_edge.data.policy import without_lesion_id
 from melanoma_edge.data.split import PARTS, VALIDATION
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import new_folder, read_json, refuse_existing, sha256_file, to_json
@@ -319,6 +320,7 @@ def _seal(
             pictures={part: len(run.part(part)) for part in PARTS},
             lesions={part: len({row.group for row in run.part(part)}) for part in PARTS},
             with_lesion_id={part: sum(bool(row.lesion) for row in run.part(part)) for part in PARTS},
+            classes_without_lesion_id=tuple(without_lesion_id((row.label, row.lesion) for row in run.split)),
             licences=counts.get("licences", {}),
             attributions=counts.get("attributions", {}),
             left_out_classes=tuple(counts["left_out_classes"]),

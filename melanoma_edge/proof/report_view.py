@@ -76,6 +76,7 @@ COUNTS = {
     "used": "pictures used",
     "used_groups": "lesions among them (with near copies joined; where the lesion is unknown, a picture counts as one)",
     "with_lesion_id": "pictures whose lesion is known",
+    "classes_without_lesion_id": "classes of which no lesion is known: their photographs could not be parted by lesion",
     "groups_under_two_classes": "lesions or near copies that stand under two classes, kept together in one part",
 }
 MIXUPS = 7

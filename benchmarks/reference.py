@@ -23,7 +23,7 @@ from melanoma_edge.contract import CrossValidation, Scores
 from melanoma_edge.convert.bundle import EVIDENCE, Bundle, open_bundle
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import write_bytes
-from melanoma_edge.model.folds import open_folds
+from melanoma_edge.model.folds import Answers, open_folds
 from melanoma_edge.model.run import Run
 from melanoma_edge.proof.cross_validation import CROSS_VALIDATION_FILE, answers_of
 from melanoma_edge.proof.export import test_logits
@@ -87,6 +87,8 @@ def figures_of(found: CrossValidation, runs: list[Run], bundles: list[Bundle], s
     """Return what is published of a cross-validation, the runs and bundles of its folds, and the bundle that quotes it."""
     names = artifacts_of(found)
     int8, float32 = map(found.artifact, names)
+    logits = [test_logits(bundle) for bundle in bundles]
+    answers = {name: [answers_of(run, bundle, name, said[name]) for run, bundle, said in zip(runs, bundles, logits, strict=True)] for name in names}
     minutes = [sum(run.facts.seconds.values()) / 60 for run in runs]
     loss = next(one for one in found.comparisons if (one.candidate, one.reference) == names).losses["balanced_accuracy"]
     gates = [gate for bundle in bundles for gate in Parity.model_validate_json((bundle.path / EVIDENCE / PARITY_FILE).read_bytes()).gates]
@@ -98,7 +100,7 @@ def figures_of(found: CrossValidation, runs: list[Run], bundles: list[Bundle], s
         "int8": _scores(int8.pooled),
         "float32": _scores(float32.pooled),
         "int8_minus_float32": {"value": -loss.value, "low": -loss.high, "high": -loss.low},
-        "against_lookalike": {"class": LOOKALIKE, **{precision: against(LOOKALIKE, found, runs, bundles, name) for precision, name in zip(("int8", "float32"), names)}},
+        "against_lookalike": {"class": LOOKALIKE, **{precision: against(LOOKALIKE, found, answers[name]) for precision, name in zip(("int8", "float32"), names)}},
         "each_fold": {name: [getattr(bundle.manifest.artifact(names[0]).scores, name).value for bundle in bundles] for name in OF_ONE_FOLD},
         "shipped_threshold": shipped.manifest.artifact(names[0]).decision.operating().model_dump(mode="json"),
         "fold_0": _scores(bundles[0].manifest.artifact(names[0]).scores),
@@ -123,9 +125,8 @@ def figures_of(found: CrossValidation, runs: list[Run], bundles: list[Bundle], s
     return published | {"judged": {name: judged(name, value) for name, value in measured.items()}}
 
 
-def against(other: str, found: CrossValidation, runs: list[Run], bundles: list[Bundle], name: str) -> dict:
-    """Return how well the artifacts `name` of all folds tell the positive class from the class `other` alone: figures with intervals over lesions."""
-    each = [answers_of(run, bundle, name, test_logits(bundle)[name]) for run, bundle in zip(runs, bundles, strict=True)]
+def against(other: str, found: CrossValidation, each: list[Answers]) -> dict:
+    """Return how well the artifacts of all folds, whose answers are `each`, tell the positive class from the class `other` alone: figures with intervals over lesions."""
     labels = np.concatenate([one.labels for one in each])
     kept = np.flatnonzero(np.isin(labels, [found.classes.index(other), found.classes.index(found.positive_class)]))
     decisions = [one.decision for one in each for _ in one.labels]

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -283,6 +284,13 @@ def test_data_and_conditions_are_told(run: Path) -> None:
         assert words in found.text("data"), words
     for words in ("d" * 64, "melanoma-edge train", "melanoma-edge report 'tiny'", "numpy", "CPU", "100 replicates of lesions, seed 0"):
         assert words in found.text("conditions"), words
+
+
+def test_classes_without_a_single_known_lesion_are_named(run: Path) -> None:
+    assert "no lesion is known at all" not in page(report(run)).text("data")
+    found = runs.open_run(run)
+    runs.write_split(run / runs.SPLIT_FILE, [replace(row, lesion="") if row.label != "vascular lesion" else row for row in found.split])
+    assert "Of melanoma and nevus no lesion is known at all: other photographs of one of their lesions" in page(report(run, force=True)).text("data")
 
 
 def test_names_from_data_are_escaped(tmp_path: Path) -> None:

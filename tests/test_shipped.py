@@ -50,6 +50,11 @@ def test_it_computes_on_this_machine_what_it_says(cli: Cli, tmp_path: Path) -> N
     assert golden and {gate["outcome"] for gate in golden} == {"passed"}
 
 
+def test_its_report_says_of_which_classes_no_lesion_is_known(cli: Cli, tmp_path: Path) -> None:
+    cli("report", "reference", "--out", tmp_path / "report.html", "-q")
+    assert "Of melanoma and nevus no lesion is known at all" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_it_answers_by_its_name(cli: Cli, drawn: Path) -> None:
     [found] = cli("predict", "reference", sorted((drawn / "melanoma").iterdir())[0], "--json").json["results"]
     assert sum(found["probabilities"].values()) == pytest.approx(1) and len(found["probabilities"]) == 8

@@ -6,7 +6,7 @@ In: a manifest. Out: Markdown. Every figure comes from the manifest.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from melanoma_edge.contract import EXACT_INTEGERS, Interval, Manifest, Scores
 from melanoma_edge.convert.licence import LICENCE_FILE
@@ -179,20 +179,18 @@ def _split(manifest: Manifest) -> str:
             "Split by content: no copy stands in two parts. Lesion ids were not known, so photographs of one lesion may, "
             "and every picture counts as a lesion."
         )
+    without = manifest.data.classes_without_lesion_id
     of_test = f"; {manifest.data.with_lesion_id['test']} of {manifest.data.pictures['test']} in the test part" if manifest.tested else ""
     return (
         f"Split by content, and by lesion where it is known ({known} of {total} pictures{of_test}): no copy and no known lesion "
-        f"stands in two parts. Every other picture counts as a lesion.{_without_lesion_id(manifest)}"
+        f"stands in two parts. Every other picture counts as a lesion.{' ' + unparted_in_words(without) if without else ''}"
     )
 
 
-def _without_lesion_id(manifest: Manifest) -> str:
-    """Return what follows for classes of which no lesion is known; empty where there is none."""
-    classes = manifest.data.classes_without_lesion_id
-    if not classes:
-        return ""
+def unparted_in_words(classes: Sequence[str]) -> str:
+    """Return what follows for `classes` of which no lesion is known: at least one."""
     return (
-        f" Of {' and '.join(classes)} no lesion is known at all: other photographs of one of their lesions may stand in two parts, so that figures on them may flatter "
+        f"Of {' and '.join(classes)} no lesion is known at all: other photographs of one of their lesions may stand in two parts, so that figures on them may flatter "
         "and their intervals be too narrow."
     )
 

@@ -79,21 +79,26 @@ def phases(
 
     def after_epoch(which: str, rows: list[EpochRow]) -> None:
         write_json(out / runs.HISTORY_FILE, [row.model_dump() for row in rows])
-        if facts:
-            spend(which, facts)
+        spend(which)
 
-    def spend(which: str, known: RunFacts, **changes) -> None:
-        """Write the facts with `changes`, and what has passed since the last time: an interruption loses the time of no more than an epoch."""
-        nonlocal facts, started
+    def spend(which: str, **changes) -> None:
+        """Write the facts with `changes`, and the time since this was last done: an interruption loses that of no more than an epoch."""
+        nonlocal started
         now = time.perf_counter()
-        spent = known.seconds.get(which, 0.0) + now - started
+        spent = facts.seconds.get(which, 0.0) + now - started
         started = now
-        memory = max(known.peak_memory_bytes, host.peak_memory_bytes())
-        facts = runs.write_facts(out, known, seconds={**known.seconds, which: spent}, peak_memory_bytes=memory, **changes)
+        record(seconds={**facts.seconds, which: spent}, **changes)
 
-    def keep(model, which: str, known: RunFacts, of: Literal["weights", "teachers"] = "weights") -> None:
-        runs.write_tensors(runs.weights_file(out, which), runs.named(model.weights), {CLASSES: json.dumps(names)})
-        spend(which, known, **{of: {**getattr(known, of), which: sha256_file(runs.weights_file(out, which))}})
+    def record(**changes) -> None:
+        """Write the facts with `changes`, and the most memory that any process of the run has taken so far."""
+        nonlocal facts
+        facts = runs.write_facts(out, facts, peak_memory_bytes=max(facts.peak_memory_bytes, host.peak_memory_bytes()), **changes)
+
+    def keep(model, which: str, of: Literal["weights", "teachers"] = "weights") -> None:
+        """Write what was trained and say so in the facts; a worker that has none leaves that to the chief."""
+        if facts:
+            runs.write_tensors(runs.weights_file(out, which), runs.named(model.weights), {CLASSES: json.dumps(names)})
+            spend(which, **{of: {**getattr(facts, of), which: sha256_file(runs.weights_file(out, which))}})
 
     if not devices.share(b"float" if facts and "float" in facts.weights else b""):
         if facts:
@@ -101,12 +106,10 @@ def phases(
         for number, name in enumerate(names_of(recipe), 1):
             if not devices.share(b"there" if facts and name in facts.teachers else b""):
                 trained = float_training(name, recipe_of(recipe, number))
-                if facts:
-                    keep(trained, name, facts, "teachers")
+                keep(trained, name, "teachers")
                 keras.backend.clear_session()
         trained = float_training("float", recipe)
-        if facts:
-            keep(trained, "float", facts)
+        keep(trained, "float")
         keras.backend.clear_session()
     devices.part()
     if not facts:
@@ -120,12 +123,12 @@ def phases(
             teachers = open_teachers(out, facts, recipe, classes, devices.alone())
             fit_phase(model, Phase("qat", recipe.qat_epochs, recipe.qat_learning_rate, 0.1, 1), quantize.freeze(model, recipe), devices.alone(), recipe, teachers)
             quantize.snap_biases(model)
-            keep(model, "qat", facts)
+            keep(model, "qat")
         models["qat"] = runs.load_keras(out, "qat")
     judged = [part for part in (VALIDATION, TEST) if len(by_part[part].labels)]
     logits = {f"{which}/{part}": predict(model, by_part[part].pictures) for which, model in models.items() for part in judged}
     runs.write_tensors(out / runs.LOGITS_FILE, logits)
-    facts = runs.write_facts(out, facts, peak_memory_bytes=max(facts.peak_memory_bytes, host.peak_memory_bytes()))
+    record()
     run = runs.open_run(out, complete=False)
     evaluation = _evaluate(run, logits, by_part, {part: np.array(groups)[parts == part] for part in PARTS})
     write_json(out / runs.EVALUATION_FILE, evaluation)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from melanoma_edge.contract import CrossValidated, CrossValidation, Interval, Manifest
+from melanoma_edge.convert.card import unparted_in_words
+from melanoma_edge.data.policy import without_lesion_id
 from melanoma_edge.data.split import PARTS, TRAIN, VALIDATION
 from melanoma_edge.files import read_json
 from melanoma_edge.model import run as runs
@@ -76,7 +78,6 @@ COUNTS = {
     "used": "pictures used",
     "used_groups": "lesions among them (with near copies joined; where the lesion is unknown, a picture counts as one)",
     "with_lesion_id": "pictures whose lesion is known",
-    "classes_without_lesion_id": "classes of which no lesion is known: their photographs could not be parted by lesion",
     "groups_under_two_classes": "lesions or near copies that stand under two classes, kept together in one part",
 }
 MIXUPS = 7
@@ -332,8 +333,9 @@ def data(material: Material) -> dict[str, Any]:
     if isinstance(material.run, Gap):
         manifest, known = material.bundle.manifest, material.bundle.manifest.data
         if known is None:
-            return {"gap": material.run, "parts": _own_parts(manifest), "lesions": {}, "left_out_classes": {}}
-        return {"gap": material.run, "parts": known.pictures, "lesions": known.lesions, "left_out_classes": {name: None for name in known.left_out_classes}}
+            return {"gap": material.run, "parts": _own_parts(manifest), "lesions": {}, "left_out_classes": {}, "unparted": None}
+        said = unparted_in_words(known.classes_without_lesion_id) if known.classes_without_lesion_id else None
+        return {"gap": material.run, "parts": known.pictures, "lesions": known.lesions, "left_out_classes": {name: None for name in known.left_out_classes}, "unparted": said}
     run = material.run
     held = read_json(run.path / runs.DATA_FILE, "what the data policy did")
     counts = held["counts"]
@@ -343,12 +345,13 @@ def data(material: Material) -> dict[str, Any]:
         mine = [row for row in run.split if row.label == name]
         cells = [sum(row.part == part for row in mine) for part in parts]
         table.append({"name": name, "cells": cells, "total": len(mine), "lesions": len({row.group for row in mine}), "share": len(mine) / most})
-    left_out = list(held["left_out"].items())
+    left_out, without = list(held["left_out"].items()), without_lesion_id((row.label, row.lesion) for row in run.split)
     return {
         "gap": None,
         "folder": run.facts.data.rstrip("/").rsplit("/", 1)[-1],
         "counts": [(COUNTS.get(key, key.replace("_", " ")), value) for key, value in counts.items() if isinstance(value, int)],
         "left_out_classes": counts.get("left_out_classes", {}),
+        "unparted": unparted_in_words(without) if without else None,
         "min_lesions": run.recipe.min_lesions,
         "table": table,
         "parts": {part: len(run.part(part)) for part in parts},

@@ -26,8 +26,13 @@ NAMES = {
     "ece": "ECE after temperature, 15 bins, on these pictures' class mix (resampling overstates it)",
     "ece_at_priors": "the same at the class mix that the temperature is fitted for",
 }
-AGAINST = {"positive_auc": "{positive} AUC against {other} alone", "positive_specificity_of_decision": "specificity at that threshold on {other} alone"}
-"""Shown below the figure of that name: the same on pictures of the positive class and the one that looks like it."""
+LOOKALIKE = "nevus"
+"""The class that is hardest to tell from the positive one, and most often beside it."""
+AGAINST = {
+    "positive_auc": ("positive_auc_against", "{positive} AUC against {other} alone"),
+    "positive_specificity_of_decision": ("called_positive", "share of {other} called {positive} at that threshold"),
+}
+"""Shown below the figure of that name: what it comes to on the class that looks like the positive one."""
 
 
 def rows(figures: dict) -> list[tuple[str, ...]]:
@@ -43,12 +48,12 @@ def rows(figures: dict) -> list[tuple[str, ...]]:
     def outcome(name: str) -> str:
         return OUTCOMES[judged[name]["outcome"]] if name in judged else ""
 
-    cells, lookalike = [], figures["against_lookalike"]
+    cells = []
     for name, text in NAMES.items():
         cells.append((text.format(**words), aimed(name), _interval(float32[name]), _interval(int8[name]), outcome(name)))
         if name in AGAINST:
-            other = AGAINST[name].format(**words, other=lookalike["class"])
-            cells.append((other, "", _interval(lookalike["float32"][name]), _interval(lookalike["int8"][name]), ""))
+            figure, text = AGAINST[name]
+            cells.append((text.format(**words, other=LOOKALIKE), "", _interval(float32[figure][LOOKALIKE]), _interval(int8[figure][LOOKALIKE]), ""))
     worst = min(int8["recall"], key=lambda name: int8["recall"][name]["value"])
     cells.append((f"recall of the worst class ({worst})", "", _interval(float32["recall"][worst]), _interval(int8["recall"][worst]), ""))
     points = {key: 100 * value for key, value in figures["int8_minus_float32"].items()}

@@ -18,7 +18,8 @@ import numpy as np
 from melanoma_edge import calibration, exact
 from melanoma_edge.contract import Decision, Interval, Scores
 from melanoma_edge.errors import BadInput
-from melanoma_edge.resampling import Weighted, intervals, units_of
+from melanoma_edge.ranking import Ranking, area_under, sensitivity_at
+from melanoma_edge.resampling import Weighted, intervals, mean_of_defined, ratio, units_of
 
 ECE_BINS = 15
 
@@ -40,10 +41,10 @@ def scores(
 
     accuracy; balanced_accuracy and macro_f1, the means of recall and F1 over the classes that stand
     in the labels; recall of each class; macro_auc, the mean one-vs-rest AUC over the classes that
-    are some but not all of the labels; positive_auc; the highest sensitivity for the positive class
-    over all thresholds whose specificity is at least 80 % or 90 %, on these very pictures; and ece,
+    are some but not all of the labels; positive_auc, and positive_auc_against each other class alone, by the pictures of these
+    two; the highest sensitivity for the positive class over all thresholds whose specificity is at least 80 % or 90 %, on these very pictures; and ece,
     the calibration error of the top class in 15 equal-width bins. With `decision`, also what its threshold in
-    force and its abstention, both fitted elsewhere, come to on these pictures; there is one for all, or one for each
+    force (called_positive: on each class but the positive one alone) and its abstention, both fitted elsewhere, come to on these pictures; there is one for all, or one for each
     picture where several models answered (out-of-fold predictions). A decision that abstains by energy needs the `logits` [N, K] of the
     pictures.
 
@@ -82,12 +83,18 @@ def scores(
     for name, bound in _bounds_of_means(labels, units, positive).items():
         found[name] = _not_certain(found[name], bound)
     counts = np.bincount(labels, minlength=len(classes))
+
+    def of_each(figure: str) -> dict[str, Interval]:
+        return {name: found.pop(f"{figure} {index}") for index, name in enumerate(classes) if f"{figure} {index}" in found}
+
     return Scores(
         pictures=len(labels),
         lesions=len(np.unique(units)),
         per_class={name: int(count) for name, count in zip(classes, counts, strict=True)},
         positive_class=positive_class,
-        recall={name: found.pop(f"recall {index}") for index, name in enumerate(classes)},
+        recall=of_each("recall"),
+        positive_auc_against=of_each("auc against") or None,
+        called_positive=of_each("called") or None,
         bootstrap={"replicates": replicates, "seed": seed, "unit": "picture" if groups is None else "lesion"},
         **found,
     )
@@ -149,6 +156,11 @@ class Figures:
         self._gap = np.eye(ECE_BINS)[bin_of] * (confidence - self._correct)[:, np.newaxis]
         self._rankings = [Ranking(probabilities[:, index], labels == index) for index in self._classes]
         self._positive = positive
+        self._against: dict[int, tuple[np.ndarray, Ranking]] = {}
+        for other in () if positive is None else self._classes:
+            if other != positive:
+                of_both = np.flatnonzero((labels == positive) | (labels == other))
+                self._against[other] = of_both, Ranking(probabilities[of_both, positive], labels[of_both] == positive)
         self._labels, self._priors = labels, priors
 
     def __call__(self, weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -167,8 +179,8 @@ class Figures:
             auc[:, index] = area_under(*curve)
             if index == self._positive:
                 positive["positive_auc"] = auc[:, index]
-                positive["positive_sensitivity_at_80_specificity"] = _sensitivity_at(*curve, 0.8)
-                positive["positive_sensitivity_at_90_specificity"] = _sensitivity_at(*curve, 0.9)
+                positive["positive_sensitivity_at_80_specificity"] = sensitivity_at(*curve, 0.8)
+                positive["positive_sensitivity_at_90_specificity"] = sensitivity_at(*curve, 0.9)
         return {
             "accuracy": weights @ self._correct / total,
             "balanced_accuracy": mean_of_defined(recall),
@@ -177,6 +189,7 @@ class Figures:
             "ece": np.abs(weights @ self._gap).sum(axis=1) / total,
             **({} if self._priors is None else {"ece_at_priors": self._at_priors(weights, support)}),
             **positive,
+            **{f"auc against {other}": area_under(*ranking.curve(weights[:, of_both])) for other, (of_both, ranking) in self._against.items()},
             **{f"recall {index}": recall[:, index] for index in self._classes},
         }
 
@@ -205,6 +218,9 @@ def _decided(probabilities: np.ndarray, labels: np.ndarray, positive: int | None
             called, is_positive = probabilities[:, positive] >= thresholds, labels == positive
             found["positive_sensitivity_of_decision"] = ratio(weights @ (called & is_positive), weights @ is_positive)
             found["positive_specificity_of_decision"] = ratio(weights @ (~called & ~is_positive), weights @ ~is_positive)
+            for other in range(probabilities.shape[1]):
+                if other != positive:
+                    found[f"called {other}"] = ratio(weights @ (called & (labels == other)), weights @ (labels == other))
         return found
 
     return figures
@@ -224,38 +240,6 @@ def answered_by(probabilities: np.ndarray, decisions: Sequence[Decision], logits
     return answered
 
 
-class Ranking:
-    """Pictures in falling order of their scores, with equal scores passed at one threshold."""
-
-    def __init__(self, scores: np.ndarray, is_positive: np.ndarray) -> None:
-        self._order = np.argsort(-scores, kind="stable")
-        self._is_positive = is_positive[self._order].astype(np.float64)
-        self._last = np.append(np.flatnonzero(np.diff(scores[self._order])), len(scores) - 1)
-
-    def curve(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the weight of (positives, negatives) at or above each threshold [replicates, 1 + T]."""
-        ranked = weights[:, self._order]
-        passed = np.cumsum(ranked, axis=1)[:, self._last]
-        ranked *= self._is_positive
-        positives = np.cumsum(ranked, axis=1)[:, self._last]
-        none = np.zeros((len(weights), 1))
-        return np.hstack([none, positives]), np.hstack([none, passed - positives])
-
-
-def area_under(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
-    """Return the area under each curve of :meth:`Ranking.curve`; half for ties."""
-    area = np.einsum("rt,rt->r", np.diff(negatives, axis=1), positives[:, 1:] + positives[:, :-1]) / 2
-    return ratio(area, positives[:, -1] * negatives[:, -1])
-
-
-def _sensitivity_at(positives: np.ndarray, negatives: np.ndarray, specificity: float) -> np.ndarray:
-    """Return the highest sensitivity on each curve where the specificity is at least `specificity`."""
-    reached = ratio(negatives[:, -1:] - negatives, negatives[:, -1:]) >= specificity
-    lowest = np.maximum(reached.sum(axis=1) - 1, 0)  # specificity only falls along a curve
-    sensitivity = ratio(positives[np.arange(len(lowest)), lowest], positives[:, -1])
-    return np.where(negatives[:, -1] > 0, sensitivity, np.nan)
-
-
 def _proportions(labels: np.ndarray, k: int, positive: int | None) -> dict[str, np.ndarray]:
     """Return the figures that are shares of pictures, and of which ones: bool [N] each."""
     every = np.ones(len(labels), dtype=bool)
@@ -263,6 +247,7 @@ def _proportions(labels: np.ndarray, k: int, positive: int | None) -> dict[str, 
     if positive is not None:
         members |= {f"positive_sensitivity_at_{percent}_specificity": labels == positive for percent in (80, 90)}
         members |= {"positive_sensitivity_of_decision": labels == positive, "positive_specificity_of_decision": labels != positive}
+        members |= {f"called {index}": labels == index for index in range(k) if index != positive}
     return members
 
 
@@ -278,13 +263,14 @@ def _bounds_of_means(labels: np.ndarray, units: np.ndarray, positive: int | None
 
     An AUC is that of the class's lesions among the others: the fewer of both bound it.
     """
-    lesions = {label: (len(np.unique(units[labels == label])), len(np.unique(units[labels != label]))) for label in np.unique(labels)}
+    lesions = {int(label): (len(np.unique(units[labels == label])), len(np.unique(units[labels != label]))) for label in np.unique(labels)}
     recalled = exact.none_of_each([mine for mine, _ in lesions.values()])
     bounds = {"balanced_accuracy": recalled, "macro_f1": recalled}
     if len(lesions) > 1:
         bounds["macro_auc"] = exact.none_of_each([min(both) for both in lesions.values()])
         if positive in lesions:
             bounds["positive_auc"] = exact.none_of(min(lesions[positive]))
+            bounds |= {f"auc against {other}": exact.none_of(min(lesions[positive][0], mine)) for other, (mine, _) in lesions.items() if other != positive}
     return bounds
 
 
@@ -299,18 +285,6 @@ def truth_and_hits(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.nd
     """Return the labels as one-hot rows [N, K], and the same with the rows of wrong answers zero."""
     truth = np.eye(probabilities.shape[1])[labels]
     return truth, truth * (probabilities.argmax(axis=1) == labels)[:, np.newaxis]
-
-
-def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Return the quotient, NaN where the denominator is zero."""
-    undefined = np.full(np.broadcast_shapes(np.shape(numerator), np.shape(denominator)), np.nan)
-    return np.divide(numerator, denominator, out=undefined, where=denominator != 0)
-
-
-def mean_of_defined(values: np.ndarray) -> np.ndarray:
-    """Return each row's mean over the entries that are not NaN; NaN where all are."""
-    defined = ~np.isnan(values)
-    return ratio(np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1))
 
 
 def position(positive_class: str | None, classes: Sequence[str]) -> int | None:

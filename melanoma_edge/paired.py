@@ -13,8 +13,9 @@ import numpy as np
 from melanoma_edge import exact
 from melanoma_edge.contract import Decision, Interval
 from melanoma_edge.errors import BadInput
-from melanoma_edge.metrics import Ranking, answered_by, area_under, checked, mean_of_defined, position, ratio, truth_and_hits
-from melanoma_edge.resampling import Weighted, intervals, optional, units_of
+from melanoma_edge.metrics import answered_by, checked, position, truth_and_hits
+from melanoma_edge.ranking import Ranking, area_under
+from melanoma_edge.resampling import Weighted, intervals, mean_of_defined, optional, ratio, units_of
 
 
 def paired_losses(

@@ -64,6 +64,18 @@ def units_of(groups: np.ndarray | None, pictures: int) -> np.ndarray:
     return units
 
 
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Return the quotient, NaN where the denominator is zero."""
+    undefined = np.full(np.broadcast_shapes(np.shape(numerator), np.shape(denominator)), np.nan)
+    return np.divide(numerator, denominator, out=undefined, where=denominator != 0)
+
+
+def mean_of_defined(values: np.ndarray) -> np.ndarray:
+    """Return each row's mean over the entries that are not NaN; NaN where all are."""
+    defined = ~np.isnan(values)
+    return ratio(np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1))
+
+
 def optional(value: float) -> float | None:
     """Return the value, None for NaN."""
     return None if np.isnan(value) else float(value)

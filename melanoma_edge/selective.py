@@ -12,8 +12,8 @@ import numpy as np
 
 from melanoma_edge.contract import Interval
 from melanoma_edge.errors import BadInput
-from melanoma_edge.metrics import checked, mean_of_defined, ratio
-from melanoma_edge.resampling import intervals, units_of
+from melanoma_edge.metrics import checked
+from melanoma_edge.resampling import intervals, mean_of_defined, ratio, units_of
 
 COVERAGES = tuple(round(tenths / 10, 1) for tenths in range(1, 11))
 """The shares of pictures at which a curve is told in figures."""

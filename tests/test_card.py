@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_bundle import write_bundle
 
+from melanoma_edge import metrics
 from melanoma_edge.contract import Abstention, Interval, NonLesionRate, NonLesions, Threshold
 from melanoma_edge.convert.bundle import open_bundle
 from melanoma_edge.convert.card import ATTRIBUTIONS, model_card
+from melanoma_edge.convert.card_tables import interval_text
 
 
 @pytest.fixture
@@ -69,3 +72,28 @@ def test_the_card_says_which_rule_chose_the_threshold_what_it_costs_and_what_is_
     by_energy = tuple(artifact.model_copy(update={"decision": artifact.decision.model_copy(update={"abstention": energy})}) for artifact in artifacts)
     assert "its energy (Liu et al. 2020) is above the threshold in the manifest, at which 80 %" in model_card(manifest.model_copy(update={"artifacts": by_energy}))
     assert "drawn pictures that show no lesion" not in model_card(manifest) and "A picture is called" not in model_card(manifest)
+
+
+def test_the_card_says_how_the_positive_class_is_told_from_each_other_one(tmp_path: Path) -> None:
+    manifest = open_bundle(write_bundle(tmp_path / "tiny.bundle")).manifest
+    rng = np.random.default_rng(3)
+    labels, classes = np.repeat([0, 1, 2], 20), manifest.classes
+    probabilities = rng.dirichlet(np.ones(3), 60) * 0.5 + 0.5 * np.eye(3)[labels]
+    threshold = Threshold(rule="sensitivity", target=0.9, probability=0.4, validation_sensitivity=None, validation_specificity=None)
+    [worse, better] = (manifest.artifact(f"tiny-{precision}.tflite") for precision in ("float32", "int8"))
+    scores = {
+        one.name: metrics.scores(found, labels, classes, "melanoma", decision=one.decision.model_copy(update={"threshold": threshold}), replicates=50)
+        for one, found in ((worse, rng.dirichlet(np.ones(3), 60)), (better, probabilities))
+    }
+
+    def card(**changes) -> str:
+        scored = tuple(artifact.model_copy(update={"scores": scores[artifact.name].model_copy(update=changes)}) for artifact in (worse, better))
+        return model_card(manifest.model_copy(update={"artifacts": scored}))
+
+    text, found = card(), scores[better.name]
+    assert "melanoma against one other class at a time, by tiny-int8.tflite" in text
+    for name in classes[1:]:
+        assert f"| {name} | 20 | {interval_text(found.positive_auc_against[name])} | {interval_text(found.called_positive[name])} |" in text
+    assert f"| {classes[1]} | 20 | {interval_text(found.positive_auc_against[classes[1]])} | - |" in card(called_positive=None)
+    assert "one other class at a time" not in card(positive_auc_against=None), "as in files of earlier versions"
+    assert "one other class at a time" not in card(positive_auc_against={classes[1]: found.positive_auc}), "of two classes the table above says it"

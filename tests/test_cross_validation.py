@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import read_json, snapshot, validate
 from safetensors.numpy import load_file, save_file
+from sklearn.metrics import roc_auc_score
 from small_folds import CLASSES, as_if_interrupted
 
 from melanoma_edge.errors import BadInput
@@ -72,6 +73,10 @@ def test_pooled_figures_follow_from_each_fold_s_own_files(pooled: dict) -> None:
         assert {name: one["pooled"][name]["value"] for name in expected} == pytest.approx(expected)
         assert all(one["pooled"][name]["low"] <= one["pooled"][name]["value"] <= one["pooled"][name]["high"] for name in expected)
         assert one["confusion"] == [[int(((said["labels"] == truth) & (top == name)).sum()) for name in range(len(CLASSES))] for truth in range(len(CLASSES))]
+        shares = {name: said["called"][said["labels"] == label].mean() for label, name in enumerate(CLASSES) if label}
+        assert {name: share["value"] for name, share in one["pooled"]["called_positive"].items()} == pytest.approx(shares)
+        areas = {name: roc_auc_score(positive[both], said["probabilities"][both, 0]) for label, name in enumerate(CLASSES) if label for both in [positive | (said["labels"] == label)]}
+        assert {name: area["value"] for name, area in one["pooled"]["positive_auc_against"].items()} == pytest.approx(areas)
         each = [
             next(a["scores"] for a in read_json(pooled["out"] / f"fold-{number}.bundle" / "manifest.json")["artifacts"] if a["name"] == one["name"]) for number in range(2)
         ]

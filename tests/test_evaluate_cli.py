@@ -86,7 +86,10 @@ def test_an_absent_class_is_null_and_never_zero(cli: Cli, bundle: Path, run: Pat
     assert result["scores"]["positive_auc"] == result["scores"]["positive_sensitivity_at_80_specificity"] == nothing
     assert result["scores"]["per_class"]["melanoma"] == 0
     assert result["scores"]["balanced_accuracy"]["value"] == pytest.approx((recall["nevus"]["value"] + recall["vascular lesion"]["value"]) / 2)
-    assert "undefined" in cli("evaluate", bundle, "--data", data).out
+    assert result["scores"]["positive_auc_against"] == dict.fromkeys(recall.keys() - {"melanoma"}, nothing)
+    assert result["scores"]["called_positive"]["basal cell carcinoma"] == nothing and result["scores"]["called_positive"]["nevus"]["value"] is not None
+    shown = cli("evaluate", bundle, "--data", data).out
+    assert "undefined" in shown and "called melanoma at" in " ".join(shown.split())
 
 
 def test_what_cannot_be_scored_is_named_and_counted(cli: Cli, bundle: Path, run: Path, drawn: Path, tmp_path: Path) -> None:

@@ -71,6 +71,12 @@ def check_against_sklearn(probabilities, labels, k):
     aucs = {index: roc_auc_score(labels == index, probabilities[:, index]) for index in rankable}
     assert got.macro_auc.value == (pytest.approx(np.mean(list(aucs.values()))) if aucs else None)
     assert got.positive_auc.value == (pytest.approx(aucs[0]) if 0 in aucs else None)
+    assert list(got.positive_auc_against) == list(NAMES[1:k])
+    for index in range(1, k):
+        both = (labels == 0) | (labels == index)
+        known = 0 in aucs and index in present
+        auc = roc_auc_score(labels[both] == 0, probabilities[both, 0]) if known else None
+        assert got.positive_auc_against[NAMES[index]].value == (pytest.approx(auc) if known else None)
     for specificity, sensitivity in ((0.8, got.positive_sensitivity_at_80_specificity), (0.9, got.positive_sensitivity_at_90_specificity)):
         expected = pytest.approx(reference_sensitivity(labels == 0, probabilities[:, 0], specificity)) if 0 in aucs else None
         assert sensitivity.value == expected
@@ -218,6 +224,8 @@ def test_perfect_predictor():
         assert (mean.value, mean.high) == (1.0, 1.0) and mean.low == pytest.approx(0.025 ** (1 / 60), abs=1e-9), "none of 60 was wrong"
     assert got.positive_auc.low == pytest.approx(got.recall["melanoma"].low, abs=1e-9)
     assert got.positive_sensitivity_at_80_specificity == got.positive_sensitivity_at_90_specificity == got.recall["melanoma"]
+    for area in got.positive_auc_against.values():
+        assert (area.value, area.high) == (1.0, 1.0) and area.low == pytest.approx(1 - exact.none_of(20)), "20 lesions of each of the two"
     assert all((recall.value, recall.high) == (1.0, 1.0) and recall.low == pytest.approx(0.8316, abs=1e-4) for recall in got.recall.values())
     assert got.ece == Interval(value=0.0, low=0.0, high=0.0)
 
@@ -288,11 +296,19 @@ def test_the_fitted_decision_is_scored_as_it_is():
     for name, value in expected.items():
         found = getattr(got, name)
         assert found.value == pytest.approx(value) and found.low < value < found.high
+    assert list(got.called_positive) == list(NAMES[1:3])
+    for index in (1, 2):
+        share = got.called_positive[NAMES[index]]
+        assert share.value == pytest.approx(called[labels == index].mean()) and share.low < share.value < share.high
     perfect = metrics.scores(np.eye(3)[labels[:20]], labels[:20], NAMES[:3], "melanoma", decision=decision, replicates=50)
     assert perfect.accuracy_of_answers.low == perfect.coverage_of_decision.low == pytest.approx(0.025 ** (1 / 20))
+    alarms = perfect.called_positive["wart"]
+    assert alarms == Interval(value=0.0, low=0.0, high=exact.none_of((labels[:20] == 2).sum())) and alarms.high > 0.3, "few lesions prove little"
     without = metrics.scores(probabilities, labels, NAMES[:3], None, decision=decision, replicates=20)
+    assert without.called_positive is without.positive_auc_against is None
     assert without.positive_sensitivity_of_decision is None and without.coverage_of_decision.value == pytest.approx(answered.mean())
-    assert metrics.scores(probabilities, labels, NAMES[:3], "melanoma", replicates=20).coverage_of_decision is None
+    undecided = metrics.scores(probabilities, labels, NAMES[:3], "melanoma", replicates=20)
+    assert undecided.coverage_of_decision is None and undecided.called_positive is None and undecided.positive_auc_against["wart"].value
 
 
 def test_random_predictor():
@@ -315,6 +331,11 @@ def test_absent_classes_are_undefined():
     assert got.recall["melanoma"] == got.positive_auc == UNDEFINED
     assert got.positive_sensitivity_at_80_specificity == got.positive_sensitivity_at_90_specificity == UNDEFINED
     assert got.balanced_accuracy.value == pytest.approx(np.mean([got.recall[name].value for name in NAMES[1:4]]))
+    assert set(got.positive_auc_against) == set(NAMES[1:4]) and set(got.positive_auc_against.values()) == {UNDEFINED}
+    labels[labels == 1] = 2
+    neither = metrics.scores(probabilities, labels, NAMES[:4], "melanoma", decision=decision_of(0.3, 0.5), replicates=50)
+    assert neither.positive_auc_against["naevus"] == neither.called_positive["naevus"] == UNDEFINED
+    assert neither.called_positive["wart"].value == pytest.approx((probabilities[labels == 2, 0] >= 0.3).mean())
     only = values(probabilities, np.zeros(200, dtype=int), 4)
     assert only.macro_auc == only.positive_auc == only.positive_sensitivity_at_80_specificity == UNDEFINED
     assert only.recall["melanoma"].value is not None

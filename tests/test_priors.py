@@ -20,7 +20,8 @@ from melanoma_edge.cli.show import Screen
 from melanoma_edge.cli.show_cross_validation import show_cross_validation
 from melanoma_edge.contract import CrossValidated, CrossValidation, FoldBundle, Recipe, Scores
 from melanoma_edge.convert.bundle import open_bundle
-from melanoma_edge.convert.card import interval_text, model_card
+from melanoma_edge.convert.card import model_card
+from melanoma_edge.convert.card_tables import interval_text
 from melanoma_edge.data.split import TEST, VALIDATION
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import write_text

@@ -12,7 +12,8 @@ from conftest import Cli, read_json, validate
 from tiny_bundle import write_bundle
 
 from melanoma_edge.convert.bundle import open_bundle
-from melanoma_edge.convert.card import interval_text, model_card
+from melanoma_edge.convert.card import model_card
+from melanoma_edge.convert.card_tables import interval_text
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import sha256_file
 from melanoma_edge.model import run as runs

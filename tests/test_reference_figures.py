@@ -75,10 +75,10 @@ def test_the_positive_class_against_its_lookalike_follows_from_the_logits(small:
                 probability.append(said)
                 positive.append(label == "melanoma")
                 called.append(said >= decision["threshold"]["probability"])
-    found = small["against_lookalike"]
-    assert found["class"] == "nevus" and found["int8"]["positive_auc"]["value"] == pytest.approx(roc_auc_score(positive, probability))
+    found = small["int8"]
+    assert found["positive_auc_against"]["nevus"]["value"] == pytest.approx(roc_auc_score(positive, probability))
     nevi = ~np.array(positive)
-    assert found["int8"]["positive_specificity_of_decision"]["value"] == pytest.approx(1 - np.array(called)[nevi].mean())
+    assert found["called_positive"]["nevus"]["value"] == pytest.approx(np.array(called)[nevi].mean())
 
 
 def test_the_table_shows_them(programs, small: dict, pooled: dict) -> None:
@@ -90,7 +90,8 @@ def test_the_table_shows_them(programs, small: dict, pooled: dict) -> None:
     assert rows["size"][1] == "400 kB (250 kB)" and rows["multiply-accumulates"][1] == "80 M (40 M)" and rows["int8 minus float32, balanced accuracy"][1] == "-1 (+0)"
     each = small["minutes"]["each"]
     assert rows["training of one fold, teachers included, 2 cores (judged by the longest)"][1:] == ("30 min", "", f"{min(each):.0f} to {max(each):.0f} min", "reached")
-    assert rows["melanoma AUC against nevus alone"][3] == programs.show._interval(small["against_lookalike"]["int8"]["positive_auc"])
+    assert rows["melanoma AUC against nevus alone"][3] == programs.show._interval(small["int8"]["positive_auc_against"]["nevus"])
+    assert rows["share of nevus called melanoma at that threshold"][3] == programs.show._interval(small["int8"]["called_positive"]["nevus"])
     assert list(rows).index("melanoma AUC against nevus alone") == list(rows).index("melanoma AUC") + 1
     table, _, note = programs.show.markdown(small).partition("\n\n")
     lines = table.splitlines()

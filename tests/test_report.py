@@ -170,16 +170,21 @@ def test_figures_are_those_of_the_evaluation(run: Path) -> None:
         assert figures[key] == [evaluation[which]["scores"][key]["value"] for which in ("qat", "float")]
     for name, recall in evaluation["qat"]["scores"]["recall"].items():
         assert figures[f"recall/{name}"][0] == recall["value"]
+    for key in ("positive_auc_against", "called_positive"):
+        scores = evaluation["qat"]["scores"][key]
+        assert len(scores) == 2 and [figures[f"{key}/{name}"][0] for name in scores] == [one["value"] for one in scores.values()]
+        assert f"{key}/melanoma" not in figures
 
 
 def test_a_figure_that_an_earlier_version_did_not_measure_does_not_stand_there(run: Path) -> None:
     evaluation = json.loads((run / runs.EVALUATION_FILE).read_text(encoding="utf-8"))
     assert "deployment mix of classes" in page(report(run)).text("scores")
     for found in evaluation.values():
-        del found["scores"]["ece_at_priors"]
+        del found["scores"]["ece_at_priors"], found["scores"]["positive_auc_against"], found["scores"]["called_positive"]
     (run / runs.EVALUATION_FILE).write_text(json.dumps(evaluation), encoding="utf-8")
     found = page(report(run, force=True))
     assert "ece_at_priors" not in found.figures and "ece" in found.figures and "deployment mix" not in found.text()
+    assert not [key for key in found.figures if key.startswith(("called_positive", "positive_auc_against"))] and "false alarms" not in found.text()
 
 
 def test_figures_are_those_of_the_manifest(bundle: Path) -> None:

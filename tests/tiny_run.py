@@ -160,7 +160,7 @@ def _evaluate(run: runs.Run, logits: dict[str, np.ndarray], which: str) -> dict:
     decision = calibration.fit_decision(*fitted, coverage=0.9, operating=calibration.rule_of(run.recipe), lesions=lesions)
     probabilities = calibration.probabilities(logits[f"{which}/{TEST}"], decision.temperature, training, deployment)
     groups = np.array([row.group for row in run.part(TEST)])
-    scores = metrics.scores(probabilities, _labels(run, TEST), classes, positive, groups=groups, priors=deployment, replicates=100)
+    scores = metrics.scores(probabilities, _labels(run, TEST), classes, positive, decision=decision, logits=logits[f"{which}/{TEST}"], groups=groups, priors=deployment, replicates=100)
     return {"decision": decision.model_dump(), "scores": scores.model_dump()}
 
 

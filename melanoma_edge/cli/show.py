@@ -197,10 +197,7 @@ class Screen:
         leaks = {True: "", None: " [yellow](whether training saw them is not known)[/]", False: " [bold red](not leak-free: training saw some of them)[/]"}
         leak = leaks[result["leak_free"]]
         self._scores({result["model"]: scores}, scores["positive_class"], f"{scores['pictures']} pictures of {scores['lesions']} lesions{leak}")
-        table = Table("class", "pictures", "recall", title="recall of each class", title_justify="left")
-        for name, recall in scores["recall"].items():
-            table.add_row(escape(name), str(scores["per_class"][name]), _interval(recall))
-        self.out.print(table)
+        self._by_class(scores)
         if result["by"] is not None:
             self._groups(result["by"], scores["positive_class"])
         self._decided(result, scores["positive_class"])
@@ -384,6 +381,18 @@ class Screen:
                 table.add_row(escape(label.format(positive=positive or "positive class")), *(_interval(figure) if figure else "-" for figure in found))
         self.out.print(table)
         self.out.print(f"Value and 95 % bootstrap interval. {NOTICE}", style="dim")
+
+
+    def _by_class(self, scores: dict) -> None:
+        """Print the recall of each class, and how the positive class is told from each other one."""
+        positive = escape(scores["positive_class"] or "")
+        against = {f"{positive} AUC against it alone": scores["positive_auc_against"], f"called {positive} at the fitted threshold": scores["called_positive"]}
+        against = {head: figures for head, figures in against.items() if figures}
+        table = Table("class", "pictures", "recall", *against, title="each class", title_justify="left")
+        for name, recall in scores["recall"].items():
+            cells = [_interval(figures[name]) if name in figures else "" for figures in against.values()]
+            table.add_row(escape(name), str(scores["per_class"][name]), _interval(recall), *cells)
+        self.out.print(table)
 
 
 def _interval(interval: dict) -> str:

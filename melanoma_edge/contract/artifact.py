@@ -189,6 +189,9 @@ class Scores(Model):
     recall: dict[str, Interval]
     macro_auc: Interval
     positive_auc: Interval
+    positive_auc_against: dict[str, Interval] | None = None
+    """AUC of the positive class against each other class alone, on the pictures of these two. Null where there is no positive class, and in files of
+    versions that did not measure it."""
     positive_sensitivity_at_80_specificity: Interval
     positive_sensitivity_at_90_specificity: Interval
     ece: Interval
@@ -201,6 +204,9 @@ class Scores(Model):
     """Share of the positive class above the threshold in force; null where there is none."""
     positive_specificity_of_decision: Interval | None = None
     """Share of the other classes below that threshold."""
+    called_positive: dict[str, Interval] | None = None
+    """Share of each other class above that threshold: the false alarms on it. Null where there is no threshold, and in files of versions that did not
+    measure it."""
     coverage_of_decision: Interval | None = None
     """Share of pictures on which the model does not abstain."""
     accuracy_of_answers: Interval | None = None

@@ -6,9 +6,10 @@ In: a manifest. Out: Markdown. Every figure comes from the manifest.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from melanoma_edge.contract import EXACT_INTEGERS, Interval, Manifest, Scores
+from melanoma_edge.contract import EXACT_INTEGERS, Manifest
+from melanoma_edge.convert.card_tables import change_text, interval_text, plain, score_tables
 from melanoma_edge.convert.licence import LICENCE_FILE
 
 
@@ -78,10 +79,14 @@ def _figures(manifest: Manifest) -> list[str]:
         "Value and 95 % bootstrap interval over lesions; the test part took no part in training or calibration. Sensitivity at 90 % "
         f"specificity is that of the best threshold on these very pictures; the last column is what the fitted threshold gives{_rule(manifest)}.",
         "",
-        *_table(manifest),
+        *_tables(manifest),
         "",
         *quoted,
     ]
+
+
+def _tables(manifest: Manifest) -> list[str]:
+    return score_tables(manifest.positive_class, [(artifact, artifact.scores) for artifact in manifest.artifacts if artifact.scores is not None])
 
 
 def _cross_validation(manifest: Manifest) -> list[str]:
@@ -101,7 +106,7 @@ def _cross_validation(manifest: Manifest) -> list[str]:
         "All pictures pooled: value and 95 % bootstrap interval over lesions, which does not hold what other training data would have changed. Sensitivity at 90 % specificity is that "
         "of the best threshold on these very pictures; the last column is what the fitted thresholds give.",
         "",
-        *_scores_table(positive, [(one.name, one.pooled) for one in found.artifacts]),
+        *score_tables(positive, [(one, one.pooled) for one in found.artifacts]),
         "",
     ]
     if found.comparisons:
@@ -110,9 +115,9 @@ def _cross_validation(manifest: Manifest) -> list[str]:
         lines += [
             "What int8 changes against float32, in points with its 95 % interval, paired by picture; below zero is worse:",
             "",
-            f"| | {' | '.join(_plain(figures[key]) for key in kept)} | pictures with another top class |",
+            f"| | {' | '.join(plain(figures[key]) for key in kept)} | pictures with another top class |",
             f"|---|{'---|' * (len(kept) + 1)}",
-            *(f"| {one.candidate} against {one.reference} | {' | '.join(_change(one.losses[key]) for key in kept)} | {one.flips} |" for one in found.comparisons),
+            *(f"| {one.candidate} against {one.reference} | {' | '.join(change_text(one.losses[key]) for key in kept)} | {one.flips} |" for one in found.comparisons),
             "",
         ]
     return lines
@@ -131,11 +136,11 @@ def _card_of_model(manifest: Manifest) -> str:
         "## What it is",
         "",
         f"A model that somebody else made, wrapped from the file `{source.file}` (sha256 `{source.sha256}`"
-        f"{f', written by {_plain(source.written_by)}' if source.written_by else ''}). It sorts pictures into {len(manifest.classes)} classes: "
-        f"{_plain(', '.join(manifest.classes))}.",
+        f"{f', written by {plain(source.written_by)}' if source.written_by else ''}). It sorts pictures into {len(manifest.classes)} classes: "
+        f"{plain(', '.join(manifest.classes))}.",
         f"Input, as it was declared: {taken.width} x {taken.height} {taken.channels}, bytes as {low:g} to {high:g}, mean {list(taken.mean)}, standard deviation "
         f"{list(taken.std)}. Output: {manifest.output}.",
-        *[f"Changed in the file: {_plain(change)}." for change in source.changes],
+        *[f"Changed in the file: {plain(change)}." for change in source.changes],
         "",
         "## Not known",
         "",
@@ -155,7 +160,7 @@ def _card_of_model(manifest: Manifest) -> str:
         "",
     ]
     if fitting:
-        lines += ["## Figures on the pictures held back", "", f"Value and 95 % bootstrap interval over lesions. The threshold in force is fitted{_rule(manifest)}.", "", *_table(manifest), ""]
+        lines += ["## Figures on the pictures held back", "", f"Value and 95 % bootstrap interval over lesions. The threshold in force is fitted{_rule(manifest)}.", "", *_tables(manifest), ""]
         lines += ["## Probabilities and decisions", "", *_decisions(manifest)]
     return "\n".join([*lines, *_remarks(manifest), *_running(manifest), "## Licence", "", manifest.licence, *_attribution(manifest), *_licence_file(manifest)]) + "\n"
 
@@ -166,7 +171,7 @@ def _licence_file(manifest: Manifest) -> list[str]:
 
 
 def _counts(per_class: dict[str, int]) -> str:
-    return f" ({_plain(', '.join(f'{name} {count}' for name, count in per_class.items()))})" if per_class else " of unknown classes"
+    return f" ({plain(', '.join(f'{name} {count}' for name, count in per_class.items()))})" if per_class else " of unknown classes"
 
 
 def _split(manifest: Manifest) -> str:
@@ -210,8 +215,8 @@ def _terms(manifest: Manifest) -> list[str]:
     more = f"; and {len(named) - ATTRIBUTIONS} more in `manifest.json`" if len(named) > ATTRIBUTIONS else ""
     return [
         "",
-        f"Licences of the pictures: {', '.join(f'{_plain(name)} ({count})' for name, count in data.licences.items())}{f'; not stated ({unstated})' if unstated else ''}.",
-        *([f"Pictures by: {'; '.join(f'{_plain(name)} ({count})' for name, count in named[:ATTRIBUTIONS])}{more}."] if named else []),
+        f"Licences of the pictures: {', '.join(f'{plain(name)} ({count})' for name, count in data.licences.items())}{f'; not stated ({unstated})' if unstated else ''}.",
+        *([f"Pictures by: {'; '.join(f'{plain(name)} ({count})' for name, count in named[:ATTRIBUTIONS])}{more}."] if named else []),
     ]
 
 
@@ -228,12 +233,6 @@ def _remarks(manifest: Manifest) -> list[str]:
 def _whole(text: str) -> str:
     """Return a text of whoever exports as one line without Markdown in it, however long."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
-
-
-def _plain(text: str) -> str:
-    """Return text from a table of somebody else's as a short line without Markdown in it."""
-    line = " ".join(text.split())
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", line if len(line) <= 200 else line[:199] + "…")
 
 
 def _running(manifest: Manifest) -> list[str]:
@@ -271,7 +270,7 @@ def _quantized(manifest: Manifest) -> list[str]:
     figures = {"balanced_accuracy": "balanced accuracy", "positive_auc": f"{positive} AUC", "positive_sensitivity": f"{positive} sensitivity of the decision"}
     rows = [
         f"| {manifest.artifact(one.candidate).precision} against {manifest.artifact(one.reference).precision} | "
-        + " | ".join(_change(one.losses[key]) for key in figures)
+        + " | ".join(change_text(one.losses[key]) for key in figures)
         + f" | {one.flips} | {' / '.join(f'{manifest.artifact(name).bytes / 1000:,.0f}' for name in (one.candidate, one.reference))} |"
         for one in manifest.comparisons
     ]
@@ -303,7 +302,7 @@ def _decisions(manifest: Manifest) -> list[str]:
     decided = [artifact for artifact in manifest.artifacts if artifact.decision.threshold is not None]
     if decided:
         lines += [
-            f"A picture is called {_plain(positive)} when its probability reaches {decided[0].decision.threshold.in_words()}. What that comes to on the validation "
+            f"A picture is called {plain(positive)} when its probability reaches {decided[0].decision.threshold.in_words()}. What that comes to on the validation "
             "part, with 95 % intervals that hold for as few lesions as there are (Clopper and Pearson):",
             "",
             "| artifact | threshold | sensitivity kept | specificity left |",
@@ -333,57 +332,6 @@ def _decisions(manifest: Manifest) -> list[str]:
             "",
         ]
     return lines
-
-
-def _change(loss: Interval) -> str:
-    """Return a loss (a share) as a change in points, with its interval, or "undefined"."""
-    if loss.value is None:
-        return "undefined"
-    # 0 - x rather than -x, which would show a loss of nothing as -0.0.
-    change = f"{(0 - loss.value) * 100:+.1f}"
-    return change if loss.low is None else f"{change} ({(0 - loss.high) * 100:+.1f} to {(0 - loss.low) * 100:+.1f})"
-
-
-def _table(manifest: Manifest) -> list[str]:
-    return _scores_table(manifest.positive_class, [(artifact.name, artifact.scores) for artifact in manifest.artifacts if artifact.scores is not None])
-
-
-def _scores_table(positive: str | None, scored: Iterable[tuple[str, Scores]]) -> list[str]:
-    """Return a table with a row of figures for each (name, scores)."""
-    positive, scored = _plain(positive or "positive class"), list(scored)
-    at_priors = any(scores.ece_at_priors for _, scores in scored)  # earlier versions did not measure it
-    calibration = ["ECE (these pictures' mix)", *(["ECE (deployment mix)"] if at_priors else [])]
-    heads = ["artifact", "accuracy", "balanced accuracy", "macro AUC", f"{positive} AUC", f"{positive} sensitivity at 90 % specificity", *calibration, f"{positive} sensitivity / specificity of the decision"]
-    rows = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    for name, scores in scored:
-        figures = (
-            scores.accuracy,
-            scores.balanced_accuracy,
-            scores.macro_auc,
-            scores.positive_auc,
-            scores.positive_sensitivity_at_90_specificity,
-            scores.ece,
-            *([scores.ece_at_priors] if at_priors else []),
-        )
-        decided = (scores.positive_sensitivity_of_decision, scores.positive_specificity_of_decision)
-        last = " / ".join(interval_text(figure) if figure else "undefined" for figure in decided)
-        rows.append(f"| {name} | " + " | ".join(interval_text(figure) if figure else "-" for figure in figures) + f" | {last} |")
-    if at_priors:
-        rows += [
-            "",
-            "ECE is how far the probability of the top class lies from the share that is right, on average over 15 bins: on these pictures as they come, and with each class weighted to its "
-            "share of the class priors that probabilities are corrected to (deployment mix). The temperature is fitted for the second mix; on the first, ECE is not 0 even where probabilities are perfect on the second.",
-        ]
-    return rows
-
-
-def interval_text(interval: Interval) -> str:
-    """Return a figure and its interval as text, or "undefined"."""
-    if interval.value is None:
-        return "undefined"
-    if interval.low is None:
-        return f"{interval.value:.3f}"
-    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
 
 
 def _priors(priors: dict[str, float]) -> str:

@@ -20,7 +20,7 @@ from melanoma_edge.data import image
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, refuse_existing, write_text
 from melanoma_edge.model import run as runs
-from melanoma_edge.proof import examples, gates, page, report_conditions, report_data, report_view, thumbnails
+from melanoma_edge.proof import examples, gates, page, report_conditions, report_data, report_scores, report_view, thumbnails
 from melanoma_edge.proof.predict import DOMAIN, UNKNOWN_DOMAIN
 from melanoma_edge.proof.report_data import Gap, Material, TestPart
 
@@ -58,9 +58,9 @@ def report(
         cards=report_view.cards(material),
         facts=report_view.facts(material),
         unseen=report_view.unseen(material),
-        table=report_view.score_table(material),
-        quantized=report_view.quantized(material),
-        crossed=report_view.cross_validation(material),
+        table=report_scores.score_table(material),
+        quantized=report_scores.quantized(material),
+        crossed=report_scores.cross_validation(material),
         plots=_plots(material, test, progress),
         augmented=_augmented(material),
         examples=None if isinstance(test, Gap) else examples.gather(material.run, test, progress),
@@ -115,11 +115,11 @@ def _plots(material: Material, test: TestPart | Gap, progress: Progress) -> dict
     if scored:
         series = [(f"{network.title} {network.detail}", network.scores.recall) for network in scored]
         add("recall", f"Recall of each class with its 95 % interval; {_recall_words(scored[0])}", plots.recall_dots, classes, positive, series)
-    compared = report_view.quantized(material)
+    compared = report_scores.quantized(material)
     if compared is not None:
-        words = "; ".join(f"{label}: {', '.join(report_view.changes(one.losses))}" for label, one in compared["comparisons"])
+        words = "; ".join(f"{label}: {', '.join(report_scores.changes(one.losses))}" for label, one in compared["comparisons"])
         series = [(label, one.losses) for label, one in compared["comparisons"]]
-        add("quantized", f"Change in points on the test part: {words}", plots.comparisons, series, report_view.LOSSES)
+        add("quantized", f"Change in points on the test part: {words}", plots.comparisons, series, report_scores.LOSSES)
     if not isinstance(material.run, Gap):
         history = [row for row in material.run.history() if row.phase in ("float", "qat")]  # not those of teachers
         if history:
@@ -183,12 +183,12 @@ def _parity_plots(add, plots, material: Material) -> None:
     tasks = [(label, gate) for label, gate in done if gate.name == "task"]
     if tasks:
         label, first = tasks[0]
-        words = report_view.changes(first.losses)
+        words = report_scores.changes(first.losses)
         moved = [f"{name} {change * 100:+.1f}" for name, change in first.recall_change.items() if change is not None]
         alt = f"Change of {label} against float32, in points: {', '.join(words)}. Recall: {', '.join(moved)}"
         losses = [(name, gate.losses) for name, gate in tasks]
         changes = [(name, gate.recall_change) for name, gate in tasks]
-        add("task", alt, plots.task, losses, report_view.LOSSES, gates.TASK_LOSS, changes, material.classes, material.positive)
+        add("task", alt, plots.task, losses, report_scores.LOSSES, gates.TASK_LOSS, changes, material.classes, material.positive)
 
 
 def _augmented(material: Material) -> str | Gap:

@@ -11,34 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from melanoma_edge.contract import CrossValidated, CrossValidation, Interval, Manifest
+from melanoma_edge.contract import Manifest
 from melanoma_edge.convert.card import unparted_in_words
 from melanoma_edge.data.policy import without_lesion_id
 from melanoma_edge.data.split import PARTS, TRAIN, VALIDATION
 from melanoma_edge.files import read_json
 from melanoma_edge.model import run as runs
 from melanoma_edge.proof.parity_model import Gate
-from melanoma_edge.proof.report_data import Gap, Material, Network, TestPart, host_latency
+from melanoma_edge.proof.report_data import Gap, Material, TestPart, host_latency
+from melanoma_edge.proof.report_scores import FIGURES, LOSSES, label_of, name_of_test, phone_artifact
 from melanoma_edge.runtimes.protocol import RUNTIMES
 
-FIGURES = {
-    "balanced_accuracy": ("Balanced accuracy", "share"),
-    "accuracy": ("Accuracy", "share"),
-    "macro_f1": ("Macro F1", "index"),
-    "macro_auc": ("Macro AUC", "index"),
-    "positive_auc": ("AUC of {positive}", "index"),
-    "positive_sensitivity_at_90_specificity": ("Sensitivity for {positive} at 90 % specificity, best threshold on these pictures", "share"),
-    "positive_sensitivity_at_80_specificity": ("Sensitivity for {positive} at 80 % specificity, best threshold on these pictures", "share"),
-    "positive_sensitivity_of_decision": ("Sensitivity for {positive} at the fitted threshold{rule}", "share"),
-    "positive_specificity_of_decision": ("Specificity for {positive} at the fitted threshold{rule}", "share"),
-    "coverage_of_decision": ("Share answered; on the rest the model abstains", "share"),
-    "accuracy_of_answers": ("Accuracy of what is answered", "share"),
-    "ece": ("Calibration error (ECE), these pictures' mix of classes; lower is better", "index"),
-    "ece_at_priors": ("Calibration error (ECE), deployment mix of classes; lower is better", "index"),
-}
-"""Score: (label, share for percent or index for 0..1)."""
-LATER = ("ece_at_priors",)
-"""Scores that files of earlier versions do not hold, and that do not stand in the report where none is held."""
 CARDS = {
     "balanced_accuracy": ("Balanced accuracy", 0.0, 1.0),
     "positive_sensitivity_at_90_specificity": ("Sensitivity for {positive} at 90 % specificity", 0.0, 1.0),
@@ -65,7 +48,6 @@ GATE_FIGURES = {
     "transposes_in_file": ("transposes in the file", "count"),
 }
 PHASES = {"float": "Float", "qat": "QAT"}
-LOSSES = {"balanced_accuracy": "balanced accuracy", "positive_sensitivity": "positive sensitivity", "positive_auc": "positive AUC"}
 COUNTS = {
     "readable": "pictures read",
     "unreadable": "files that could not be read",
@@ -115,8 +97,8 @@ def cards(material: Material) -> list[dict[str, Any]]:
         ]
         kind, quoted = FIGURES[key][1], None
         if not material.tested and material.quoted is not None:
-            quoted = getattr(_phone(material.quoted).pooled, key)
-        found.append({"key": key, "label": _label(label, material), "kind": kind, "low": low, "high": high, "rows": rows, "quoted": quoted})
+            quoted = getattr(phone_artifact(material.quoted).pooled, key)
+        found.append({"key": key, "label": label_of(label, material), "kind": kind, "low": low, "high": high, "rows": rows, "quoted": quoted})
     return found
 
 
@@ -127,7 +109,7 @@ def facts(material: Material) -> list[dict[str, str]]:
     if scores is not None:
         tested_classes = sum(count > 0 for count in scores.per_class.values())
         note = f"{scores.lesions:,} lesions, {tested_classes} classes"
-        tested = [{"label": _tested(material), "value": f"{scores.pictures:,}", "unit": "pictures", "note": note}]
+        tested = [{"label": name_of_test(material), "value": f"{scores.pictures:,}", "unit": "pictures", "note": note}]
     elif not material.tested:
         tested = [{"label": "Test part", "value": "none", "unit": "", "note": "all pictures were used in training"}]
     if artifact is None:
@@ -153,102 +135,6 @@ def facts(material: Material) -> list[dict[str, str]]:
 def unseen(material: Material) -> str:
     """Return what is known of the pictures of the scores, to stand behind their number."""
     return "that training never saw" if material.recipe else "that this bundle was not fitted on; whether training saw them is not known"
-
-
-def _tested(material: Material) -> str:
-    """Return what the pictures of the scores are called: of a model of somebody else's, nobody knows that they are a test."""
-    return "Test part" if material.recipe else "Pictures held back"
-
-
-def score_table(material: Material) -> list[dict[str, Any]]:
-    """Return the groups of rows of the score table, a cell a network."""
-    figures = [key for key in FIGURES if material.positive is not None or not key.startswith("positive")]
-    rows = [
-        {"key": key, "label": _label(FIGURES[key][0], material), "kind": FIGURES[key][1], "cells": [_score(network, key) for network in material.networks]}
-        for key in figures
-        if key not in LATER or any(_score(network, key) for network in material.networks)
-    ]
-    recall = [
-        {"key": f"recall/{name}", "label": name, "kind": "share", "cells": [_recall(network, name) for network in material.networks]}
-        for name in material.classes
-    ]
-    if not material.tested:
-        return []
-    return [{"title": "Whole test part" if material.recipe else _tested(material), "rows": rows}, {"title": "Recall of each class", "rows": recall}]
-
-
-def cross_validation(material: Material) -> dict[str, Any] | None:
-    """Return the figures of the quoted cross-validation, a cell an artifact: pooled with its interval, mean and spread over folds. None where none is quoted.
-
-    `columns` are its artifacts, `groups` of rows as in :func:`score_table`, `comparisons` what int8 loses, `found` all of it.
-    """
-    found = material.quoted
-    if found is None:
-        return None
-    figures = [key for key in FIGURES if found.positive_class is not None or not key.startswith("positive")]
-    rows = [
-        {"key": f"cross-validation/{key}", "label": _label(FIGURES[key][0], material, of_others=True), "kind": FIGURES[key][1], "cells": [(getattr(one.pooled, key), one.figures.get(key)) for one in found.artifacts]}
-        for key in figures
-        if key not in LATER or any(getattr(one.pooled, key) for one in found.artifacts)
-    ]
-    recall = [
-        {"key": f"cross-validation/recall/{name}", "label": name, "kind": "share", "cells": [(one.pooled.recall[name], one.recall[name]) for one in found.artifacts]}
-        for name in found.classes
-    ]
-    return {"found": found, "columns": found.artifacts, "groups": [{"title": "All pictures", "rows": rows}, {"title": "Recall of each class", "rows": recall}], "losses": LOSSES}
-
-
-def _phone(found: CrossValidation) -> CrossValidated:
-    """Return the artifact that a phone would run."""
-    return next((one for one in found.artifacts if one.precision == "int8"), found.artifacts[0])
-
-
-QUANTIZED = {
-    "balanced_accuracy": ("balanced_accuracy", "Balanced accuracy", "share"),
-    "positive_auc": ("positive_auc", "AUC of {positive}", "index"),
-    "positive_sensitivity": ("positive_sensitivity_of_decision", "Sensitivity for {positive} at the fitted threshold", "share"),
-}
-"""Loss of a comparison: (the score that it is a loss of, label, kind)."""
-MADE = {"float32": "not rounded", "int8-ptq": "after training", "int8": "in training"}
-"""Where an artifact's rounding came about, by its precision."""
-
-
-def quantized(material: Material) -> dict[str, Any] | None:
-    """Return float32, int8 quantized after training and int8 of quantization-aware training side by side; None where they are not compared.
-
-    `columns` are (artifact, words); `comparisons` (label, comparison); `rows` a figure each: its value for every
-    artifact and its loss in every comparison.
-    """
-    manifest = material.bundle.manifest if material.bundle else None
-    if manifest is None or not manifest.comparisons:
-        return None
-    found = manifest.comparisons
-    named = {manifest.artifact(name).precision: manifest.artifact(name) for one in found for name in (one.reference, one.candidate)}
-    columns = [named[precision] for precision in MADE if precision in named]
-    rows = [
-        {
-            "key": f"quantized/{loss}",
-            "label": _label(label, material),
-            "kind": kind,
-            "cells": [getattr(artifact.scores, score) if artifact.scores else None for artifact in columns],
-            "losses": [one.losses[loss] for one in found],
-        }
-        for loss, (score, label, kind) in QUANTIZED.items()
-        if material.positive or not loss.startswith("positive")
-    ]
-    calibration = named["int8-ptq"].calibration
-    return {
-        "columns": [(artifact, MADE[artifact.precision]) for artifact in columns],
-        "comparisons": [(f"{manifest.artifact(one.candidate).precision} − {manifest.artifact(one.reference).precision}", one) for one in found],
-        "rows": rows,
-        "format": columns[0].format,
-        "calibration": calibration,
-    }
-
-
-def changes(losses: dict[str, Interval]) -> list[str]:
-    """Return losses (shares) as changes in points, in words."""
-    return [f"{LOSSES.get(name, name)} {0 - loss.value * 100:+.1f}" for name, loss in losses.items() if loss.value is not None]
 
 
 def training(run: runs.Run) -> list[tuple[str, str]]:
@@ -373,17 +259,3 @@ def _own_parts(manifest: Manifest) -> dict[str, int]:
 def _float_size(material: Material) -> list[str]:
     baseline = material.baseline.artifact if material.baseline else None
     return [f"float32: {baseline.bytes / 1000:,.0f} kB"] if baseline else []
-
-
-def _score(network: Network, key: str) -> Interval | None:
-    return None if network.scores is None else getattr(network.scores, key)
-
-
-def _recall(network: Network, name: str) -> Interval | None:
-    return None if network.scores is None else network.scores.recall.get(name)
-
-
-def _label(label: str, material: Material, *, of_others: bool = False) -> str:
-    """Return a label with its blanks filled; for figures `of_others` without the rule of this very model's threshold."""
-    threshold = None if of_others else material.threshold
-    return label.replace("{positive}", material.positive or "").replace("{rule}", f": {threshold.in_words()}" if threshold else "")

@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / "melanoma_edge"
 
 ROOMS = (
     {"", "errors"},
-    {"calibration", "contract", "environments", "exact", "files", "host", "metrics", "paired", "recipes", "resampling", "selective"},
+    {"calibration", "contract", "environments", "exact", "files", "host", "metrics", "paired", "ranking", "recipes", "resampling", "selective"},
     {"data"},
     {"model"},
     {"convert", "runtimes"},

@@ -91,7 +91,7 @@ def test_the_card_says_how_the_positive_class_is_told_from_each_other_one(tmp_pa
         return model_card(manifest.model_copy(update={"artifacts": scored}))
 
     text, found = card(), scores[better.name]
-    assert "melanoma against one other class at a time, by tiny-int8.tflite" in text
+    assert "By tiny-int8.tflite, melanoma against one other class at a time" in text
     for name in classes[1:]:
         assert f"| {name} | 20 | {interval_text(found.positive_auc_against[name])} | {interval_text(found.called_positive[name])} |" in text
     assert f"| {classes[1]} | 20 | {interval_text(found.positive_auc_against[classes[1]])} | - |" in card(called_positive=None)

@@ -382,7 +382,6 @@ class Screen:
         self.out.print(table)
         self.out.print(f"Value and 95 % bootstrap interval. {NOTICE}", style="dim")
 
-
     def _by_class(self, scores: dict) -> None:
         """Print the recall of each class, and how the positive class is told from each other one."""
         positive = escape(scores["positive_class"] or "")

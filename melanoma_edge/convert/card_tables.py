@@ -70,7 +70,7 @@ def _against(positive: str | None, scored: Scored) -> list[str]:
     positive = plain(positive)
     return [
         "",
-        f"{positive} against one other class at a time, by {artifact.name}: what the figures above owe to classes that are easily told from it.",
+        f"By {artifact.name}, {positive} against one other class at a time: what the figures above owe to classes that are easily told from it.",
         "",
         f"| class | pictures | {positive} AUC against it alone | of its pictures called {positive} (fitted threshold) |",
         "|---|---|---|---|",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -227,6 +228,18 @@ def test_heavy_packages_are_imported_at_the_top_of_heavy_modules_only() -> None:
         inner = set(imported(name, source, set(MODULES), package=path.name == "__init__.py"))
         at_top[name] = (packages & set(HEAVY)) | (inner & HEAVY_MODULES)
     assert {name for name, found in at_top.items() if found} == HEAVY_MODULES
+
+
+@pytest.mark.parametrize("way", ["from melanoma_edge.model.tensorflow import require; require()", "import melanoma_edge.runtimes.keras"])
+def test_keras_3_is_imported_by_nobody_but_who_asks_for_it(way: str) -> None:
+    """TensorFlow and its optimization toolkit would import it, with scikit-learn and matplotlib: a third of the time in which a command starts."""
+    pytest.importorskip("tensorflow")
+    code = f"import sys; {way}; print(sorted({{'keras', 'sklearn', 'matplotlib'}} & set(sys.modules))); import keras; print(keras.__version__)"
+    environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, env=environment)
+    assert done.returncode == 0, done.stderr
+    found, version = done.stdout.splitlines()
+    assert found == "[]" and version.startswith("3."), "it is there for whoever imports it afterwards"
 
 
 @pytest.mark.xdist_group("house")

@@ -14,19 +14,39 @@ from melanoma_edge.errors import Missing
 
 
 def require() -> None:
-    """Import TensorFlow, tf_keras and tensorflow-model-optimization quietly.
+    """Import TensorFlow, tf_keras and tensorflow-model-optimization quietly, and Keras 3 not with them.
 
     Raises Missing with the command that installs them.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"  # tensorflow-model-optimization sets it, too, when TensorFlow has imported Keras 3 already
     try:
         with quiet():
             import tensorflow as tf
-            import tensorflow_model_optimization  # noqa: F401
+
+            with _without_keras_3():
+                import tensorflow_model_optimization  # noqa: F401
             import tf_keras  # noqa: F401
     except ImportError as error:
         raise Missing(f"training and export need TensorFlow ({error.name} is missing): pip install 'melanoma-edge[train]'") from None
     tf.get_logger().setLevel("ERROR")
+
+
+@contextlib.contextmanager
+def _without_keras_3() -> Iterator[None]:
+    """Have `import keras` fail in the block, as where Keras 3 is not installed, unless it has been imported already.
+
+    tensorflow-model-optimization looks there for a class that Keras 3 does not have, and does without. Importing it, with scikit-learn and matplotlib behind it, would take
+    a third of the time in which a command starts.
+    """
+    if "keras" in sys.modules:
+        yield
+        return
+    sys.modules["keras"] = None
+    try:
+        yield
+    finally:
+        del sys.modules["keras"]
 
 
 @contextlib.contextmanager

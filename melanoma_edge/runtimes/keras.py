@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import tensorflow as tf
-import tf_keras as keras
 
-from melanoma_edge.errors import BadInput
-from melanoma_edge.model.quantize import output_grid
-from melanoma_edge.model.run import load_keras
-from melanoma_edge.runtimes.protocol import Runtime, Signature
+from melanoma_edge.model.tensorflow import require
+
+require()  # first: it decides what TensorFlow imports with it
+
+import tensorflow as tf  # noqa: E402
+import tf_keras as keras  # noqa: E402
+
+from melanoma_edge.errors import BadInput  # noqa: E402
+from melanoma_edge.model.quantize import output_grid  # noqa: E402
+from melanoma_edge.model.run import load_keras  # noqa: E402
+from melanoma_edge.runtimes.protocol import Runtime, Signature  # noqa: E402
 
 BATCH = 64
 LOOKED_AT_ONCE = 8

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from melanoma_edge.model import keras_file
+from melanoma_edge.model.tensorflow import require
 from melanoma_edge.runtimes.protocol import Runtime, Signature, read_signature
 
 
@@ -21,6 +22,7 @@ class KerasFile(Runtime):
 
     def load(self, model: Path, threads: int) -> None:
         keras_file.inspect(model)
+        require()
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)

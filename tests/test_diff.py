@@ -485,7 +485,7 @@ def test_scores_on_the_same_test_part_are_compared_unpaired(cli: Cli, pair: tupl
     assert found.comparison == "unpaired" and "unpaired" in lost.measured_on and lost.pictures == 27
     assert lost.outcome == "failed" and lost.found.value == pytest.approx(0.6) and lost.found.low < 0.6 < lost.found.high
     assert found.artifacts[1].scores["positive_auc"].change == pytest.approx(-0.6)
-    assert check(found, "positive_sensitivity").reason.startswith("the manifest of A and B has no such score")
+    assert check(found, "positive_sensitivity").found.value == 0, "of the decision, which was left as it was"
     assert "unpaired, from the scores in the manifests" in cli("diff", a, b, code=1).out
 
 
@@ -500,6 +500,11 @@ def test_missing_scores_are_not_compared(pair: tuple[Path, Path]) -> None:
     a, b = pair
     edit(b, lambda manifest: (worse(manifest), manifest["artifacts"][1].update(scores=None)))
     assert check(diff(a, b), "balanced_accuracy").reason == "the manifest of B has no such score: give labelled pictures with --data"
+    for bundle in pair:
+        edit(bundle, lambda manifest: manifest["artifacts"][0]["scores"].update(positive_sensitivity_of_decision=None))
+    edit(b, lambda manifest: manifest["artifacts"][0]["decision"].update(temperature=1.5))
+    [missing] = [one for one in diff(a, b).checks if one.name == "positive_sensitivity" and one.artifact == "tiny-float32.tflite"]
+    assert missing.reason.startswith("the manifest of A and B has no such score")
 
 
 @pytest.mark.parametrize("score", [{"value": 1.0, "low": 1.0, "high": 1.0}, {"value": 0.5, "low": 0.5, "high": 0.5}])

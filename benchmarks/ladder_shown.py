@@ -27,7 +27,7 @@ NOTE = (
     "Accuracy, with 95 % intervals over resampled lesions. Their protocol: Train/ as it is (nine classes), from classic-rebalanced on with 500 "
     "Augmentor samples a class in it, a random 80/20 split of everything, the last epoch. Seen in training: validation pictures whose source (an "
     "original and its samples are one) or an identical file also stands in the training part. Leak-free and true: the same network and augmentation, "
-    "conflicts between labels resolved (which leaves eight classes), split by lesion, augmentation on the training part alone, the epoch that is best on "
+    "conflicts between labels resolved (which leaves eight classes), split by content and by lesion where it is known, augmentation on the training part alone, the epoch that is best on "
     "the validation part, judged on the test part (fold 0), which nothing has seen. Training accuracy is on augmented pictures, while the network learns."
 )
 
@@ -108,7 +108,7 @@ def plot(steps: dict[str, dict]) -> bytes:
         axes.axhline(edge + 0.5, color=LIGHT.grid, linewidth=0.8)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
-    axes.set_xlabel("true: on lesions that training never saw, with 95 % intervals", x=1.0, ha="right")
+    axes.set_xlabel("true: on the leak-free test part, with 95 % intervals", x=1.0, ha="right")
     axes.figure.legend(frameon=False, fontsize=SMALL, labelcolor=LIGHT.ink, loc="outside upper center", ncols=2, handletextpad=0.4, columnspacing=2.0)
     buffer = io.BytesIO()
     drawn.savefig(buffer, format="png", dpi=DPI, facecolor=LIGHT.ground, metadata={"Software": None})

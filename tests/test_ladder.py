@@ -189,3 +189,17 @@ def test_other_pictures_settings_and_folders_are_refused_in_one_line(data: Path,
     for place, told in ((tmp_path, "has no folder Train"), (data, "was trained with other settings"), (other, "holds trainings on other files")):
         out, err = ladder("--quick", "--data", place, "--runs", runs, code=2)
         assert out == "" and err.count("\n") == 1 and err.startswith("ladder: ") and told in err
+
+
+def test_the_readme_has_the_published_table_or_says_that_there_is_none() -> None:
+    published, readme = PROGRAM.parent / "results" / "ladder.json", (PROGRAM.parents[1] / "README.md").read_text(encoding="utf-8")
+    if not published.exists():
+        assert "`benchmarks/ladder.py` sets the usual protocol and this one side by side; it has not been run yet" in readme
+        return
+    sys.path.insert(0, str(PROGRAM.parent))
+    try:
+        import ladder_shown
+    finally:
+        sys.path.remove(str(PROGRAM.parent))
+    table = ladder_shown.markdown(read_json(published)["figures"]["steps"]).partition("\n\n")[0]
+    assert table in readme and table.count("\n") == 1 + len(STEPS) and "–" not in table and "not been run yet" not in readme

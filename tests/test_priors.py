@@ -18,6 +18,7 @@ from tiny_run import CLASSES, write_run
 from melanoma_edge import NOTICE, calibration, metrics, recipes
 from melanoma_edge.cli.show import Screen
 from melanoma_edge.cli.show_cross_validation import show_cross_validation
+from melanoma_edge.cli.show_scores import show_run
 from melanoma_edge.contract import CrossValidated, CrossValidation, FoldBundle, Recipe, Scores
 from melanoma_edge.convert.bundle import open_bundle
 from melanoma_edge.convert.card import model_card
@@ -175,7 +176,7 @@ def test_only_what_both_manifests_measured_is_compared(crossed: CrossValidation)
 
 
 def test_a_run_is_shown_with_both(run: runs.Run, capsys: pytest.CaptureFixture) -> None:
-    Screen(quiet=True, verbose=False).run(run, False)
+    show_run(Screen(quiet=True, verbose=False), run, False)
     out = capsys.readouterr().out
     for words, key in (("these pictures' mix", "ece"), ("deployment mix", "ece_at_priors")):
         [line] = [line for line in out.splitlines() if f"expected calibration error ({words})" in line]

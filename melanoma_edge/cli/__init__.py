@@ -1,6 +1,6 @@
 """The command line: parse, one library call, print. No logic.
 
-Commands live in :mod:`melanoma_edge.cli.commands`, what they print in :mod:`melanoma_edge.cli.show`.
+Commands live in :mod:`melanoma_edge.cli.commands`, where they print in :mod:`melanoma_edge.cli.show` and what in `show_*` beside it.
 This module holds what all commands share: common options, exit codes, one line an error.
 
 Exit codes: 0 done; 1 a proof or comparison failed; 2 bad input or usage; 3 something here is missing;

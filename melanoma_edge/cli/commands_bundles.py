@@ -50,6 +50,7 @@ def export(run, tflite, onnx, precision, layout, head, coreml, out, data, licenc
     Example: melanoma-edge export runs/final --cross-validation bundles/default-folds/cross-validation.json
     Example: melanoma-edge export --model net.onnx --classes labels.txt --input-range 0,1 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
+    from melanoma_edge.cli.show_bundle import show_bundle, show_parity
     from melanoma_edge.model.run import is_folds, newest_run
     from melanoma_edge.proof.export import export as library
 
@@ -76,8 +77,8 @@ def export(run, tflite, onnx, precision, layout, head, coreml, out, data, licenc
                 own.model, out, own.declared(), formats=formats, precisions=precisions, calibrate=own.calibrate, data=data, force=force,
                 command=line(), progress=progress, **said,
             )  # fmt: skip
-        screen.bundle(out, as_json)
-        screen.parity(parity, as_json)
+        show_bundle(screen, out, as_json)
+        show_parity(screen, parity, as_json)
         return fail_if(parity)
     options = {"formats": formats, "precisions": precisions, "layout": layout.upper(), "head": head, "coreml": coreml, "data": data, "force": force, **said}
     if folds:
@@ -92,8 +93,8 @@ def export(run, tflite, onnx, precision, layout, head, coreml, out, data, licenc
         return fail_if_any(exported.parities)
     with screen.steps("exporting") as progress:
         parity = library(run, out, cross_validation=cross_validation, command=line(), progress=progress, **options)
-    screen.bundle(out, as_json)
-    screen.parity(parity, as_json)
+    show_bundle(screen, out, as_json)
+    show_parity(screen, parity, as_json)
     fail_if(parity)
 
 
@@ -142,6 +143,7 @@ def verify(bundle, data, metadata, run, model, runtimes, require, layers, thumbn
             found = look(bundle, data=data, metadata=metadata, cache=cache, run=run, runtimes=runtimes, require=require, command=line(), progress=progress)
         show_layers(screen, found, as_json)
         return fail_if_suspect(found)
+    from melanoma_edge.cli.show_bundle import show_parity
     from melanoma_edge.proof import junit as reports
     from melanoma_edge.proof.requirements import Unmet
     from melanoma_edge.proof.verify import verify as library
@@ -159,7 +161,7 @@ def verify(bundle, data, metadata, run, model, runtimes, require, layers, thumbn
             parity, lacking = error.parity, error
     if junit is not None:
         reports.write(junit, reports.of_parity(parity, lacking=str(lacking) if lacking else None))
-    screen.parity(parity, as_json)
+    show_parity(screen, parity, as_json)
     fail_if(parity)
     if lacking is not None:
         raise lacking
@@ -228,12 +230,13 @@ def bench(bundle, quick, threads, runtimes, as_json, quiet, verbose):
     \b
     Example: melanoma-edge bench my.bundle --threads 1
     """
+    from melanoma_edge.cli.show_bundle import show_latency
     from melanoma_edge.proof.latency import bench as library
 
     screen = show(quiet, verbose)
     with screen.steps("measuring") as progress:
         result = library(bundle, quick=quick, threads=threads, runtimes=runtimes or None, progress=progress)
-    screen.latency(result, as_json)
+    show_latency(screen, result, as_json)
 
 
 @command
@@ -250,10 +253,11 @@ def predict(bundle, images, artifact, as_json, quiet, verbose):
     Example: melanoma-edge predict my.bundle lesion.jpg
     Example: melanoma-edge predict reference lesion.jpg
     """
+    from melanoma_edge.cli.show_bundle import show_predictions
     from melanoma_edge.proof.predict import predict as library
 
     result = library(bundle, images, artifact=artifact)
-    show(quiet, verbose).predictions(result, as_json)
+    show_predictions(show(quiet, verbose), result, as_json)
     if any("error" in row for row in result["results"]):
         sys.exit(2)
 

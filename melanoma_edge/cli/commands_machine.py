@@ -23,9 +23,10 @@ def doctor(as_json, tensorflow, quiet, verbose):
     \b
     Example: melanoma-edge doctor
     """
+    from melanoma_edge.cli.show_machine import show_doctor
     from melanoma_edge.doctor import doctor as library
 
-    show(quiet, verbose).doctor(library(tensorflow=tensorflow), as_json)
+    show_doctor(show(quiet, verbose), library(tensorflow=tensorflow), as_json)
 
 
 @command
@@ -54,16 +55,17 @@ def demo(out, force, quiet, verbose):
     \b
     Example: melanoma-edge demo --out demo
     """
+    from melanoma_edge.cli.show_bundle import show_gates, show_latency, show_parity, show_predictions
     from melanoma_edge.cli.show_training import training
     from melanoma_edge.proof.demo import demo as library
 
     screen = show(quiet, verbose)
     with training(screen) as report_training, screen.steps("demo") as progress:
         result = library(out, force=force, command=line(), report=report_training, progress=progress)
-    screen.parity(result.parity, False)
-    screen.latency(result.latency, False)
-    screen.predictions(result.predictions, False)
-    screen.gates(result.parity)
+    show_parity(screen, result.parity, False)
+    show_latency(screen, result.latency, False)
+    show_predictions(screen, result.predictions, False)
+    show_gates(screen, result.parity)
     click.echo(f"report: {result.report}")
     click.echo("next: melanoma-edge audit YOUR-PICTURES, then melanoma-edge train YOUR-PICTURES")
     fail_if(result.parity)

@@ -34,6 +34,7 @@ def train(data, asked, folds, out, metadata, licences, cache, resume, device, mi
     Example: melanoma-edge train photographs --metadata photographs/metadata.csv --set epochs=60
     Example: melanoma-edge train photographs --folds 5
     """
+    from melanoma_edge.cli.show_scores import show_folds, show_run
     from melanoma_edge.cli.show_training import training as shown
     from melanoma_edge.model import board
     from melanoma_edge.model import folds as all_folds
@@ -64,7 +65,7 @@ def train(data, asked, folds, out, metadata, licences, cache, resume, device, mi
     if result is None:
         screen.line("this worker's part is done: the run directory is the chief's")
     else:
-        (screen.folds if isinstance(result, all_folds.Folds) else screen.run)(result, as_json)
+        (show_folds if isinstance(result, all_folds.Folds) else show_run)(screen, result, as_json)
 
 
 def _refuse_two_folds(asked: Asked, folds: int | None) -> None:
@@ -90,12 +91,13 @@ def evaluate(subject, data, artifact, metadata, by, include_seen, cache, as_json
     Example: melanoma-edge evaluate my.bundle --data photographs --artifact default-int8.tflite
     Example: melanoma-edge evaluate my.bundle --data photographs --by sex
     """
+    from melanoma_edge.cli.show_scores import show_evaluation
     from melanoma_edge.proof.evaluate import evaluate as library
 
     screen = show(quiet, verbose)
     with screen.bar("reading pictures") as progress:
         result = library(subject, data, artifact=artifact, metadata=metadata, by=by, include_seen=include_seen, cache=cache, progress=progress)
-    screen.evaluation(result, as_json)
+    show_evaluation(screen, result, as_json)
 
 
 @command
@@ -107,8 +109,9 @@ def recipes(name, quiet, verbose):
     Example: melanoma-edge recipes default > mine.toml
     """
     from melanoma_edge import recipes as library
+    from melanoma_edge.cli.show_machine import show_recipes
 
     if name:
         click.echo(library.text(name), nl=False)
     else:
-        show(quiet, verbose).recipes([library.load(found) for found in library.names()])
+        show_recipes(show(quiet, verbose), [library.load(found) for found in library.names()])

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from melanoma_edge import NOTICE
+from melanoma_edge.cli.show_figures import spread_text
 
 if TYPE_CHECKING:
     from melanoma_edge.cli.show import Screen
@@ -35,7 +36,7 @@ def show_cross_validation(screen: Screen, exported, as_json: bool) -> None:
     title = f"{len(found.folds)} folds: {found.pictures} pictures of {found.lesions} lesions, each judged once by files of a model that {found.unseen_in_words()}"
     table = Table(Column("artifact", no_wrap=True), *map(escape, names.values()), title=title, title_justify="left", show_lines=True)
     for one in found.artifacts:
-        cells = [f"{_stacked(getattr(one.pooled, key))}\n[dim]{_spread(one.figures.get(key))}[/]" for key in names]
+        cells = [f"{_stacked(getattr(one.pooled, key))}\n[dim]{spread_text(one.figures.get(key))}[/]" for key in names]
         table.add_row(escape(one.name), *cells)
     out.print(table)
     out.print("Above: all pictures together, with the 95 % bootstrap interval over lesions. Below: mean and standard deviation over the folds.", style="dim")
@@ -70,12 +71,6 @@ def _interval(interval) -> str:
         return "undefined"
     low = "" if interval.low is None else f" ({interval.low:.3f} to {interval.high:.3f})"
     return f"{interval.value:.3f}{low}"
-
-
-def _spread(spread) -> str:
-    if spread is None or spread.mean is None:
-        return "undefined"
-    return f"{spread.mean:.3f}" + ("" if spread.sd is None else f" ± {spread.sd:.3f}")
 
 
 def _change(loss) -> str:

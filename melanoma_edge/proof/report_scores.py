@@ -6,7 +6,7 @@ Figures keep the value that stands in their file; rounding is the template's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from melanoma_edge.contract import CrossValidated, CrossValidation, Interval, Scores
@@ -54,14 +54,8 @@ def score_table(material: Material) -> list[dict[str, Any]]:
     ]
     if not material.tested:
         return []
-    by_class = [
-        {
-            "title": title.format(positive=material.positive),
-            "rows": [{"key": f"{figure}/{name}", "label": name, "kind": kind, "cells": [_of_class(network, figure, name) for network in material.networks]} for name in classes],
-        }
-        for figure, (title, kind) in BY_CLASS.items()
-        if (classes := _classes_of(figure, [network.scores for network in material.networks if network.scores is not None]))
-    ]
+    scores = [network.scores for network in material.networks]
+    by_class = _by_class("", material.positive, scores, lambda figure, name: [_of_class(one, figure, name) for one in scores])
     return [{"title": "Whole test part" if material.recipe else name_of_test(material), "rows": rows}, *by_class]
 
 
@@ -79,22 +73,12 @@ def cross_validation(material: Material) -> dict[str, Any] | None:
         for key in figures
         if key not in LATER or any(getattr(one.pooled, key) for one in found.artifacts)
     ]
-    by_class = [
-        {
-            "title": title.format(positive=found.positive_class),
-            "rows": [
-                {
-                    "key": f"cross-validation/{figure}/{name}",
-                    "label": name,
-                    "kind": kind,
-                    "cells": [((getattr(one.pooled, figure) or {}).get(name), one.recall[name] if figure == "recall" else None) for one in found.artifacts],
-                }
-                for name in classes
-            ],
-        }
-        for figure, (title, kind) in BY_CLASS.items()
-        if (classes := _classes_of(figure, [one.pooled for one in found.artifacts]))
-    ]
+    pooled = [one.pooled for one in found.artifacts]
+
+    def with_spread(figure: str, name: str) -> list[tuple]:
+        return [(_of_class(one.pooled, figure, name), one.recall[name] if figure == "recall" else None) for one in found.artifacts]
+
+    by_class = _by_class("cross-validation/", found.positive_class, pooled, with_spread)
     return {"found": found, "columns": found.artifacts, "groups": [{"title": "All pictures", "rows": rows}, *by_class], "losses": LOSSES}
 
 
@@ -155,14 +139,22 @@ def _score(network: Network, key: str) -> Interval | None:
     return None if network.scores is None else getattr(network.scores, key)
 
 
-def _classes_of(figure: str, scores: Sequence[Scores]) -> list[str]:
-    """Return the classes that a figure of BY_CLASS was measured for; none where it is one class alone, which says what the figures of all pictures say."""
-    names = list(dict.fromkeys(name for one in scores for name in getattr(one, figure) or ()))
-    return names if len(names) > 1 else []
+def _by_class(prefix: str, positive: str | None, scores: Sequence[Scores | None], cells: Callable[[str, str], list]) -> list[dict[str, Any]]:
+    """Return a group of rows for each figure of BY_CLASS that was measured; not of one class alone, which says what the figures of all pictures say.
+
+    `prefix` begins the keys of the rows, `cells` gives those of a figure and a class.
+    """
+    groups = []
+    for figure, (title, kind) in BY_CLASS.items():
+        names = list(dict.fromkeys(name for one in scores if one is not None for name in getattr(one, figure) or ()))
+        if len(names) > 1:
+            rows = [{"key": f"{prefix}{figure}/{name}", "label": name, "kind": kind, "cells": cells(figure, name)} for name in names]
+            groups.append({"title": title.format(positive=positive), "rows": rows})
+    return groups
 
 
-def _of_class(network: Network, figure: str, name: str) -> Interval | None:
-    return None if network.scores is None else (getattr(network.scores, figure) or {}).get(name)
+def _of_class(scores: Scores | None, figure: str, name: str) -> Interval | None:
+    return None if scores is None else (getattr(scores, figure) or {}).get(name)
 
 
 def label_of(label: str, material: Material, *, of_others: bool = False) -> str:

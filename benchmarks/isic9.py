@@ -1,4 +1,4 @@
-"""The whole job on the nine-class ISIC set: the figures of the README, leak-free, with intervals.
+"""The whole job on one fold of the nine-class ISIC set, latency included: leak-free figures with intervals.
 
 Trains the default recipe (or takes a complete or interrupted run), exports it, evaluates every artifact on
 the run's test part and measures latency. Pictures stay where they are; only figures are written.

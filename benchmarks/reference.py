@@ -15,15 +15,18 @@ from collections import Counter
 from pathlib import Path
 
 import common
+import numpy as np
 import reference_shown
 
+from melanoma_edge import calibration, resampling, selective
 from melanoma_edge.contract import CrossValidation, Scores
 from melanoma_edge.convert.bundle import EVIDENCE, Bundle, open_bundle
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import write_bytes
 from melanoma_edge.model.folds import open_folds
 from melanoma_edge.model.run import Run
-from melanoma_edge.proof.cross_validation import CROSS_VALIDATION_FILE
+from melanoma_edge.proof.cross_validation import CROSS_VALIDATION_FILE, answers_of
+from melanoma_edge.proof.export import test_logits
 from melanoma_edge.proof.parity_model import Parity
 from melanoma_edge.proof.quoted import read_cross_validation
 from melanoma_edge.proof.verify import PARITY_FILE
@@ -46,7 +49,8 @@ TARGETS = {
     "minutes": (30, None),
 }
 """What was aimed at, and what would be better still: of the int8 TFLite file, all folds pooled. The last is for one fold on two processor cores."""
-OF_ONE_FOLD = ("balanced_accuracy", "positive_sensitivity_of_decision", "positive_specificity_of_decision", "ece")
+REPLICATES = 1000
+OF_ONE_FOLD = ("balanced_accuracy", "positive_sensitivity_of_decision", "positive_specificity_of_decision", "ece", "ece_at_priors")
 """What a single model comes to, which is what an application runs: shown from the lowest fold to the highest."""
 AT_MOST = ("ece", "bytes", "multiply_accumulates", "minutes")
 """Where less is better."""
@@ -95,7 +99,10 @@ def figures_of(found: CrossValidation, runs: list[Run], bundles: list[Bundle], s
         "float32": _scores(float32.pooled),
         "int8_minus_float32": {"value": -loss.value, "low": -loss.high, "high": -loss.low},
         "each_fold": {name: [getattr(bundle.manifest.artifact(names[0]).scores, name).value for bundle in bundles] for name in OF_ONE_FOLD},
+        "called_positive_each_fold": {name: [bundle.manifest.artifact(names[0]).scores.called_positive[name].value for bundle in bundles] for name in int8.pooled.called_positive},
+        "thresholds_each_fold": [bundle.manifest.artifact(names[0]).decision.operating().probability for bundle in bundles],
         "shipped_threshold": shipped.manifest.artifact(names[0]).decision.operating().model_dump(mode="json"),
+        "abstention": abstaining(runs, bundles, names[0]),
         "fold_0": _scores(bundles[0].manifest.artifact(names[0]).scores),
         "by_fold": {name: {"mean": one.mean, "sd": one.sd} for name, one in int8.figures.items() if name in SHOWN},
         "bytes": {artifact.name: artifact.bytes for artifact in shipped.manifest.artifacts},
@@ -116,6 +123,32 @@ def figures_of(found: CrossValidation, runs: list[Run], bundles: list[Bundle], s
         "minutes": max(minutes),
     }
     return published | {"judged": {name: judged(name, value) for name, value in measured.items()}}
+
+
+def abstaining(runs: list[Run], bundles: list[Bundle], name: str) -> dict:
+    """Return how well confidence and energy tell each fold's mistakes (AURC, lower is better) and how many drawn pictures without a lesion each answers, by the file `name`."""
+    folds = [answers_of(run, bundle, name, test_logits(bundle)[name]) for run, bundle in zip(runs, bundles, strict=True)]
+    wrong = [fold.probabilities.argmax(axis=1) != fold.labels for fold in folds]
+    sure = {method: [calibration.certainty(method, fold.probabilities, fold.logits) for fold in folds] for method in ("confidence", "energy")}
+    parts = np.split(np.arange(sum(map(len, wrong))), np.cumsum(list(map(len, wrong)))[:-1])
+
+    def lost(weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what energy loses against confidence in resamples of the pictures, folds apart since their energies have scales of their own."""
+        each = []
+        for row in weights:
+            drawn = [np.repeat(np.arange(len(part)), row[part].astype(np.int64)) for part in parts]
+            areas = {method: [selective.area_under_risk(one[rows], mine[rows]) for one, mine, rows in zip(found, wrong, drawn)] for method, found in sure.items()}
+            each.append(np.mean(areas["energy"]) - np.mean(areas["confidence"]))
+        return {"lost": np.array(each)}
+
+    rates = [{rate.method: rate for rate in bundle.manifest.artifact(name).non_lesions.rates} for bundle in bundles]
+    groups = np.concatenate([fold.groups for fold in folds])
+    return {
+        "area_each_fold": {method: [selective.area_under_risk(one, mine) for one, mine in zip(found, wrong)] for method, found in sure.items()},
+        "energy_minus_confidence": resampling.intervals(lost, resampling.units_of(groups, len(groups)), REPLICATES, 0)["lost"].model_dump(),
+        "non_lesions": bundles[0].manifest.artifact(name).non_lesions.pictures,
+        "non_lesions_answered_each_fold": {method: [rate[method].answered for rate in rates] for method in sure},
+    }
 
 
 def _scores(scores: Scores) -> dict:

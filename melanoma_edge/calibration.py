@@ -241,6 +241,13 @@ def _lowest_with(probs_positive: np.ndarray, is_positive: np.ndarray, specificit
     return float(kept[0]) if len(kept) else float(np.nextafter(candidates[-1], np.inf))
 
 
+def _called(reached: np.ndarray, labels: np.ndarray, classes: Sequence[str], positive: int, lesions: np.ndarray | None) -> dict[str, Interval]:
+    """Return the share of `reached` [N] in each class but the `positive` one, of those that have pictures."""
+    lesions = np.arange(len(labels)) if lesions is None else np.asarray(lesions)
+    shares = {name: _share(reached[labels == index], lesions[labels == index]) for index, name in enumerate(classes) if index != positive}
+    return {name: share for name, share in shares.items() if share is not None}
+
+
 def _share(successes: np.ndarray, lesions: np.ndarray) -> Interval | None:
     """Return the share of `successes` with its interval; None without any picture."""
     if not len(successes):
@@ -296,6 +303,8 @@ def fit_decision(
         positive = list(classes).index(positive_class)
         rules = dict.fromkeys((operating, *(("specificity", specificity) for specificity in SPECIFICITIES)))
         threshold, *others = (fit_threshold(fitted[:, positive], np.asarray(labels) == positive, rule, lesions) for rule in rules)
+        called = _called(fitted[:, positive] >= threshold.probability, np.asarray(labels), classes, positive, lesions)
+        threshold = threshold.model_copy(update={"validation_called": called})
     return Decision(
         temperature=temperature,
         threshold=threshold,

@@ -12,6 +12,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -240,6 +241,18 @@ def test_a_gpu_that_is_not_there_is_one_line_with_code_3(cli: Cli, drawn: Path, 
     assert not (tmp_path / "run").exists()
 
 
+def test_the_networks_that_xla_cannot_train_are_those_with_max_pooling() -> None:
+    import tf_keras as keras
+
+    from melanoma_edge import recipes
+    from melanoma_edge.contract import Recipe
+    from melanoma_edge.model import devices, network
+
+    for name in get_args(Recipe.model_fields["network"].annotation):
+        built = network.build(recipes.load("default", [f"network={name}", "image_size=48", "width=0.25"]), 3)
+        assert any(isinstance(layer, keras.layers.MaxPooling2D) for layer in built.layers) == (name in devices.POOLED), name
+
+
 @pytest.mark.parametrize("option", [["--xla"], ["--mixed-precision", "bfloat16"]])
 def test_the_arithmetic_does_not_change_within_a_run(cli: Cli, run: Path, option: list[str]) -> None:
     assert "--resume goes on with the arithmetic that was begun with" in cli.refused("train", "--resume", "--out", run, *option)
@@ -377,6 +390,7 @@ from melanoma_edge.model.devices import Devices, arithmetic
 from melanoma_edge.model.fit import Part, fit
 from melanoma_edge.model.step import Phase
 from pathlib import Path
+from typing import get_args
 
 kind, count, xla, mixed = sys.argv[1], int(sys.argv[2]), "xla" in sys.argv, "bfloat16" if "mixed" in sys.argv else None
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 3)

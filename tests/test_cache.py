@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from melanoma_edge import recipes
 from melanoma_edge.data import cache, image
 from melanoma_edge.data.cache import prepare
 from melanoma_edge.data.decoding import Facts
@@ -127,6 +129,14 @@ def test_an_interruption_loses_little(tmp_path: Path, monkeypatch: pytest.Monkey
     again = prepare(files, size=SIZE, cache=tmp_path / "cache")
     assert again.decoded == 10
     check(again, files)
+
+
+def test_prepare_leaves_nothing_to_decode_for_the_default_recipe_and_for_a_named_one(drawn: Path, cli: Cli, tmp_path: Path) -> None:
+    found = sorted(path for path in drawn.rglob("*") if path.suffix in (".jpg", ".png"))
+    for options, recipe in (((), recipes.load()), (("--recipe", "demo", "--set", "image_size=48", "--set", "decode=reduced"), recipes.load("demo", ["image_size=48", "decode=reduced"]))):
+        said = cli("prepare", drawn, *options, "--cache", tmp_path / "cache", "--json").json
+        assert (said["size"], said["decode"], said["pictures"]) == (recipe.image_size, recipe.decode, len(found)) and said["decoded"]
+        assert prepare(found, size=recipe.image_size, decode=recipe.decode, cache=tmp_path / "cache").decoded == 0
 
 
 def test_a_killed_process_leaves_a_cache_that_goes_on(tmp_path: Path) -> None:

@@ -290,6 +290,10 @@ def test_a_fitted_decision_holds_on_its_own_pictures(rule, abstention):
     reached = {"sensitivity": positive[labels == 0].mean(), "specificity": (~positive[labels != 0]).mean()}
     assert reached["sensitivity"] == pytest.approx(decision.threshold.validation_sensitivity.value)
     assert reached["specificity"] == pytest.approx(decision.threshold.validation_specificity.value)
+    called = {name: positive[labels == index].mean() for index, name in enumerate(CLASSES) if index}
+    assert {name: share.value for name, share in decision.threshold.validation_called.items()} == pytest.approx(called)
+    assert all(share.low <= share.value <= share.high for share in decision.threshold.validation_called.values())
+    assert all(other.validation_called is None for other in decision.other_thresholds)
     assert reached[rule] >= 0.85
     assert 1 - np.mean([verdict.abstains for verdict in verdicts]) == pytest.approx(0.9)
     expected = calibration.probabilities(logits, decision.temperature, UNIFORM, SKEWED)

@@ -82,7 +82,17 @@ def test_pooled_figures_follow_from_each_fold_s_own_files(pooled: dict) -> None:
         ]
         for name in expected:
             values = [scores[name]["value"] for scores in each]
-            assert one["figures"][name] == pytest.approx({"mean": np.mean(values), "sd": np.std(values, ddof=1), "folds": 2})
+            assert one["figures"][name] == pytest.approx({"mean": np.mean(values), "sd": np.std(values, ddof=1), "lowest": min(values), "highest": max(values), "folds": 2})
+        for name in shares:
+            values = [scores["called_positive"][name]["value"] for scores in each]
+            assert (one["called_positive"][name]["lowest"], one["called_positive"][name]["highest"]) == (min(values), max(values))
+
+
+def test_the_thresholds_of_the_folds_are_those_of_their_files(pooled: dict) -> None:
+    manifests = [read_json(pooled["out"] / f"fold-{number}.bundle" / "manifest.json") for number in range(2)]
+    for one in read_json(pooled["out"] / "cross-validation.json")["artifacts"]:
+        files = [artifact for manifest in manifests for artifact in manifest["artifacts"] if artifact["name"] == one["name"]]
+        assert one["thresholds"] == [file["decision"]["threshold"]["probability"] for file in files]
 
 
 def test_int8_is_compared_with_its_float32_twin_under_each_fold_s_thresholds(pooled: dict) -> None:
@@ -113,6 +123,8 @@ def test_the_table_shows_every_artifact_over_all_folds(pooled: dict) -> None:
     for one in found["artifacts"]:
         assert one["name"] in pooled["said"] and "{low:.3f} to {high:.3f}".format(**one["pooled"]["balanced_accuracy"]) in pooled["said"]
         assert "{mean:.3f} ± {sd:.3f}".format(**one["figures"]["macro_auc"]) in pooled["said"]
+    ends = next(one for one in found["artifacts"] if one["name"] == NAMES[1])["figures"]["balanced_accuracy"]
+    assert "balanced accuracy {lowest:.3f} to {highest:.3f}".format(**ends) in " ".join(pooled["said"].split())
 
 
 # What does not fit.

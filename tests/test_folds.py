@@ -91,7 +91,7 @@ def test_mean_and_spread_follow_from_the_runs(two_folds: dict) -> None:
         assert [fold["scores"][which] for fold in facts["runs"]] == found
         for name in FIGURES:
             values = [scores[name]["value"] for scores in found]
-            assert across["figures"][name] == pytest.approx({"mean": np.mean(values), "sd": np.std(values, ddof=1), "folds": 2})
+            assert across["figures"][name] == pytest.approx({"mean": np.mean(values), "sd": np.std(values, ddof=1), "lowest": min(values), "highest": max(values), "folds": 2})
         for name in CLASSES:
             assert across["recall"][name]["mean"] == pytest.approx(np.mean([scores["recall"][name]["value"] for scores in found]))
 
@@ -238,6 +238,6 @@ def test_options_that_contradict_each_other_are_refused_and_leave_nothing(cli: C
 
 
 def test_the_spread_leaves_out_folds_in_which_a_figure_is_undefined() -> None:
-    assert spread([0.5, None, 1.0]).model_dump() == {"mean": 0.75, "sd": pytest.approx(0.5 / 2**0.5), "folds": 2}
-    assert spread([0.5, None]).model_dump() == {"mean": 0.5, "sd": None, "folds": 1}
-    assert spread([None]).model_dump() == {"mean": None, "sd": None, "folds": 0}
+    assert spread([0.5, None, 1.0]).model_dump() == {"mean": 0.75, "sd": pytest.approx(0.5 / 2**0.5), "lowest": 0.5, "highest": 1.0, "folds": 2}
+    assert spread([0.5, None]).model_dump() == {"mean": 0.5, "sd": None, "lowest": 0.5, "highest": 0.5, "folds": 1}
+    assert spread([None]).model_dump() == {"mean": None, "sd": None, "lowest": None, "highest": None, "folds": 0}

@@ -11,6 +11,8 @@ import pytest
 from conftest import Cli, read_json, validate
 from tiny_bundle import write_bundle
 
+from melanoma_edge.contract import CrossValidation
+from melanoma_edge.convert import single_models
 from melanoma_edge.convert.bundle import open_bundle
 from melanoma_edge.convert.card import model_card
 from melanoma_edge.convert.card_tables import interval_text
@@ -56,8 +58,47 @@ def test_of_how_many_pictures_the_lesion_is_known_is_said(quoted: dict, known: i
     assert words in model_card(open_bundle(quoted["bundle"]).manifest.model_copy(update={"cross_validation": found}))
 
 
+def test_the_card_says_how_far_single_models_lie_apart_and_where_its_own_threshold_lies(quoted: dict) -> None:
+    manifest, card = open_bundle(quoted["bundle"]).manifest, (quoted["bundle"] / "MODEL_CARD.md").read_text(encoding="utf-8")
+    one = manifest.cross_validation.artifact("demo-int8.tflite")
+    ends = one.figures["positive_specificity_of_decision"]
+    assert f"its specificity {ends.lowest:.3f} to {ends.highest:.3f}" in card
+    worst = max(one.called_positive, key=lambda name: one.called_positive[name].mean)
+    assert f"share of the pictures of {worst}, the class most often called melanoma, that are called so {one.called_positive[worst].lowest:.3f} to" in card
+    own = manifest.artifact("demo-int8.tflite").decision.threshold
+    assert f"This model's demo-int8.tflite calls a picture melanoma from a probability of {own.probability:.3f} on" in card
+    assert all(f"{name} {interval_text(share)}" in card for name, share in own.validation_called.items())
+
+
+@pytest.mark.parametrize(
+    ("threshold", "words"),
+    [
+        (0.048, "from a probability of 0.048 on, lower than any of theirs (0.056, 0.287): expect it to call more pictures melanoma than the figures above say."),
+        (0.5, "from a probability of 0.500 on, higher than any of theirs (0.056, 0.287): expect it to call fewer pictures melanoma than the figures above say."),
+        (0.1, "from a probability of 0.100 on, theirs from 0.056, 0.287."),
+    ],
+)
+def test_where_a_threshold_lies_is_said_as_it_is(threshold: float, words: str) -> None:
+    assert single_models.beside("a.tflite", threshold, (0.287, 0.056), "melanoma") == f"This model's a.tflite calls a picture melanoma {words}"
+
+
+def test_files_that_do_not_say_how_far_models_lie_apart_are_quoted_without(quoted: dict) -> None:
+    found = read_json(quoted["file"])
+    for one in found["artifacts"]:
+        one.update(thresholds=None, called_positive=None)
+        for spread in (*one["figures"].values(), *one["recall"].values()):
+            del spread["lowest"], spread["highest"]
+    older, manifest = CrossValidation.model_validate_json(json.dumps(found)), open_bundle(quoted["bundle"]).manifest
+    assert single_models.sentences(older, manifest.artifacts) == [] != single_models.sentences(manifest.cross_validation, manifest.artifacts)
+    assert "A single model varies" not in model_card(manifest.model_copy(update={"cross_validation": older}))
+
+
 def test_the_report_and_the_screen_show_them(quoted: dict) -> None:
     page = (quoted["bundle"] / "evidence" / "report.html").read_text(encoding="utf-8")
+    found = read_cross_validation(quoted["file"])
+    [table] = re.findall(r"Confusion matrix of demo-int8.tflite, by cross-validation.*?<tbody>(.*?)</tbody>", page, flags=re.DOTALL)
+    assert [[int(count) for count in re.findall(r'<td class="[^"]*" style="[^"]*">(\d+)', row)] for row in table.split("</tr>")[:3]] == [list(row) for row in found.artifact("demo-int8.tflite").confusion]
+    assert "Recall of each class by cross-validation, with its 95 % interval; demo-int8.tflite: " in page and "A single model varies more than these intervals" in page
     for one in read_cross_validation(quoted["file"]).artifacts:
         for name in ("balanced_accuracy", "macro_auc"):
             [row] = re.findall(rf'<tr data-figure="cross-validation/{name}">(.*?)</tr>', page, flags=re.DOTALL)

@@ -99,6 +99,30 @@ def test_the_table_shows_them(programs, small: dict, pooled: dict) -> None:
     assert f"balanced accuracy {programs.show._interval(small['fold_0']['balanced_accuracy'])}" in note
     each = [read_json(pooled["out"] / f"fold-{number}.bundle" / "manifest.json")["artifacts"][1]["scores"]["positive_specificity_of_decision"]["value"] for number in range(2)]
     assert f"specificity there {min(each):.2f} to {max(each):.2f}" in note
+    own = small["shipped_threshold"]
+    assert "The shipped demo-int8.tflite calls a picture melanoma from" in note and f"calls melanoma {programs.show._interval(own['validation_called']['nevus'])}." in note
+
+
+def test_abstention_is_judged_on_each_fold_alone(small: dict, pooled: dict) -> None:
+    """The area under the curve as it is defined: the mean error of the 1, 2 ... N surest pictures."""
+    found = small["abstention"]
+    for number in range(2):
+        bundle = pooled["out"] / f"fold-{number}.bundle"
+        manifest = read_json(bundle / "manifest.json")
+        [artifact] = [artifact for artifact in manifest["artifacts"] if artifact["name"] == "demo-int8.tflite"]
+        logits = load_file(bundle / "evidence" / "test-logits.safetensors")["demo-int8.tflite"].astype(np.float64)
+        with open(pooled["folds"] / f"fold-{number}" / "split.csv", newline="", encoding="utf-8") as file:
+            labels = np.array([manifest["classes"].index(row["label"]) for row in csv.DictReader(file) if row["part"] == "test"])
+        odds = np.exp(logits / artifact["decision"]["temperature"]) / np.array([manifest["priors"]["training"][label] for label in manifest["classes"]])
+        probabilities = odds / odds.sum(axis=1, keepdims=True)
+        for method, sure in (("confidence", probabilities.max(axis=1)), ("energy", np.log(np.exp(logits).sum(axis=1)))):
+            wrong = (probabilities.argmax(axis=1) != labels)[np.argsort(-sure, kind="stable")]
+            assert found["area_each_fold"][method][number] == pytest.approx((np.cumsum(wrong) / np.arange(1, len(wrong) + 1)).mean(), abs=0.02)
+            [rate] = [rate for rate in artifact["non_lesions"]["rates"] if rate["method"] == method]
+            assert found["non_lesions_answered_each_fold"][method][number] == rate["answered"]
+    means = {method: np.mean(areas) for method, areas in found["area_each_fold"].items()}
+    assert found["energy_minus_confidence"]["value"] == pytest.approx(means["energy"] - means["confidence"])
+    assert found["energy_minus_confidence"]["low"] <= found["energy_minus_confidence"]["value"] <= found["energy_minus_confidence"]["high"]
 
 
 def test_the_plot_is_a_picture(programs, quoted: dict, tmp_path: Path) -> None:

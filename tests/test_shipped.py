@@ -24,6 +24,45 @@ def test_the_readme_shows_what_was_measured() -> None:
     assert table in (REPOSITORY / "README.md").read_text(encoding="utf-8") and table.count("\n") > 10
 
 
+def test_what_the_prose_says_was_measured() -> None:
+    figures, raw = read_json(RESULTS / "reference.json")["figures"], read_json(RESULTS / "reference_cross_validation.json")
+    int8, classes = figures["int8"], raw["classes"]
+    [confusion] = [one["confusion"] for one in raw["artifacts"] if one["name"] == "default-int8.tflite"]
+    [flips] = [one["flips"] for one in raw["comparisons"] if one["candidate"] == "default-int8.tflite"]
+    melanoma, nevus = (confusion[classes.index(name)] for name in ("melanoma", "nevus"))
+    short = {name: figures["judged"][name]["target"] - figures["judged"][name]["value"] for name in ("balanced_accuracy", "macro_auc")}
+    called, each, gates = int8["called_positive"]["nevus"]["value"], figures["called_positive_each_fold"]["nevus"], figures["gates"]
+    abstention = figures["abstention"]
+    area = {method: sum(values) / len(values) for method, values in abstention["area_each_fold"].items()}
+    answered = abstention["non_lesions_answered_each_fold"]
+    lost = abstention["energy_minus_confidence"]
+    [shipped] = [artifact["non_lesions"] for artifact in read_json(SHIPPED / "manifest.json")["artifacts"] if artifact["name"] == "default-int8.tflite"]
+    rates = {rate["method"]: rate["answered"] for rate in shipped["rates"]}
+    said = {
+        "README.md": [
+            f"Balanced accuracy is missed by {100 * short['balanced_accuracy']:.1f} points, macro AUC by {short['macro_auc']:.3f}.",
+            f"Of none of the {sum(melanoma)} melanomas and {sum(nevus)} nevi is the lesion known",
+            f"the AUC is {int8['positive_auc_against']['nevus']['value']:.3f}, and at the models' own thresholds {100 * called:.0f} % of the nevi are called melanoma",
+            f"{melanoma[classes.index('nevus')]} of {sum(melanoma)} melanomas get nevus as their first answer",
+            f"int8 loses at most {-100 * figures['int8_minus_float32']['low']:.1f} points of balanced accuracy",
+            f"{flips} of {figures['pictures']:,} first answers differ",
+            f"Of the {sum(gates.values())} gates of the five folds' bundles none failed: {gates['passed']} passed, {gates['inconclusive']} are **inconclusive**",
+            f"and {gates['not run']} concern runtimes that were not asked for",
+            f"Of {shipped['pictures']} drawn pictures without any (plain colours, text, mugs, bare skin ...) the reference bundle's int8 file answers {rates['confidence']} by confidence and {rates['energy']} by energy",
+        ],
+        "docs/decisions.md": [
+            f"{100 * called:.0f} % of the nevi are called melanoma ({100 * min(each):.0f} to {100 * max(each):.0f} % by single models)",
+            f"of all pictures of other classes together {100 * (1 - int8['positive_specificity_of_decision']['value']):.0f} %",
+            f"confidence answered {min(answered['confidence'])} to {max(answered['confidence'])} of the {abstention['non_lesions']} and energy {min(answered['energy'])} to {max(answered['energy'])}",
+            f"{area['confidence']:.3f} on average against {area['energy']:.3f}, which is {lost['value']:.3f} less ({lost['low']:.3f} to {lost['high']:.3f})",
+        ],
+    }
+    assert "failed" not in gates and all(one < other for one, other in zip(*abstention["area_each_fold"].values())), "in every fold"
+    for file, sentences in said.items():
+        text = " ".join((REPOSITORY / file).read_text(encoding="utf-8").split())
+        assert [sentence for sentence in sentences if sentence not in text] == []
+
+
 def test_what_was_measured_follows_from_the_cross_validation() -> None:
     figures, raw = read_json(RESULTS / "reference.json")["figures"], read_json(RESULTS / "reference_cross_validation.json")
     for precision in ("int8", "float32"):

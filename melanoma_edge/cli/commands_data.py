@@ -72,26 +72,29 @@ def import_(data, metadata, licences, out, force, as_json, quiet, verbose):
 
 @command
 @click.argument("data", type=FOLDER)
-@click.option("--size", default=180, show_default=True, help="Side of the network's input in pixels.")
+@recipe_options()
+@click.option("--size", type=int, help="Side of the network's input in pixels [default: the recipe's].")
 @click.option("--reduced", is_flag=True, help="Decode large JPEGs at a part of their size: quicker, other pixels, 3 to 5 % other answers (docs/data-sets.md).")
 @click.option("--workers", type=int, help="Threads that decode [default: one a core].")
 @metadata_option
 @licences_option
 @cache_option
 @json_option
-def prepare(data, size, reduced, workers, metadata, licences, cache, as_json, quiet, verbose):
+def prepare(data, asked, size, reduced, workers, metadata, licences, cache, as_json, quiet, verbose):
     """Decode every picture of DATA once, upright, cropped and resized, into the cache that train uses.
 
     \b
-    Example: melanoma-edge prepare photographs --size 180
+    Example: melanoma-edge prepare photographs
+    Example: melanoma-edge prepare photographs --recipe mine.toml
     """
     from melanoma_edge.cli.show_data import show_prepared
     from melanoma_edge.data.prepare import prepare_data as library
 
+    recipe = asked.load()
     screen = show(quiet, verbose)
     with screen.bar("preparing") as progress:
-        decode = "reduced" if reduced else "full"
-        facts = library(data, size=size, decode=decode, workers=workers, metadata=metadata, licences=licences, cache=cache, progress=progress)
+        decode = "reduced" if reduced else recipe.decode
+        facts = library(data, size=recipe.image_size if size is None else size, decode=decode, workers=workers, metadata=metadata, licences=licences, cache=cache, progress=progress)
     show_prepared(screen, facts, as_json)
 
 

@@ -20,12 +20,13 @@ from melanoma_edge.cli.options import FOLDER, Asked, cache_option, json_option, 
 @licences_option
 @cache_option
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run, or with all folds (the newest, or the one of --out).")
+@click.option("--repeat", "repeated", type=FOLDER, metavar="RUN", help="Train what RUN was trained from once more (DATA: where its pictures are now), and say whether the weights are the same.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), help="What computes [default: all GPUs, else the CPU; with --resume what the run began on].")
 @click.option("--mixed-precision", type=click.Choice(["bfloat16", "float16"]), help="Multiply in this on GPUs that do so faster; weights, logits, loss, QAT stay float32.")
 @click.option("--xla", is_flag=True, help="Compile the training step with XLA.")
 @click.option("--tensorboard", type=FOLDER, metavar="DIR", help="Also write every epoch's figures as TensorBoard logs.")
 @json_option
-def train(data, asked, folds, out, metadata, licences, cache, resume, device, mixed_precision, xla, tensorboard, as_json, quiet, verbose):
+def train(data, asked, folds, out, metadata, licences, cache, resume, repeated, device, mixed_precision, xla, tensorboard, as_json, quiet, verbose):
     """Train on the pictures of DATA: class folders, an archive's download, an index table (drawn samples without DATA).
 
     Several machines train one run together when TF_CONFIG names them on each; the batch size counts for all of them together.
@@ -33,6 +34,7 @@ def train(data, asked, folds, out, metadata, licences, cache, resume, device, mi
     \b
     Example: melanoma-edge train photographs --metadata photographs/metadata.csv --set epochs=60
     Example: melanoma-edge train photographs --folds 5
+    Example: melanoma-edge train --repeat runs/default-1
     """
     from melanoma_edge.cli.show_scores import show_folds, show_run
     from melanoma_edge.cli.show_training import training as shown
@@ -44,6 +46,10 @@ def train(data, asked, folds, out, metadata, licences, cache, resume, device, mi
 
     screen = show(quiet, verbose)
     chosen = None
+    if repeated is not None:
+        if asked != Asked("default", ()) or folds is not None or licences or mixed_precision or xla or resume:
+            raise wrong("--repeat takes recipe, licences and arithmetic from the run: leave out --recipe, --set and its short forms, --folds, --licences, --mixed-precision, --xla and --resume")
+        return _repeat(screen, repeated, data, metadata, out, cache, device, tensorboard, as_json)
     if resume:
         if asked.overrides or folds is not None or licences:
             raise wrong("--resume goes on with the recipe and the pictures that were begun: leave out --set, its short forms and --folds, and --licences")
@@ -66,6 +72,26 @@ def train(data, asked, folds, out, metadata, licences, cache, resume, device, mi
         screen.line("this worker's part is done: the run directory is the chief's")
     else:
         (show_folds if isinstance(result, all_folds.Folds) else show_run)(screen, result, as_json)
+
+
+def _repeat(screen, path, data, metadata, out, cache, device, tensorboard, as_json):
+    """Train what the run at `path` was trained from once more, and print what came out and whether it is the same."""
+    from melanoma_edge.cli.show_scores import show_run
+    from melanoma_edge.cli.show_training import training as shown
+    from melanoma_edge.model import board, repeat, runs_folder
+    from melanoma_edge.model.run import open_run
+    from melanoma_edge.model.train import train as library
+
+    before = open_run(path)
+    arguments = repeat.arguments(before, data, metadata)
+    arguments["device"] = device or arguments["device"]
+    out = out or runs_folder.next_run(arguments["recipe"])
+    with shown(screen) as report, board.logged(tensorboard, report) as report:
+        again = library(out=out, cache=cache, command=line(), report=report, **arguments)
+    if again is not None:
+        show_run(screen, again, as_json)
+        repeat.require_same(before, again)
+        screen.line(f"the weights are those of {before.path}, bit for bit")
 
 
 def _refuse_two_folds(asked: Asked, folds: int | None) -> None:

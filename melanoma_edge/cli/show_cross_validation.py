@@ -9,6 +9,7 @@ from rich.table import Column, Table
 
 from melanoma_edge import NOTICE
 from melanoma_edge.cli.show_figures import spread_text
+from melanoma_edge.convert.single_models import sentences
 
 if TYPE_CHECKING:
     from melanoma_edge.cli.show import Screen
@@ -40,13 +41,15 @@ def show_cross_validation(screen: Screen, exported, as_json: bool) -> None:
         table.add_row(escape(one.name), *cells)
     out.print(table)
     out.print("Above: all pictures together, with the 95 % bootstrap interval over lesions. Below: mean and standard deviation over the folds.", style="dim")
+    for said in sentences(found):
+        out.print(escape(said))
     if found.comparisons:
         kept = {key: label.format(positive=positive) for key, label in LOSSES.items() if positive is not None or not key.startswith("positive")}
         table = Table("int8 against float32, change in points", *map(escape, kept.values()), "other top class", title="what int8 costs", title_justify="left")
         for one in found.comparisons:
             table.add_row(escape(f"{one.candidate} against {one.reference}"), *(_change(one.losses[key]) for key in kept), f"{one.flips} of {one.pictures}")
         out.print(table)
-    phone = next((one for one in found.artifacts if one.precision == "int8"), found.artifacts[0])
+    phone = found.of_phones()
     table = Table("truth \\ said", *map(escape, found.classes), "recall", title=f"confusion matrix of {escape(phone.name)}", title_justify="left")
     for name, row in zip(found.classes, phone.confusion):
         table.add_row(escape(name), *(str(count) if count else "·" for count in row), _interval(phone.pooled.recall[name]))

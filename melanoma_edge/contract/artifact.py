@@ -96,6 +96,9 @@ class Threshold(Model):
     Null without positives."""
     validation_specificity: Interval | None
     """Share of the validation part's other pictures below it, which is what the sensitivity costs. Null without any."""
+    validation_called: dict[str, Interval] | None = None
+    """Share of the validation part's pictures of each other class that reach it, classes without any left out: the same cost, class by class.
+    Given for the threshold in force only; null in files of earlier versions."""
 
     @model_validator(mode="before")
     @classmethod

@@ -20,6 +20,9 @@ class Spread(Model):
     """Mean over the folds in which the figure is defined; null where it is in none."""
     sd: float | None
     """Standard deviation between those folds (of a sample: divided by their number less one); null for fewer than two."""
+    lowest: float | None = None
+    highest: float | None = None
+    """The figure of the fold where it is lowest, and highest: null where it is defined in none, and in files that do not say."""
     folds: int
     """In how many folds it is defined."""
 
@@ -30,6 +33,8 @@ class Across(Model):
     figures: dict[str, Spread]
     """Each figure of the scores but the recalls, by its name there."""
     recall: dict[ClassName, Spread]
+    called_positive: dict[ClassName, Spread] | None = None
+    """Of each other class, the share that is called positive at the fold's own threshold; null without a positive class, and in files that do not say."""
     pooled: Scores
     """All pictures together, each answered by the one model that saw neither it nor its group, under that model's own
     temperature, priors, threshold and abstention. Intervals are from resampling groups: they do not
@@ -60,6 +65,14 @@ class CrossValidated(Across):
     precision: Precision
     confusion: tuple[tuple[int, ...], ...]
     """Pictures of each class (rows) by the class that they are given (columns), in the order of the classes."""
+    thresholds: tuple[float, ...] | None = None
+    """The probability from which each fold's file calls a picture positive, in the order of the folds; null where one has none, and in files that do not say."""
+
+
+    def most_called(self) -> str | None:
+        """Return the class whose pictures the folds' files most often call positive, on average; None where that is not known."""
+        means = {name: spread.mean for name, spread in (self.called_positive or {}).items() if spread.mean is not None}
+        return max(means, key=means.__getitem__, default=None)
 
 
 class CrossValidation(Model):
@@ -86,6 +99,10 @@ class CrossValidation(Model):
     comparisons: tuple[Comparison, ...]
     """What each int8 artifact loses against its float32 twin, paired by picture, each fold's models under their own thresholds."""
     tool_versions: dict[str, str]
+
+    def of_phones(self) -> CrossValidated:
+        """Return the artifact that a phone would run: the first int8 one, where there is any."""
+        return next((one for one in self.artifacts if one.precision == "int8"), self.artifacts[0])
 
     @model_validator(mode="after")
     def _consistent(self) -> "CrossValidation":

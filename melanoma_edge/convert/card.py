@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from melanoma_edge.contract import EXACT_INTEGERS, Manifest
 from melanoma_edge.convert.card_tables import change_text, interval_text, plain, score_tables
 from melanoma_edge.convert.licence import LICENCE_FILE
+from melanoma_edge.convert.single_models import sentences
 
 
 def model_card(manifest: Manifest) -> str:
@@ -34,7 +35,7 @@ def model_card(manifest: Manifest) -> str:
         "",
         "- For research and for the development of software. It has not been clinically validated.",
         "- It has seen dermoscopic pictures only: plain phone photographs are outside of what it knows.",
-        "- It knows its classes only: anything else is sorted into one of them. Abstention catches part of that, not all.",
+        "- It knows its classes only: anything else is sorted into one of them, and abstention is no check for that.",
         "- Performance by skin tone, age, sex and site was not evaluated.",
         "",
         "## Data",
@@ -108,6 +109,7 @@ def _cross_validation(manifest: Manifest) -> list[str]:
         "",
         *score_tables(positive, [(one, one.pooled) for one in found.artifacts]),
         "",
+        *(line for said in sentences(found, manifest.artifacts) for line in (f"**{_whole(said)}**", "")),
     ]
     if found.comparisons:
         figures = {"balanced_accuracy": "balanced accuracy", "positive_auc": f"{positive} AUC", "positive_sensitivity": f"{positive} sensitivity of the decision"}
@@ -313,6 +315,11 @@ def _decisions(manifest: Manifest) -> list[str]:
             reached = (interval_text(figure) if figure else "undefined" for figure in (threshold.validation_sensitivity, threshold.validation_specificity))
             lines.append(f"| {artifact.name} | {threshold.probability:.4f} | {' | '.join(reached)} |")
         lines.append("")
+        first = next((artifact for artifact in decided if artifact.precision == "int8"), decided[0])
+        called = first.decision.threshold.validation_called
+        if called:
+            each = ", ".join(f"{plain(name)} {interval_text(share)}" for name, share in called.items())
+            lines += [f"Of the validation pictures of each other class, {first.name} calls {plain(positive)}: {each}.", ""]
     abstention = manifest.artifacts[0].decision.abstention
     score = "the probability of its top class is below" if abstention.method == "confidence" else "its energy (Liu et al. 2020) is above"
     lines += [f"The model abstains where {score} the threshold in the manifest, at which {abstention.coverage * 100:g} % of the validation part are answered.", ""]

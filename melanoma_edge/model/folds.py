@@ -156,11 +156,13 @@ def open_folds(path: Path) -> Folds:
 
 
 def spread(values: Iterable[float | None]) -> Spread:
-    """Return mean and standard deviation of the `values` that are not None."""
+    """Return mean, standard deviation and ends of the `values` that are not None."""
     defined = [value for value in values if value is not None]
     return Spread(
         mean=statistics.fmean(defined) if defined else None,
         sd=statistics.stdev(defined) if len(defined) > 1 else None,
+        lowest=min(defined, default=None),
+        highest=max(defined, default=None),
         folds=len(defined),
     )
 
@@ -179,6 +181,7 @@ def across(folds: Sequence[Answers], classes: Sequence[str], positive_class: str
     return Across(
         figures={name: spread(_value(getattr(scores, name)) for scores in scored) for name in _figures(pooled)},
         recall={name: spread(scores.recall[name].value for scores in scored) for name in classes},
+        called_positive=None if pooled.called_positive is None else {name: spread(_value((scores.called_positive or {}).get(name)) for scores in scored) for name in pooled.called_positive},
         pooled=pooled,
     )
 

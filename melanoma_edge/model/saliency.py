@@ -19,7 +19,7 @@ def activation_maps(network: keras.Model, pictures: Pictures | np.ndarray, class
     """Return what speaks for the class `classes[i]` (int [n]) in `pictures[i]` (uint8 [n, size, size, 3]), uint8 [n, rows, columns].
 
     0 where nothing does, 255 at each picture's strongest place; all 0 for a picture in which nothing speaks for the class.
-    Rows and columns are those of the last feature map, 6 x 6 for 180 pixels in the default network: a cell stands for
+    Rows and columns are those of the last feature map, 6 x 6 for 176 pixels in the default network: a cell stands for
     an area, and what it sees reaches beyond that.
 
     Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization": the feature maps

@@ -45,6 +45,7 @@ def train(
     device: Asked | None = None,
     mixed_precision: MixedPrecision | None = None,
     xla: bool = False,
+    data_sha256: str | None = None,
     command: str = "melanoma_edge.model.train.train",
     report=lambda event, facts: None,
 ) -> runs.Run | None:
@@ -56,7 +57,7 @@ def train(
     `image_size` and `decode` saves reading it again.
 
     `device` is what to compute on ("auto" without it: every visible GPU, else the processor), `mixed_precision` what float training multiplies in, `xla` whether XLA compiles
-    its step. Where TF_CONFIG names several workers, all call this; what the chief was given counts, it alone reads and writes `out`, and the others return None.
+    its step. `data_sha256` is the data hash that the pictures, as selected and split, have to have. Where TF_CONFIG names several workers, all call this; what the chief was given counts, it alone reads and writes `out`, and the others return None.
 
     `report(event, facts)` is called with "index", "data", "devices", "phase", "step", "epoch" and "evaluation" events. Raises BadInput for bad data, Missing for a missing package, GPU or
     worker, or full disk.
@@ -105,6 +106,8 @@ def train(
             refuse_renamed(data, selection, run)
             facts = runs.write_facts(out, run.facts, **_places(data, metadata, index), computations=_going_on(run.facts, devices.computation))
         elif devices.chief:
+            if data_sha256 not in (None, sha256):
+                raise BadInput(f"{data} is not what the run learnt from that is to be repeated (data hash {sha256[:12]}..., was {data_sha256[:12]}...): name the folder that holds its pictures as they were")
             init = _initial(recipe, selection.classes)  # refused before anything is written
             stack.enter_context(runs.held(out))
             if (out / runs.RUN_FILE).exists():  # reading the pictures took a while

@@ -133,7 +133,9 @@ def _pooled(trained: Sequence[runs.Run], bundles: Sequence[Bundle], recipe: Reci
         labels, top = np.concatenate([one.labels for one in of]), np.concatenate([one.probabilities.argmax(axis=1) for one in of])
         confusion = tuple(map(tuple, metrics.confusion(top, labels, len(first.classes)).tolist()))
         figures = across(of, first.classes, first.positive_class)
-        artifacts.append(CrossValidated(name=artifact.name, format=artifact.format, precision=artifact.precision, confusion=confusion, **dict(figures)))
+        thresholds = [one.decision.operating() for one in of]
+        in_force = None if None in thresholds else tuple(threshold.probability for threshold in thresholds)
+        artifacts.append(CrossValidated(name=artifact.name, format=artifact.format, precision=artifact.precision, confusion=confusion, thresholds=in_force, **dict(figures)))
     return CrossValidation(
         notice=NOTICE,
         recipe=recipe,

@@ -11,8 +11,6 @@ from melanoma_edge import NOTICE
 from melanoma_edge.contract import Interval, Model, Share, Sha256
 from melanoma_edge.proof.parity_model import Flip
 
-DIFF_SCHEMA_VERSION = 1
-
 Outcome = Literal["passed", "failed", "allowed", "inconclusive", "not compared"]
 """`allowed`: it failed, and whoever asked for the comparison said beforehand that it may."""
 CheckName = Literal[

@@ -8,8 +8,6 @@ from melanoma_edge.contract import Format, Model, Precision, Sha256
 from melanoma_edge.host import Host
 from melanoma_edge.runtimes.timing import Plan
 
-LATENCY_SCHEMA_VERSION = 1
-
 HOST_NOTE = "Measured on the host named under conditions: host numbers, never phone numbers."
 
 Verdict = Literal["stable", "noisy: do not compare"]

@@ -7,8 +7,6 @@ from typing import Literal
 from melanoma_edge.contract import Interval, Model, Sha256
 from melanoma_edge.proof.evidence_model import Evidence
 
-PARITY_SCHEMA_VERSION = 1
-
 Outcome = Literal["passed", "failed", "inconclusive", "not run"]
 
 

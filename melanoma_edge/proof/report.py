@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from melanoma_edge import NOTICE, __version__
-from melanoma_edge.contract import Interval
+from melanoma_edge.contract import CrossValidation, Interval
 from melanoma_edge.convert.bundle import EVIDENCE
 from melanoma_edge.convert.reference import to_read, to_write
 from melanoma_edge.data import image
@@ -53,7 +53,7 @@ def report(
         material=material,
         test=test,
         training=[] if isinstance(material.run, Gap) else report_view.training(material.run),
-        mixups=[] if isinstance(test, Gap) else report_view.mixups(test),
+        mixups=[] if isinstance(test, Gap) else report_scores.mixups(test.confusion(), test.classes),
         verdict=report_view.verdict(material),
         cards=report_view.cards(material),
         facts=report_view.facts(material),
@@ -77,6 +77,17 @@ def report(
             file.parent.mkdir(exist_ok=True)
         write_text(file, content)
     return file
+
+
+def _quoted_plot(add, quoted: CrossValidation) -> None:
+    """Add the plot of the recalls by cross-validation: of the artifact for phones, and of its float twin."""
+    from melanoma_edge.proof import plots
+
+    first = quoted.of_phones()
+    both = [first, *(one for one in quoted.artifacts if one.precision == "float32" and one.format == first.format and one is not first)]
+    words = ", ".join(f"{name} {recall.value:.1%}" for name, recall in first.pooled.recall.items() if recall.value is not None)
+    series = [(one.name, one.pooled.recall) for one in both]
+    add("cross-validation", f"Recall of each class by cross-validation, with its 95 % interval; {first.name}: {words}", plots.recall_dots, quoted.classes, quoted.positive_class, series)
 
 
 def _layers_plot(add, material: Material) -> None:
@@ -115,6 +126,8 @@ def _plots(material: Material, test: TestPart | Gap, progress: Progress) -> dict
     if scored:
         series = [(f"{network.title} {network.detail}", network.scores.recall) for network in scored]
         add("recall", f"Recall of each class with its 95 % interval; {_recall_words(scored[0])}", plots.recall_dots, classes, positive, series)
+    if material.quoted is not None:
+        _quoted_plot(add, material.quoted)
     compared = report_scores.quantized(material)
     if compared is not None:
         words = "; ".join(f"{label}: {', '.join(report_scores.changes(one.losses))}" for label, one in compared["comparisons"])

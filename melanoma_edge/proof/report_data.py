@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from melanoma_edge import calibration, metrics, selective
 from melanoma_edge.contract import Artifact, CrossValidation, Decision, Scores, Threshold
+from melanoma_edge.convert import reference
 from melanoma_edge.convert.bundle import EVIDENCE, MANIFEST, Bundle, open_bundle
 from melanoma_edge.data.split import TEST
 from melanoma_edge.errors import BadInput, Error
@@ -273,6 +274,8 @@ def _origin(bundle: Bundle) -> runs.Run | Gap:
 def _evidence(bundle: Bundle, file: str, model: type, command: str, missing: str = "not measured yet"):
     """Return the evidence `file`, or the gap where it is missing, damaged or of another state of the bundle."""
     again = f"melanoma-edge {command} {_word(bundle.path)}"
+    if bundle.path == reference.installed():  # nothing is written into that one
+        again = f"melanoma-edge samples my.bundle --reference && melanoma-edge {command} my.bundle"
     path = bundle.path / EVIDENCE / file
     if not path.is_file():
         return Gap(missing, again)

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from melanoma_edge.contract import CrossValidated, CrossValidation, Interval, Scores
+import numpy as np
+
+from melanoma_edge.contract import Interval, Scores
+from melanoma_edge.convert.single_models import sentences
 from melanoma_edge.proof.report_data import Material, Network
 
 FIGURES = {
@@ -36,6 +39,7 @@ BY_CLASS = {
 """Score by class: (heading, share or index)."""
 LATER = ("ece_at_priors",)
 """Scores that files of earlier versions do not hold, and that do not stand in the report where none is held."""
+MIXUPS = 7
 LOSSES = {"balanced_accuracy": "balanced accuracy", "positive_sensitivity": "positive sensitivity", "positive_auc": "positive AUC"}
 
 
@@ -62,7 +66,8 @@ def score_table(material: Material) -> list[dict[str, Any]]:
 def cross_validation(material: Material) -> dict[str, Any] | None:
     """Return the figures of the quoted cross-validation, a cell an artifact: pooled with its interval, mean and spread over folds. None where none is quoted.
 
-    `columns` are its artifacts, `groups` of rows as in :func:`score_table`, `comparisons` what int8 loses, `found` all of it.
+    `columns` are its artifacts, `groups` of rows as in :func:`score_table`, `losses` the names of what int8 loses, `said` sentences about single models, `phone`
+    the artifact for phones, `mixups` what it takes for another, `found` all of it.
     """
     found = material.quoted
     if found is None:
@@ -76,15 +81,30 @@ def cross_validation(material: Material) -> dict[str, Any] | None:
     pooled = [one.pooled for one in found.artifacts]
 
     def with_spread(figure: str, name: str) -> list[tuple]:
-        return [(_of_class(one.pooled, figure, name), one.recall[name] if figure == "recall" else None) for one in found.artifacts]
+        return [(_of_class(one.pooled, figure, name), (getattr(one, figure, None) or {}).get(name)) for one in found.artifacts]
 
     by_class = _by_class("cross-validation/", found.positive_class, pooled, with_spread)
-    return {"found": found, "columns": found.artifacts, "groups": [{"title": "All pictures", "rows": rows}, *by_class], "losses": LOSSES}
+    phone = found.of_phones()
+    return {
+        "found": found,
+        "columns": found.artifacts,
+        "groups": [{"title": "All pictures", "rows": rows}, *by_class],
+        "losses": LOSSES,
+        "said": sentences(found, material.bundle.manifest.artifacts),
+        "phone": phone,
+        "mixups": mixups(np.array(phone.confusion), found.classes),
+    }
 
 
-def phone_artifact(found: CrossValidation) -> CrossValidated:
-    """Return the artifact that a phone would run."""
-    return next((one for one in found.artifacts if one.precision == "int8"), found.artifacts[0])
+def mixups(table: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the classes of `table` [truth, said] that are taken for another most often, by their share of the true class."""
+    totals = table.sum(axis=1)
+    found = [
+        {"truth": names[row], "said": names[column], "count": int(count), "total": int(totals[row]), "share": float(count / totals[row])}
+        for (row, column), count in np.ndenumerate(table)
+        if row != column and count
+    ]
+    return sorted(found, key=lambda one: (-one["share"], -one["count"]))[:MIXUPS]
 
 
 QUANTIZED = {

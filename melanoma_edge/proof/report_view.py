@@ -18,8 +18,8 @@ from melanoma_edge.data.split import PARTS, TRAIN, VALIDATION
 from melanoma_edge.files import read_json
 from melanoma_edge.model import run as runs
 from melanoma_edge.proof.parity_model import Gate
-from melanoma_edge.proof.report_data import Gap, Material, TestPart, host_latency
-from melanoma_edge.proof.report_scores import FIGURES, LOSSES, label_of, name_of_test, phone_artifact
+from melanoma_edge.proof.report_data import Gap, Material, host_latency
+from melanoma_edge.proof.report_scores import FIGURES, LOSSES, label_of, name_of_test
 from melanoma_edge.runtimes.protocol import RUNTIMES
 
 CARDS = {
@@ -62,7 +62,6 @@ COUNTS = {
     "with_lesion_id": "pictures whose lesion is known",
     "groups_under_two_classes": "lesions or near copies that stand under two classes, kept together in one part",
 }
-MIXUPS = 7
 MOST_ROWS = 500
 """Longer lists end with a count."""
 
@@ -97,7 +96,7 @@ def cards(material: Material) -> list[dict[str, Any]]:
         ]
         kind, quoted = FIGURES[key][1], None
         if not material.tested and material.quoted is not None:
-            quoted = getattr(phone_artifact(material.quoted).pooled, key)
+            quoted = getattr(material.quoted.of_phones().pooled, key)
         found.append({"key": key, "label": label_of(label, material), "kind": kind, "low": low, "high": high, "rows": rows, "quoted": quoted})
     return found
 
@@ -152,18 +151,6 @@ def training(run: runs.Run) -> list[tuple[str, str]]:
         "none": "every picture once",
     }[recipe.rebalance]
     return [*found, ("An epoch", f"{drawn}; batches of {recipe.batch_size}"), ("Input", f"{recipe.image_size} × {recipe.image_size} pixels, RGB")]
-
-
-def mixups(test: TestPart) -> list[dict[str, Any]]:
-    """Return the classes that are taken for another most often, by their share of the true class."""
-    table, names = test.confusion(), test.classes
-    totals = table.sum(axis=1)
-    found = [
-        {"truth": names[row], "said": names[column], "count": int(count), "total": int(totals[row]), "share": float(count / totals[row])}
-        for (row, column), count in np.ndenumerate(table)
-        if row != column and count
-    ]
-    return sorted(found, key=lambda one: (-one["share"], -one["count"]))[:MIXUPS]
 
 
 def short_name(material: Material, gate: Gate) -> str:

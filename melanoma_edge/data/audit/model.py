@@ -10,8 +10,6 @@ from typing import Literal
 from melanoma_edge.contract import Model, Share
 from melanoma_edge.data.image import Fault
 
-AUDIT_SCHEMA_VERSION = 1
-
 Severity = Literal["dishonest", "note"]
 ShortcutVerdict = Literal["shortcut", "weak", "none", "constant", "not tried"]
 

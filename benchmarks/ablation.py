@@ -38,7 +38,7 @@ FIGURES = ("balanced_accuracy", "accuracy", "macro_auc", "positive_auc", "positi
 
 
 def trials() -> dict[str, dict]:
-    """Return {name: {"why", "set", "layout", "inner", "seeds"}} in the order of the file."""
+    """Return {name: {"why", "set", "teachers", "inner", "seeds"}} in the order of the file."""
     return tomllib.loads(TRIALS.read_text(encoding="utf-8"))
 
 
@@ -59,6 +59,11 @@ def wanted(asked: argparse.Namespace) -> list[tuple[str, int, int]]:
     return found
 
 
+def settings(trial: str, *, quick: bool, seed: int | None = None) -> dict:
+    """Return what a training follows from: the recipe of :func:`recipe_of`, and the trainings (TRIAL/SEED, on the same inner fold) that teach it."""
+    return {"recipe": recipe_of(trial, quick=quick, seed=seed).model_dump(mode="json"), "teachers": list(trials()[trial].get("teachers", ()))}
+
+
 def place(runs: Path, trial: str, inner: int, seed: int) -> Path:
     return runs / f"{trial}-{inner}-{seed}"
 
@@ -72,8 +77,6 @@ def train(data: Path, runs: Path, trial: str, inner: int, seed: int, *, quick: b
 
     for limit in (tf.config.threading.set_intra_op_parallelism_threads, tf.config.threading.set_inter_op_parallelism_threads):
         limit(1)
-    import ablation_networks
-
     from melanoma_edge.contract import EpochRow
     from melanoma_edge.data import policy
     from melanoma_edge.data.split import inner_folds
@@ -92,8 +95,7 @@ def train(data: Path, runs: Path, trial: str, inner: int, seed: int, *, quick: b
     pictures = index.pixels.view(list(selection.positions))
     training, judged = (Part(pictures.view(chosen), labels[chosen]) for chosen in ((folds >= 0) & (folds != inner), folds == inner))
     seed_everything(seed)
-    layout = trials()[trial].get("layout")
-    model = ablation_networks.build(layout, recipe, len(selection.classes)) if layout else network.build(recipe, len(selection.classes))
+    model = network.build(recipe, len(selection.classes))
     taught_by = [teacher(runs, name, inner, len(selection.classes), quick=quick) for name in trials()[trial].get("teachers", ())]
     checkpoint, history, figures, outputs, weights = (place(runs, trial, inner, seed) / name for name in KEPT)
     rows = [EpochRow.model_validate(row) for row in read_json(history, "a history")] if history.is_file() else []
@@ -207,7 +209,7 @@ def complete(runs: Path, *, quick: bool) -> dict[str, dict]:
                 each[f"inner {inner}, seed {seed}"] = read_json(folder / KEPT[2], "figures of a training")
         if each:
             mean = {key: float(np.mean([one[key] for one in each.values()])) for key in next(iter(each.values()))}
-            found[name] = {"why": trial["why"], "recipe": recipe_of(name, quick=quick).model_dump(mode="json"), "layout": trial.get("layout"), "mean": mean, "each": each}
+            found[name] = {"why": trial["why"], **settings(name, quick=quick), "mean": mean, "each": each}
     return found
 
 
@@ -232,8 +234,8 @@ def main(arguments: list[str] | None = None) -> None:
     runs = asked.runs or Path("runs") / ("ablation-quick" if asked.quick else "ablation")
     asked_for = wanted(asked)
     for trial, inner, seed in asked_for:  # a recipe that is wrong is refused before anything is trained
-        folder, recipe = place(runs, trial, inner, seed), recipe_of(trial, quick=asked.quick, seed=seed)
-        known, now = folder / "trial.json", {"recipe": recipe.model_dump(mode="json"), "layout": trials()[trial].get("layout")}
+        folder, now = place(runs, trial, inner, seed), settings(trial, quick=asked.quick, seed=seed)
+        known = folder / "trial.json"
         if known.is_file() and read_json(known, "a trial") != now:
             raise BadInput(f"{folder} was trained with other settings than {TRIALS.name} has now: move it away, or name another folder with --runs")
         if not known.is_file():

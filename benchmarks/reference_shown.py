@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from melanoma_edge.contract import Threshold
 from melanoma_edge.convert.single_models import beside
 
 HEADINGS = ("figure", "aimed at (better still)", "float32", "int8 (TFLite)", "")
@@ -89,18 +90,18 @@ def markdown(figures: dict) -> str:
     """Return the table in Markdown."""
     alone = figures["fold_0"]
     ends = lambda values, digits=2: f"{min(values):.{digits}f} to {max(values):.{digits}f}"
-    each, shipped, called = figures["each_fold"], figures["shipped_threshold"], figures["called_positive_each_fold"][LOOKALIKE]
+    each, shipped, called = figures["each_fold"], figures["shipped_threshold"], figures["called_positive_over_folds"][LOOKALIKE]
+    own, *others = (Threshold.model_validate(one) for one in (shipped, *figures["thresholds"]))
     mean = {name: sum(values) / len(values) for name, values in each.items()}
     positive, file = figures["positive_class"], next(name for name in figures["bytes"] if name.endswith("-int8.tflite"))
     note = (
         f"Fold 0 alone, whose pictures had no say in the ablation (int8): balanced accuracy {_interval(alone['balanced_accuracy'])}, macro AUC {_interval(alone['macro_auc'])}.\n"
-        f"**A single model varies more than these intervals**, which leave out what other training pictures would change. From the lowest fold to the highest (int8): balanced accuracy "
+        f"**Single models lie far apart**, which the intervals above do not hold. From the lowest fold to the highest (int8; each is judged on its own {figures['pictures'] / len(figures['minutes']['each']):.0f} pictures or so, by which chance alone spreads them, too): balanced accuracy "
         f"{ends(each['balanced_accuracy'])}, sensitivity at the model's own threshold {ends(each['positive_sensitivity_of_decision'])}, specificity there "
-        f"{ends(each['positive_specificity_of_decision'])}, share of {LOOKALIKE} called {positive} {ends(called)}, ECE {ends(each['ece'], 3)} (mean {mean['ece']:.3f}, and {mean['ece_at_priors']:.3f} at the "
+        f"{ends(each['positive_specificity_of_decision'])}, share of {LOOKALIKE} called {positive} {called['lowest']:.2f} to {called['highest']:.2f}, ECE {ends(each['ece'], 3)} (mean {mean['ece']:.3f}, and {mean['ece_at_priors']:.3f} at the "
         "class mix that the temperature is fitted for: fewer pictures show a larger error).\n"
-        f"**{beside(file, shipped['probability'], figures['thresholds_each_fold'], positive, whose='The shipped')}** On its validation part that keeps a sensitivity of "
-        f"{_interval(shipped['validation_sensitivity'])}, at a specificity of {_interval(shipped['validation_specificity'])}; of the {LOOKALIKE} pictures there it calls {positive} "
-        f"{_interval(shipped['validation_called'][LOOKALIKE])}."
+        f"**{beside(file, own, others, positive, whose='The shipped')}** That threshold keeps a sensitivity of {_interval(shipped['validation_sensitivity'])} there; of the {LOOKALIKE} pictures "
+        f"it calls {_interval(shipped['validation_called'][LOOKALIKE])} {positive}."
     )
     lines = [HEADINGS, ("---",) * len(HEADINGS), *rows(figures)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{note}"

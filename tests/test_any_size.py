@@ -390,7 +390,6 @@ from melanoma_edge.model.devices import Devices, arithmetic
 from melanoma_edge.model.fit import Part, fit
 from melanoma_edge.model.step import Phase
 from pathlib import Path
-from typing import get_args
 
 kind, count, xla, mixed = sys.argv[1], int(sys.argv[2]), "xla" in sys.argv, "bfloat16" if "mixed" in sys.argv else None
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 3)

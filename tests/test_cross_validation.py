@@ -92,7 +92,7 @@ def test_the_thresholds_of_the_folds_are_those_of_their_files(pooled: dict) -> N
     manifests = [read_json(pooled["out"] / f"fold-{number}.bundle" / "manifest.json") for number in range(2)]
     for one in read_json(pooled["out"] / "cross-validation.json")["artifacts"]:
         files = [artifact for manifest in manifests for artifact in manifest["artifacts"] if artifact["name"] == one["name"]]
-        assert one["thresholds"] == [file["decision"]["threshold"]["probability"] for file in files]
+        assert one["thresholds"] == [file["decision"]["threshold"] for file in files]
 
 
 def test_int8_is_compared_with_its_float32_twin_under_each_fold_s_thresholds(pooled: dict) -> None:

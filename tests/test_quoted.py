@@ -11,7 +11,7 @@ import pytest
 from conftest import Cli, read_json, validate
 from tiny_bundle import write_bundle
 
-from melanoma_edge.contract import CrossValidation
+from melanoma_edge.contract import CrossValidation, Interval, Threshold
 from melanoma_edge.convert import single_models
 from melanoma_edge.convert.bundle import open_bundle
 from melanoma_edge.convert.card import model_card
@@ -65,21 +65,59 @@ def test_the_card_says_how_far_single_models_lie_apart_and_where_its_own_thresho
     assert f"its specificity {ends.lowest:.3f} to {ends.highest:.3f}" in card
     worst = max(one.called_positive, key=lambda name: one.called_positive[name].mean)
     assert f"share of the pictures of {worst}, the class most often called melanoma, that are called so {one.called_positive[worst].lowest:.3f} to" in card
+    assert "from the lowest to the highest of the 2, each judged on the about 21 pictures of its own fold" in card
     own = manifest.artifact("demo-int8.tflite").decision.threshold
-    assert f"This model's demo-int8.tflite calls a picture melanoma from a probability of {own.probability:.3f} on" in card
+    theirs = [threshold.validation_specificity.value for threshold in one.thresholds]
+    assert f"This model's demo-int8.tflite has a specificity of {interval_text(own.validation_specificity)} for melanoma on its validation part" in card
+    assert f"the models of these figures {min(theirs):.3f} to {max(theirs):.3f} on theirs" in card
     assert all(f"{name} {interval_text(share)}" in card for name, share in own.validation_called.items())
+
+
+def kept(specificity: float | None, sensitivity: float = 0.9, rule: str = "sensitivity") -> Threshold:
+    """A threshold with what it keeps on validation."""
+    values = {"validation_sensitivity": sensitivity, "validation_specificity": specificity}
+    return Threshold(rule=rule, target=0.9, probability=0.1, **{name: None if value is None else Interval(value=value, low=None, high=None) for name, value in values.items()})
 
 
 @pytest.mark.parametrize(
     ("threshold", "words"),
     [
-        (0.048, "from a probability of 0.048 on, lower than any of theirs (0.056, 0.287): expect it to call more pictures melanoma than the figures above say."),
-        (0.5, "from a probability of 0.500 on, higher than any of theirs (0.056, 0.287): expect it to call fewer pictures melanoma than the figures above say."),
-        (0.1, "from a probability of 0.100 on, theirs from 0.056, 0.287."),
+        (kept(0.7), "a specificity of 0.700 for melanoma on its validation part, at the threshold in force; the models of these figures 0.720 to 0.950 on theirs: expect more melanoma calls on other pictures than those figures say."),
+        (kept(0.96), "a specificity of 0.960 for melanoma on its validation part, at the threshold in force; the models of these figures 0.720 to 0.950 on theirs: expect fewer melanoma calls on other pictures than those figures say."),
+        (kept(0.72), "a specificity of 0.720 for melanoma on its validation part, at the threshold in force; the models of these figures 0.720 to 0.950 on theirs."),
+        (kept(0.9, 0.5, "specificity"), "a sensitivity of 0.500 for melanoma on its validation part, at the threshold in force; the models of these figures 0.800 to 0.850 on theirs: expect more misses of melanoma than those figures say."),
     ],
 )
-def test_where_a_threshold_lies_is_said_as_it_is(threshold: float, words: str) -> None:
-    assert single_models.beside("a.tflite", threshold, (0.287, 0.056), "melanoma") == f"This model's a.tflite calls a picture melanoma {words}"
+def test_what_a_threshold_costs_beside_others_is_said_as_it_is(threshold: Threshold, words: str) -> None:
+    assert single_models.beside("a.tflite", threshold, (kept(0.95, 0.8), kept(0.72, 0.85)), "melanoma") == f"This model's a.tflite has {words}"
+    assert single_models.beside("a.tflite", kept(None), (kept(0.9),), "melanoma") is None and single_models.beside("a.tflite", threshold, (kept(None, None),), "melanoma") is None
+
+
+def test_a_figure_that_some_folds_do_not_define_is_said_with_how_many_do_and_two_classes_say_it_once(quoted: dict) -> None:
+    found = read_cross_validation(quoted["file"])
+    phone = found.of_phones()
+    fewer = phone.model_copy(update={"figures": {**phone.figures, "positive_sensitivity_of_decision": phone.figures["positive_sensitivity_of_decision"].model_copy(update={"folds": 1})}})
+    [said] = single_models.sentences(found.model_copy(update={"artifacts": (fewer,)}))
+    ends = phone.figures["positive_sensitivity_of_decision"]
+    assert f"melanoma sensitivity of the decision {ends.lowest:.3f} to {ends.highest:.3f} (of 1);" in said
+    [said] = single_models.sentences(found.model_copy(update={"classes": found.classes[:2]}))
+    assert "most often called" not in said and "its specificity" in said
+    without = phone.model_copy(update={"called_positive": None, "thresholds": None, "figures": {"balanced_accuracy": phone.figures["balanced_accuracy"]}})
+    [said] = single_models.sentences(found.model_copy(update={"positive_class": None, "artifacts": (without,)}), open_bundle(quoted["bundle"]).manifest.artifacts)
+    assert "balanced accuracy" in said and "None" not in said
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda one: one["thresholds"].pop(), "has 1 thresholds for 2 folds"),
+        (lambda one: one["called_positive"].pop("nevus"), "says how often classes are called positive that are not the other classes"),
+        (lambda one: one["figures"]["accuracy"].update(lowest=0.9, highest=0.1), "is higher in its lowest fold than in its highest"),
+    ],
+)
+def test_figures_of_folds_that_contradict_are_refused(quoted: dict, tmp_path: Path, change, why: str) -> None:
+    with pytest.raises(BadInput, match=why):
+        read_cross_validation(changed(quoted["file"], tmp_path, lambda found: change(found["artifacts"][0])))
 
 
 def test_files_that_do_not_say_how_far_models_lie_apart_are_quoted_without(quoted: dict) -> None:
@@ -90,7 +128,7 @@ def test_files_that_do_not_say_how_far_models_lie_apart_are_quoted_without(quote
             del spread["lowest"], spread["highest"]
     older, manifest = CrossValidation.model_validate_json(json.dumps(found)), open_bundle(quoted["bundle"]).manifest
     assert single_models.sentences(older, manifest.artifacts) == [] != single_models.sentences(manifest.cross_validation, manifest.artifacts)
-    assert "A single model varies" not in model_card(manifest.model_copy(update={"cross_validation": older}))
+    assert "Single models" not in model_card(manifest.model_copy(update={"cross_validation": older}))
 
 
 def test_the_report_and_the_screen_show_them(quoted: dict) -> None:
@@ -98,7 +136,7 @@ def test_the_report_and_the_screen_show_them(quoted: dict) -> None:
     found = read_cross_validation(quoted["file"])
     [table] = re.findall(r"Confusion matrix of demo-int8.tflite, by cross-validation.*?<tbody>(.*?)</tbody>", page, flags=re.DOTALL)
     assert [[int(count) for count in re.findall(r'<td class="[^"]*" style="[^"]*">(\d+)', row)] for row in table.split("</tr>")[:3]] == [list(row) for row in found.artifact("demo-int8.tflite").confusion]
-    assert "Recall of each class by cross-validation, with its 95 % interval; demo-int8.tflite: " in page and "A single model varies more than these intervals" in page
+    assert "Recall of each class by cross-validation, with its 95 % interval; demo-int8.tflite: " in page and "Single models, from the lowest to the highest of the 2" in page
     for one in read_cross_validation(quoted["file"]).artifacts:
         for name in ("balanced_accuracy", "macro_auc"):
             [row] = re.findall(rf'<tr data-figure="cross-validation/{name}">(.*?)</tr>', page, flags=re.DOTALL)

@@ -31,7 +31,7 @@ def test_what_the_prose_says_was_measured() -> None:
     [flips] = [one["flips"] for one in raw["comparisons"] if one["candidate"] == "default-int8.tflite"]
     melanoma, nevus = (confusion[classes.index(name)] for name in ("melanoma", "nevus"))
     short = {name: figures["judged"][name]["target"] - figures["judged"][name]["value"] for name in ("balanced_accuracy", "macro_auc")}
-    called, each, gates = int8["called_positive"]["nevus"]["value"], figures["called_positive_each_fold"]["nevus"], figures["gates"]
+    called, each, gates = int8["called_positive"]["nevus"]["value"], figures["called_positive_over_folds"]["nevus"], figures["gates"]
     abstention = figures["abstention"]
     area = {method: sum(values) / len(values) for method, values in abstention["area_each_fold"].items()}
     answered = abstention["non_lesions_answered_each_fold"]
@@ -51,10 +51,10 @@ def test_what_the_prose_says_was_measured() -> None:
             f"Of {shipped['pictures']} drawn pictures without any (plain colours, text, mugs, bare skin ...) the reference bundle's int8 file answers {rates['confidence']} by confidence and {rates['energy']} by energy",
         ],
         "docs/decisions.md": [
-            f"{100 * called:.0f} % of the nevi are called melanoma ({100 * min(each):.0f} to {100 * max(each):.0f} % by single models)",
+            f"{100 * called:.0f} % of the nevi are called melanoma ({100 * each['lowest']:.0f} to {100 * each['highest']:.0f} % by single models)",
             f"of all pictures of other classes together {100 * (1 - int8['positive_specificity_of_decision']['value']):.0f} %",
             f"confidence answered {min(answered['confidence'])} to {max(answered['confidence'])} of the {abstention['non_lesions']} and energy {min(answered['energy'])} to {max(answered['energy'])}",
-            f"{area['confidence']:.3f} on average against {area['energy']:.3f}, which is {lost['value']:.3f} less ({lost['low']:.3f} to {lost['high']:.3f})",
+            f"{area['confidence']:.4f} on average against {area['energy']:.4f}; the paired difference is {lost['value']:.3f} (95 % interval {lost['low']:.3f} to {lost['high']:.3f})",
         ],
     }
     assert "failed" not in gates and all(one < other for one, other in zip(*abstention["area_each_fold"].values())), "in every fold"
@@ -92,6 +92,13 @@ def test_it_computes_on_this_machine_what_it_says(cli: Cli, tmp_path: Path) -> N
 def test_its_report_says_of_which_classes_no_lesion_is_known(cli: Cli, tmp_path: Path) -> None:
     cli("report", "reference", "--out", tmp_path / "report.html", "-q")
     assert "Of melanoma and nevus no lesion is known at all" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_its_report_quotes_in_pictures_and_says_how_to_measure_a_copy(cli: Cli, tmp_path: Path) -> None:
+    cli("report", "reference", "--out", tmp_path / "report.html", "-q")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Confusion matrix of default-int8.tflite, by cross-validation" in page and "Recall of each class by cross-validation" in page
+    assert "melanoma-edge samples my.bundle --reference &amp;&amp; melanoma-edge bench my.bundle" in page and "bench reference.bundle" not in page
 
 
 def test_it_answers_by_its_name(cli: Cli, drawn: Path) -> None:

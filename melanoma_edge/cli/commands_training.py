@@ -20,8 +20,8 @@ from melanoma_edge.cli.options import FOLDER, Asked, cache_option, json_option, 
 @licences_option
 @cache_option
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run, or with all folds (the newest, or the one of --out).")
-@click.option("--repeat", "repeated", type=FOLDER, metavar="RUN", help="Train what RUN was trained from once more (DATA: where its pictures are now), and say whether the weights are the same.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), help="What computes [default: all GPUs, else the CPU; with --resume what the run began on].")
+@click.option("--repeat", "repeated", type=FOLDER, metavar="RUN", help="Train RUN once more (DATA: where its pictures are now), and fail unless the weights are the same; with --resume, go on with that.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), help="What computes [default: all GPUs, else the CPU; with --resume and --repeat what the run began on].")
 @click.option("--mixed-precision", type=click.Choice(["bfloat16", "float16"]), help="Multiply in this on GPUs that do so faster; weights, logits, loss, QAT stay float32.")
 @click.option("--xla", is_flag=True, help="Compile the training step with XLA.")
 @click.option("--tensorboard", type=FOLDER, metavar="DIR", help="Also write every epoch's figures as TensorBoard logs.")
@@ -47,9 +47,11 @@ def train(data, asked, folds, out, metadata, licences, cache, resume, repeated, 
     screen = show(quiet, verbose)
     chosen = None
     if repeated is not None:
-        if asked != Asked("default", ()) or folds is not None or licences or mixed_precision or xla or resume:
-            raise wrong("--repeat takes recipe, licences and arithmetic from the run: leave out --recipe, --set and its short forms, --folds, --licences, --mixed-precision, --xla and --resume")
-        return _repeat(screen, repeated, data, metadata, out, cache, device, tensorboard, as_json)
+        given = click.get_current_context().get_parameter_source("recipe") == click.core.ParameterSource.COMMANDLINE
+        if given or asked.overrides or folds is not None or licences or mixed_precision or xla:
+            raise wrong("--repeat takes recipe, licences and arithmetic from the run: leave out --recipe, --set and its short forms, --folds, --licences, --mixed-precision and --xla")
+        common = {"metadata": metadata, "cache": cache, "resume": resume, "device": device, "command": line()}
+        return _repeat(screen, repeated, data, out, tensorboard, as_json, common)
     if resume:
         if asked.overrides or folds is not None or licences:
             raise wrong("--resume goes on with the recipe and the pictures that were begun: leave out --set, its short forms and --folds, and --licences")
@@ -74,8 +76,8 @@ def train(data, asked, folds, out, metadata, licences, cache, resume, repeated, 
         (show_folds if isinstance(result, all_folds.Folds) else show_run)(screen, result, as_json)
 
 
-def _repeat(screen, path, data, metadata, out, cache, device, tensorboard, as_json):
-    """Train what the run at `path` was trained from once more, and print what came out and whether it is the same."""
+def _repeat(screen, path, data, out, tensorboard, as_json, common):
+    """Train the run at `path` once more, and print what came out and whether it is the same."""
     from melanoma_edge.cli.show_scores import show_run
     from melanoma_edge.cli.show_training import training as shown
     from melanoma_edge.model import board, repeat, runs_folder
@@ -83,15 +85,14 @@ def _repeat(screen, path, data, metadata, out, cache, device, tensorboard, as_js
     from melanoma_edge.model.train import train as library
 
     before = open_run(path)
-    arguments = repeat.arguments(before, data, metadata)
-    arguments["device"] = device or arguments["device"]
-    out = out or runs_folder.next_run(arguments["recipe"])
+    out = out or (runs_folder.newest_interrupted() if common["resume"] else runs_folder.next_run(before.recipe))
+    for said in repeat.foreseen(before):
+        screen.line(f"last digits may differ from those of {before.path}: {said}")
     with shown(screen) as report, board.logged(tensorboard, report) as report:
-        again = library(out=out, cache=cache, command=line(), report=report, **arguments)
-    if again is not None:
-        show_run(screen, again, as_json)
-        repeat.require_same(before, again)
-        screen.line(f"the weights are those of {before.path}, bit for bit")
+        again = library(data, None, out, repeats=before, report=report, **common)
+    show_run(screen, again, as_json)
+    repeat.require_same(before, again)
+    screen.line(f"the weights are those of {before.path}, bit for bit")
 
 
 def _refuse_two_folds(asked: Asked, folds: int | None) -> None:

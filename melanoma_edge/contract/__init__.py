@@ -31,6 +31,7 @@ from melanoma_edge.contract.artifact import (
     Scores,
     Tensor,
     Threshold,
+    for_phones,
     input_shape,
     network_of,
 )
@@ -130,6 +131,7 @@ __all__ = [
     "Spread",
     "Tensor",
     "Threshold",
+    "for_phones",
     "input_shape",
     "is_plain_relative",
     "network_of",

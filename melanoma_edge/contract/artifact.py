@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -342,9 +343,17 @@ class CoreML(Model):
     """Largest difference of a weight to the artifact's, as a share of what rounding to its type explains."""
 
 
+Of = TypeVar("Of")
+
+
 def network_of(precision: Precision) -> Literal["float", "qat"]:
     """Return which of a run's networks an artifact of this precision is made from."""
     return "qat" if precision == "int8" else "float"
+
+
+def for_phones(found: Sequence[Of]) -> Of:
+    """Return the one of `found` (artifacts, or what has their precision) that a phone would run: the first int8 one, else the first."""
+    return next((one for one in found if one.precision == "int8"), found[0])
 
 
 def input_shape(layout: Layout, height: int, width: int) -> tuple[int, int, int, int]:

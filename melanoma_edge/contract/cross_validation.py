@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from melanoma_edge.contract.artifact import Comparison, Format, Precision, Scores
+from melanoma_edge.contract.artifact import Comparison, Format, Precision, Scores, Threshold, for_phones
 from melanoma_edge.contract.base import ClassName, Model, Sha256, is_plain_relative
 from melanoma_edge.contract.recipe import Recipe
 
@@ -65,9 +65,8 @@ class CrossValidated(Across):
     precision: Precision
     confusion: tuple[tuple[int, ...], ...]
     """Pictures of each class (rows) by the class that they are given (columns), in the order of the classes."""
-    thresholds: tuple[float, ...] | None = None
-    """The probability from which each fold's file calls a picture positive, in the order of the folds; null where one has none, and in files that do not say."""
-
+    thresholds: tuple[Threshold, ...] | None = None
+    """The threshold in force of each fold's file, in the order of the folds; null where one has none, and in files that do not say."""
 
     def most_called(self) -> str | None:
         """Return the class whose pictures the folds' files most often call positive, on average; None where that is not known."""
@@ -101,8 +100,8 @@ class CrossValidation(Model):
     tool_versions: dict[str, str]
 
     def of_phones(self) -> CrossValidated:
-        """Return the artifact that a phone would run: the first int8 one, where there is any."""
-        return next((one for one in self.artifacts if one.precision == "int8"), self.artifacts[0])
+        """Return the artifact that a phone would run."""
+        return for_phones(self.artifacts)
 
     @model_validator(mode="after")
     def _consistent(self) -> "CrossValidation":
@@ -120,6 +119,12 @@ class CrossValidation(Model):
             counted = [sum(row) for row in one.confusion]
             if {len(row) for row in one.confusion} != {len(self.classes)} or counted != [one.pooled.per_class[name] for name in self.classes] or sum(counted) != self.pictures:
                 raise ValueError(f"the confusion matrix of {one.name} does not count each of {self.pictures} pictures once")
+            if one.thresholds is not None and len(one.thresholds) != len(self.folds):
+                raise ValueError(f"{one.name} has {len(one.thresholds)} thresholds for {len(self.folds)} folds")
+            if one.called_positive is not None and set(one.called_positive) != set(one.pooled.called_positive or ()):
+                raise ValueError(f"{one.name} says how often classes are called positive that are not the other classes")
+            if any(spread.lowest is not None and (spread.highest is None or spread.lowest > spread.highest) for spread in (*one.figures.values(), *one.recall.values(), *(one.called_positive or {}).values())):
+                raise ValueError(f"a figure of {one.name} is higher in its lowest fold than in its highest")
             if (one.pooled.pictures, one.pooled.lesions) != (self.pictures, self.lesions):
                 raise ValueError(f"the pooled figures of {one.name} are not of {self.pictures} pictures of {self.lesions} lesions")
         names = [one.name for one in self.artifacts]

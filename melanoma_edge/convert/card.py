@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from melanoma_edge.contract import EXACT_INTEGERS, Manifest
+from melanoma_edge.contract import EXACT_INTEGERS, Manifest, for_phones
 from melanoma_edge.convert.card_tables import change_text, interval_text, plain, score_tables
 from melanoma_edge.convert.licence import LICENCE_FILE
 from melanoma_edge.convert.single_models import sentences
@@ -109,7 +109,7 @@ def _cross_validation(manifest: Manifest) -> list[str]:
         "",
         *score_tables(positive, [(one, one.pooled) for one in found.artifacts]),
         "",
-        *(line for said in sentences(found, manifest.artifacts) for line in (f"**{_whole(said)}**", "")),
+        *(line for said in sentences(found, manifest.artifacts) for line in (_whole(said), "")),
     ]
     if found.comparisons:
         figures = {"balanced_accuracy": "balanced accuracy", "positive_auc": f"{positive} AUC", "positive_sensitivity": f"{positive} sensitivity of the decision"}
@@ -315,9 +315,9 @@ def _decisions(manifest: Manifest) -> list[str]:
             reached = (interval_text(figure) if figure else "undefined" for figure in (threshold.validation_sensitivity, threshold.validation_specificity))
             lines.append(f"| {artifact.name} | {threshold.probability:.4f} | {' | '.join(reached)} |")
         lines.append("")
-        first = next((artifact for artifact in decided if artifact.precision == "int8"), decided[0])
+        first = for_phones(decided)
         called = first.decision.threshold.validation_called
-        if called:
+        if called and len(manifest.classes) > 2:  # with two, the specificity has said it
             each = ", ".join(f"{plain(name)} {interval_text(share)}" for name, share in called.items())
             lines += [f"Of the validation pictures of each other class, {first.name} calls {plain(positive)}: {each}.", ""]
     abstention = manifest.artifacts[0].decision.abstention

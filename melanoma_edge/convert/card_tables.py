@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from melanoma_edge.contract import Artifact, CrossValidated, Interval, Scores
+from melanoma_edge.contract import Artifact, CrossValidated, Interval, Scores, for_phones
 
 Scored = Sequence[tuple[Artifact | CrossValidated, Scores]]
 """Artifacts and what they come to."""
@@ -61,7 +61,8 @@ def _against(positive: str | None, scored: Scored) -> list[str]:
     measured = [(artifact, scores) for artifact, scores in scored if len(scores.positive_auc_against or ()) > 1]
     if not measured:
         return []
-    artifact, scores = next((one for one in measured if one[0].precision == "int8"), measured[0])
+    artifact = for_phones([artifact for artifact, _ in measured])
+    scores = next(scores for one, scores in measured if one is artifact)
     called = scores.called_positive or {}
     rows = [
         f"| {plain(name)} | {scores.per_class[name]} | {interval_text(area)} | {interval_text(called[name]) if name in called else '-'} |"

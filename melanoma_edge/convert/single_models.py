@@ -1,4 +1,4 @@
-"""What a single model of a cross-validation comes to, in words: an application runs one, and its figures lie further off than the pooled ones' intervals.
+"""What a single model of a cross-validation comes to, in words: an application runs one, and pooled figures hide how far they lie apart.
 
 In: a cross-validation, and artifacts of the model that quotes it. Out: sentences without markup.
 """
@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from melanoma_edge.contract import Artifact, CrossValidation
+from melanoma_edge.contract import Artifact, CrossValidation, Spread, Threshold
 
 FIGURES = {
     "balanced_accuracy": "balanced accuracy",
     "positive_sensitivity_of_decision": "{positive} sensitivity of the decision",
     "positive_specificity_of_decision": "its specificity",
-    "ece": "ECE (these pictures' mix)",
 }
-"""What is said of them, by the names of the scores."""
+"""What is said of them, by the names of the scores. Not the calibration error: fewer pictures show a larger one, whatever the model."""
 
 
 def sentences(found: CrossValidation, artifacts: Sequence[Artifact] = ()) -> list[str]:
@@ -24,28 +23,41 @@ def sentences(found: CrossValidation, artifacts: Sequence[Artifact] = ()) -> lis
     Empty where `found` does not say it, as in files of earlier versions.
     """
     one, positive = found.of_phones(), found.positive_class
-    ends = {words: one.figures[key] for key, words in FIGURES.items() if key in one.figures and one.figures[key].lowest is not None}
-    if not ends:
-        return []
-    said = [f"{words.format(positive=positive)} {spread.lowest:.3f} to {spread.highest:.3f}" for words, spread in ends.items()]
+    said = [f"{words.format(positive=positive)} {_ends(spread, found)}" for key, words in FIGURES.items() if (spread := one.figures.get(key)) and spread.lowest is not None]
     worst = one.most_called()
-    if worst is not None:
-        called = one.called_positive[worst]
-        said.append(f"share of the pictures of {worst}, the class most often called {positive}, that are called so {called.lowest:.3f} to {called.highest:.3f}")
-    apart = f"A single model varies more than these intervals: from the lowest of the {len(found.folds)} to the highest, by {one.name}, {'; '.join(said)}."
+    if said and worst is not None and len(found.classes) > 2:  # with two, the specificity has said it
+        said.append(f"share of the pictures of {worst}, the class most often called {positive}, that are called so {_ends(one.called_positive[worst], found)}")
+    if not said:
+        return []
+    pictures = round(found.pictures / len(found.folds))
+    apart = (
+        f"Single models, from the lowest to the highest of the {len(found.folds)}, each judged on the about {pictures} pictures of its own fold, by which chance alone spreads them, too "
+        f"({one.name}): {'; '.join(said)}."
+    )
     twin = next((artifact for artifact in artifacts if (artifact.format, artifact.precision) == (one.format, one.precision)), None)
     if twin is None or twin.decision.threshold is None or one.thresholds is None:
         return [apart]
-    return [apart, beside(twin.name, twin.decision.threshold.probability, one.thresholds, positive)]
+    return list(filter(None, (apart, beside(twin.name, twin.decision.threshold, one.thresholds, positive))))
 
 
-def beside(name: str, threshold: float, theirs: Sequence[float], positive: str, *, whose: str = "This model's") -> str:
-    """Return where the `threshold` of the file `name` (`whose`: words before it) lies beside `theirs`, of the models that the figures are of, and what to expect of it."""
-    lower, listed = sum(other < threshold for other in theirs), ", ".join(f"{other:.3f}" for other in sorted(theirs))
-    if 0 < lower < len(theirs):
-        return f"{whose} {name} calls a picture {positive} from a probability of {threshold:.3f} on, theirs from {listed}."
-    side, more = ("higher", "fewer") if lower else ("lower", "more")
-    return (
-        f"{whose} {name} calls a picture {positive} from a probability of {threshold:.3f} on, {side} than any of theirs ({listed}): expect it to call {more} pictures "
-        f"{positive} than the figures above say."
-    )
+def beside(name: str, threshold: Threshold, theirs: Sequence[Threshold], positive: str, *, whose: str = "This model's") -> str | None:
+    """Return what the `threshold` of the file `name` (`whose`: words before it) costs on its validation part beside what `theirs` cost on their own, and what to expect of that.
+
+    Thresholds themselves tell nothing across models, for each has probabilities of its own sharpness. None where the costs are not known.
+    """
+    cost = "specificity" if threshold.rule == "sensitivity" else "sensitivity"
+    own, *others = (getattr(one, f"validation_{cost}") for one in (threshold, *theirs))
+    if own is None or None in others:
+        return None
+    values = [other.value for other in others]
+    limits = f" ({own.low:.3f} to {own.high:.3f})" if own.low is not None else ""
+    said = f"{whose} {name} has a {cost} of {own.value:.3f}{limits} for {positive} on its validation part, at the threshold in force; the models of these figures {min(values):.3f} to {max(values):.3f} on theirs"
+    if min(values) <= own.value <= max(values):
+        return f"{said}."
+    errors = f"{positive} calls on other pictures" if cost == "specificity" else f"misses of {positive}"
+    return f"{said}: expect {'more' if own.value < min(values) else 'fewer'} {errors} than those figures say."
+
+
+def _ends(spread: Spread, found: CrossValidation) -> str:
+    """Return the ends of a figure over folds, and in how many it is defined where that is not all."""
+    return f"{spread.lowest:.3f} to {spread.highest:.3f}{f' (of {spread.folds})' if spread.folds < len(found.folds) else ''}"

@@ -20,7 +20,6 @@ from melanoma_edge.contract import EpochRow, Recipe, RunFacts
 from melanoma_edge.data import feed, mixing
 from melanoma_edge.data.sheet import contact_sheet
 from melanoma_edge.data.split import PARTS, TEST, TRAIN, VALIDATION
-from melanoma_edge.errors import BadInput
 from melanoma_edge.files import read_json, sha256_file, write_json
 from melanoma_edge.model import run as runs
 from melanoma_edge.model.devices import Devices, arithmetic
@@ -69,7 +68,7 @@ def phases(
         seed_everything(recipe.seed)
         with devices.scope(), arithmetic(devices.computation):
             model = network.build(recipe, classes, rescale=True)
-            init = devices.share(_kept_init(out, facts) if facts else b"")
+            init = devices.share(runs.kept_init(out, facts) if facts else b"")
             if init:
                 fresh = start_from(model, init, recipe.init, names)
                 report("init", {"file": recipe.init, "fresh": fresh})
@@ -165,16 +164,6 @@ def _calibration_batches(part, recipe: Recipe, count: int = 16) -> Iterator[np.n
     """Yield training batches as QAT will see them, to measure ranges on."""
     for pictures, _ in islice(feed.batches(part.pictures, part.labels, recipe, 0), count):
         yield pictures
-
-
-def _kept_init(out: Path, facts: RunFacts) -> bytes:
-    """Return the run's copy of the weights that it started from, nothing where there are none."""
-    if not facts.init_sha256:
-        return b""
-    file = out / runs.INIT_FILE
-    if not file.is_file() or sha256_file(file) != facts.init_sha256:
-        raise BadInput(f"{file} is missing or was altered: expected sha256 {facts.init_sha256[:12]}...; start a new run")
-    return file.read_bytes()
 
 
 def _write_preview(path: Path, batch: np.ndarray) -> None:

@@ -1,54 +1,69 @@
-"""Repeating a run from its directory alone: everything that its weights follow from stands in there, but for the pictures.
+"""Whether a run that repeats another (:func:`melanoma_edge.model.train.train`, `repeats`) came to the same, and what can explain it where not.
 
-In: a complete run. Out: the arguments of :func:`melanoma_edge.model.train.train` that do it again, and a refusal where the result is not the same to the bit.
+In: the two runs, or one and this machine. Out: words, or a refusal.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
+from melanoma_edge import host
 from melanoma_edge.errors import ProofFailed
 from melanoma_edge.model import run as runs
-from melanoma_edge.model.devices import ONE_CPU
+
+PACKAGES = ("numpy", "pillow", "opencv-python-headless", "tensorflow", "tf_keras", "tensorflow-model-optimization")
+"""Those of :data:`melanoma_edge.host.PACKAGES` that training computes with."""
 
 
-def arguments(run: runs.Run, data: Path | None = None, metadata: Path | None = None) -> dict[str, Any]:
-    """Return what trains `run` again, by name: its recipe, data set, licences and arithmetic, with the hash that its pictures have to have.
-
-    Its pictures are sought where they were, or at `data`, with the table `metadata` where the run had one. Weights to start from are the run's own copy.
-    """
-    facts, last = run.facts, run.facts.computations[-1] if run.facts.computations else ONE_CPU
-    if data is None:
-        data, metadata = Path(facts.data), metadata or (Path(facts.metadata) if facts.metadata else None)
-    recipe = run.recipe if facts.init_sha256 is None else run.recipe.model_copy(update={"init": str((run.path / runs.INIT_FILE).resolve())})
-    return {
-        "data": data,
-        "metadata": metadata,
-        "recipe": recipe,
-        "licences": facts.licences,
-        "device": last.device,
-        "mixed_precision": last.mixed_precision,
-        "xla": last.xla,
-        "data_sha256": facts.data_sha256,
-    }
+def foreseen(run: runs.Run) -> list[str]:
+    """Return in words what is otherwise here than where `run` was trained, and can move last digits."""
+    said = _changes(_conditions(run.facts.conditions), _conditions(host.conditions()))
+    ways = run.facts.computations
+    return [*said, f"it was computed in {len(ways)} ways, one after the other; the last counts"] if len(ways) > 1 else said
 
 
 def require_same(run: runs.Run, again: runs.Run) -> None:
     """Raise ProofFailed unless all weights of the run `again`, which repeats `run`, are the same to the bit; it names what can explain the difference."""
-    differ = [name for name in run.facts.weights if run.facts.weights[name] != again.facts.weights.get(name)]
+    differ = [which for which in run.facts.weights if not _same(run, again, which)]
     if not differ:
         return
-    before, now = (_conditions(one) for one in (run, again))
-    why = [f"{key} {now.get(key)}, was {value}" for key, value in before.items() if value != now.get(key)]
+    before, now = ({**_conditions(one.facts.conditions), **_devices(one)} for one in (run, again))
+    why = _changes(before, now)
     explained = f"other conditions: {'; '.join(why)}" if why else "nothing that a run writes down explains it: has the program been changed?"
     raise ProofFailed(f"the {' and '.join(differ)} weights of {again.path} are not those of {run.path} ({explained})")
 
 
-def _conditions(run: runs.Run) -> dict[str, str]:
-    """Return in words the conditions that can move a last digit: devices, CPU, Python, and the version of each package."""
-    found = run.facts.conditions
-    cpu = found.get("cpu", {})
-    devices = ", then ".join(f"{one.device} x {one.replicas}" for one in run.facts.computations or (ONE_CPU,))
-    named = {"devices": devices, "CPU": cpu.get("model"), "cores": cpu.get("logical_cores"), "CPU flags": " ".join(cpu.get("relevant_flags", ())), "Python": found.get("python")}
-    return {key: str(value) for key, value in (named | found.get("versions", {})).items()}
+def _same(run: runs.Run, again: runs.Run, which: runs.Which) -> bool:
+    """Return whether a file of weights holds the same bits: by its hash, else tensor by tensor, since what stands around them may be written otherwise by another version."""
+    if run.facts.weights[which] == again.facts.weights.get(which):
+        return True
+    if which not in again.facts.weights:
+        return False
+    before, now = (runs.read_tensors(one.weights_file(which)) for one in (run, again))
+    return before.keys() == now.keys() and all(value.dtype == now[name].dtype and value.shape == now[name].shape and value.tobytes() == now[name].tobytes() for name, value in before.items())
+
+
+def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return [f"{key} {now.get(key, 'none')}, was {before.get(key, 'none')}" for key in {**before, **now} if before.get(key) != now.get(key)]
+
+
+def _conditions(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return in words the conditions that can move a last digit: the machine, Python, and the version of each package that computes."""
+    cpu, versions = found.get("cpu", {}), found.get("versions", {})
+    named = {
+        "CPU": cpu.get("model"),
+        "cores": cpu.get("logical_cores"),
+        "CPU flags": " ".join(cpu.get("relevant_flags", ())),
+        "GPUs": ", ".join(found.get("gpus", ())) or "none",
+        "system": found.get("platform"),
+        "Python": found.get("python"),
+        "melanoma-edge": versions.get("melanoma-edge"),
+    }
+    return {key: str(value) for key, value in (named | {name: versions[name] for name in PACKAGES if name in versions}).items()}
+
+
+def _devices(run: runs.Run) -> dict[str, str]:
+    """Return in words what `run` was computed on; nothing where it does not say."""
+    ways = [f"{one.device} ({', '.join(one.names)}) x {one.replicas}" for one in run.facts.computations]
+    return {"devices": ", then ".join(ways)} if ways else {}

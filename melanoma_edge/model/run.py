@@ -169,6 +169,16 @@ class Run:
         return calibration.fit_decision(logits, labels, self.facts.classes, recipe.positive_class or None, training, deployment, **asked)
 
 
+def kept_init(path: Path, facts: RunFacts) -> bytes:
+    """Return the copy of the weights that the run at `path` started from, nothing where there are none; raises BadInput where it is not what it was."""
+    if not facts.init_sha256:
+        return b""
+    file = path / INIT_FILE
+    if not file.is_file() or sha256_file(file) != facts.init_sha256:
+        raise BadInput(f"{file} is missing or was altered: expected sha256 {facts.init_sha256[:12]}...; start a new run")
+    return file.read_bytes()
+
+
 def open_run(path: Path, *, complete: bool = True) -> Run:
     """Open the run directory `path`.
 

@@ -45,7 +45,7 @@ def train(
     device: Asked | None = None,
     mixed_precision: MixedPrecision | None = None,
     xla: bool = False,
-    data_sha256: str | None = None,
+    repeats: runs.Run | None = None,
     command: str = "melanoma_edge.model.train.train",
     report=lambda event, facts: None,
 ) -> runs.Run | None:
@@ -57,29 +57,36 @@ def train(
     `image_size` and `decode` saves reading it again.
 
     `device` is what to compute on ("auto" without it: every visible GPU, else the processor), `mixed_precision` what float training multiplies in, `xla` whether XLA compiles
-    its step. `data_sha256` is the data hash that the pictures, as selected and split, have to have. Where TF_CONFIG names several workers, all call this; what the chief was given counts, it alone reads and writes `out`, and the others return None.
+    its step. Where TF_CONFIG names several workers, all call this; what the chief was given counts, it alone reads and writes `out`, and the others return None.
+
+    With `repeats`, a complete run, everything that its weights follow from is that run's, as an interrupted run's own is with `resume`: pictures that differ, or come in another order, are refused
+    before anything is trained. Both together go on with a repetition that was interrupted. Not for several workers.
 
     `report(event, facts)` is called with "index", "data", "devices", "phase", "step", "epoch" and "evaluation" events. Raises BadInput for bad data, Missing for a missing package, GPU or
     worker, or full disk.
     """
     started = time.perf_counter()
     out = Path(out)
+    if repeats and cluster():
+        raise BadInput(f"{repeats.path} cannot be repeated by several workers: unset TF_CONFIG, and one machine does it")
     with contextlib.ExitStack() as stack:
         devices = open_devices(device or "auto") if cluster() else None  # first, so that a refusal below ends the other workers' waiting
         run = None
         if devices is None or devices.chief:
             run = _to_go_on_with(out, stack) if resume else _nothing_at(out)
+            if run and repeats and (run.facts.data_sha256, run.recipe) != (repeats.facts.data_sha256, repeats.recipe):
+                raise BadInput(f"{out} does not repeat {repeats.path}: it is of other pictures or another recipe; name the run that does with --out")
             if run and run.facts.state == "complete":
                 if devices:
                     devices.share(b"{}")
                 return run
-            if run:
-                recipe, licences = run.recipe, run.facts.licences
+            if given := run or repeats:
+                recipe, licences = given.recipe, given.facts.licences
                 if data is None:
-                    data, metadata = Path(run.facts.data), metadata or (Path(run.facts.metadata) if run.facts.metadata else None)
-                last = run.facts.computations[-1] if run.facts.computations else ONE_CPU
+                    data, metadata = Path(given.facts.data), metadata or (Path(given.facts.metadata) if given.facts.metadata else None)
+                last = given.facts.computations[-1] if given.facts.computations else ONE_CPU
                 mixed_precision, xla = last.mixed_precision, last.xla
-                device = device or (last.device if run.facts.computations else "auto")
+                device = device or (last.device if given.facts.computations else "auto")
         devices = devices or open_devices(device or "auto")
         order = json.loads(devices.share(_order(recipe, data, metadata, licences, mixed_precision, xla)))
         if not order:
@@ -106,9 +113,9 @@ def train(
             refuse_renamed(data, selection, run)
             facts = runs.write_facts(out, run.facts, **_places(data, metadata, index), computations=_going_on(run.facts, devices.computation))
         elif devices.chief:
-            if data_sha256 not in (None, sha256):
-                raise BadInput(f"{data} is not what the run learnt from that is to be repeated (data hash {sha256[:12]}..., was {data_sha256[:12]}...): name the folder that holds its pictures as they were")
-            init = _initial(recipe, selection.classes)  # refused before anything is written
+            if repeats:
+                refuse_unlike(data, selection, sha256, repeats)
+            init = _initial(recipe, selection.classes, repeats)  # refused before anything is written
             stack.enter_context(runs.held(out))
             if (out / runs.RUN_FILE).exists():  # reading the pictures took a while
                 raise BadInput(f"{out} exists already: another process made it meanwhile; choose another --out")
@@ -175,6 +182,18 @@ def refuse_renamed(data: Path, selection: policy.Selection, run: runs.Run) -> No
         raise BadInput(f"files of {data} were renamed or moved within it since the run {run.path} began: give them their old names, or start a new run")
 
 
+def refuse_unlike(data: Path, selection: policy.Selection, sha256: str, repeats: runs.Run) -> None:
+    """Raise BadInput unless the pictures of `selection` are those of the run `repeats`, in its order, which decides what is drawn."""
+    if sha256 != repeats.facts.data_sha256:
+        table = f", with its table ({repeats.facts.metadata}) as --metadata" if repeats.facts.metadata else ""
+        raise BadInput(
+            f"the pictures of {data} are not those that {repeats.path} was trained on, or would be split otherwise (data hash {sha256[:12]}..., was {repeats.facts.data_sha256[:12]}...): "
+            f"give its pictures as they were{table}"
+        )
+    if [row.sha256 for row in selection.rows] != [row.sha256 for row in repeats.split]:
+        raise BadInput(f"the pictures of {data} come in another order than those of {repeats.path}, so other ones would be drawn: give their files the names that they had")
+
+
 def _begin(out: Path, named: dict, recipe: Recipe, init: tuple[bytes, tuple[str, ...]], index: Index, selection, parts, sha256: str, labels, computation: Computation, command: str) -> RunFacts:
     """Write a new run directory up to the point where training starts."""
     from melanoma_edge.model import network
@@ -224,13 +243,19 @@ def _begin(out: Path, named: dict, recipe: Recipe, init: tuple[bytes, tuple[str,
     return facts
 
 
-def _initial(recipe: Recipe, classes: tuple[str, ...]) -> tuple[bytes, tuple[str, ...]]:
-    """Return what the recipe's file of weights holds and which weights it does not give; nothing where it names none. Raises BadInput where it does not fit."""
+def _initial(recipe: Recipe, classes: tuple[str, ...], repeats: runs.Run | None) -> tuple[bytes, tuple[str, ...]]:
+    """Return what the recipe's file of weights holds, or the copy of it that `repeats` keeps, and which weights it does not give; nothing where the recipe names none.
+
+    Raises BadInput where it does not fit.
+    """
     if not recipe.init:
         return b"", ()
     from melanoma_edge.model import network
     from melanoma_edge.model.initial import start_from
 
+    if repeats:
+        content = runs.kept_init(repeats.path, repeats.facts)
+        return content, start_from(network.build(recipe, len(classes)), content, str(repeats.path / runs.INIT_FILE), classes)
     try:
         content = Path(recipe.init).read_bytes()
     except (OSError, ValueError) as error:

@@ -134,7 +134,7 @@ def _pooled(trained: Sequence[runs.Run], bundles: Sequence[Bundle], recipe: Reci
         confusion = tuple(map(tuple, metrics.confusion(top, labels, len(first.classes)).tolist()))
         figures = across(of, first.classes, first.positive_class)
         thresholds = [one.decision.operating() for one in of]
-        in_force = None if None in thresholds else tuple(threshold.probability for threshold in thresholds)
+        in_force = None if None in thresholds else tuple(thresholds)
         artifacts.append(CrossValidated(name=artifact.name, format=artifact.format, precision=artifact.precision, confusion=confusion, thresholds=in_force, **dict(figures)))
     return CrossValidation(
         notice=NOTICE,

@@ -5,19 +5,19 @@ In: a manifest. Out: Markdown. Every figure comes from the manifest.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from melanoma_edge.contract import EXACT_INTEGERS, Manifest, for_phones
-from melanoma_edge.convert.card_tables import change_text, interval_text, plain, score_tables
-from melanoma_edge.convert.licence import LICENCE_FILE
+from melanoma_edge.contract import Manifest
+from melanoma_edge.convert.card_of_model import card_of_model
+from melanoma_edge.convert.card_parts import attribution, decisions, licence_file, remarks, rule, running, tables, whole
+from melanoma_edge.convert.card_tables import change_text, plain, score_tables
 from melanoma_edge.convert.single_models import sentences
 
 
 def model_card(manifest: Manifest) -> str:
     """Return the model card of a bundle as Markdown."""
     if manifest.origin == "model":
-        return _card_of_model(manifest)
+        return card_of_model(manifest)
     recipe, data = manifest.recipe, manifest.data
     per_part = "; ".join(f"{part}: {count} pictures of {data.lesions[part]} lesions" for part, count in data.pictures.items() if count)
     left_out = f"Left out for too few lesions: {', '.join(data.left_out_classes)}." if data.left_out_classes else ""
@@ -43,22 +43,22 @@ def model_card(manifest: Manifest) -> str:
         f"{per_part}. {_split(manifest)} {left_out}".rstrip(),
         f"Data hash: `{data.sha256}`.",
         *_terms(manifest),
-        *_attribution(manifest),
+        *attribution(manifest),
         "",
         *_figures(manifest),
-        *_remarks(manifest),
+        *remarks(manifest),
         *_quantized(manifest),
         "## Probabilities and decisions",
         "",
         "Temperature, thresholds and abstention were fitted for each artifact on its own logits of the validation part; they stand in `manifest.json`.",
         f"Class priors: training {_priors(manifest.priors.training)}; probabilities are corrected to {_priors(manifest.priors.deployment)}.",
         "",
-        *_decisions(manifest),
-        *_running(manifest),
+        *decisions(manifest),
+        *running(manifest),
         "## Licence",
         "",
         manifest.licence,
-        *_licence_file(manifest),
+        *licence_file(manifest),
     ]
     return "\n".join(lines) + "\n"
 
@@ -78,16 +78,12 @@ def _figures(manifest: Manifest) -> list[str]:
         "## Figures on the test part",
         "",
         "Value and 95 % bootstrap interval over lesions; the test part took no part in training or calibration. Sensitivity at 90 % "
-        f"specificity is that of the best threshold on these very pictures; the last column is what the fitted threshold gives{_rule(manifest)}.",
+        f"specificity is that of the best threshold on these very pictures; the last column is what the fitted threshold gives{rule(manifest)}.",
         "",
-        *_tables(manifest),
+        *tables(manifest),
         "",
         *quoted,
     ]
-
-
-def _tables(manifest: Manifest) -> list[str]:
-    return score_tables(manifest.positive_class, [(artifact, artifact.scores) for artifact in manifest.artifacts if artifact.scores is not None])
 
 
 def _cross_validation(manifest: Manifest) -> list[str]:
@@ -109,7 +105,7 @@ def _cross_validation(manifest: Manifest) -> list[str]:
         "",
         *score_tables(positive, [(one, one.pooled) for one in found.artifacts]),
         "",
-        *(line for said in sentences(found, manifest.artifacts) for line in (_whole(said), "")),
+        *(line for said in sentences(found, manifest.artifacts) for line in (whole(said), "")),
     ]
     if found.comparisons:
         figures = {"balanced_accuracy": "balanced accuracy", "positive_auc": f"{positive} AUC", "positive_sensitivity": f"{positive} sensitivity of the decision"}
@@ -125,55 +121,33 @@ def _cross_validation(manifest: Manifest) -> list[str]:
     return lines
 
 
-def _card_of_model(manifest: Manifest) -> str:
-    """Return the card of a model that somebody else made: what was measured here, and what is not known."""
-    source, taken, fitting = manifest.source, manifest.input, manifest.fitting
+def _quantized(manifest: Manifest) -> list[str]:
+    """Return how int8 of quantization-aware training, int8 quantized after training and float32 compare."""
     calibrated = next((artifact.calibration for artifact in manifest.artifacts if artifact.calibration), None)
-    low, high = taken.value_range
-    lines = [
-        f"# {manifest.name}",
+    if not manifest.comparisons or calibrated is None:
+        return []
+    first, positive = manifest.comparisons[0], manifest.positive_class or "positive class"
+    figures = {"balanced_accuracy": "balanced accuracy", "positive_auc": f"{positive} AUC", "positive_sensitivity": f"{positive} sensitivity of the decision"}
+    rows = [
+        f"| {manifest.artifact(one.candidate).precision} against {manifest.artifact(one.reference).precision} | "
+        + " | ".join(change_text(one.losses[key]) for key in figures)
+        + f" | {one.flips} | {' / '.join(f'{manifest.artifact(name).bytes / 1000:,.0f}' for name in (one.candidate, one.reference))} |"
+        for one in manifest.comparisons
+    ]
+    per_class = ", ".join(f"{name} {count}" for name, count in calibrated.per_class.items())
+    return [
+        "## Quantized after training, or during it",
         "",
-        f"**{manifest.notice}**",
+        "`int8-ptq` is the float network quantized after training; `int8`, where it is there, comes from quantization-aware training. Change in "
+        f"points with its 95 % interval, by a paired bootstrap over the {first.lesions} lesions of the {first.pictures} test pictures; below zero is worse.",
         "",
-        "## What it is",
+        f"| | {' | '.join(figures.values())} | pictures with another top class | kB |",
+        "|---|---|---|---|---|---|",
+        *rows,
         "",
-        f"A model that somebody else made, wrapped from the file `{source.file}` (sha256 `{source.sha256}`"
-        f"{f', written by {plain(source.written_by)}' if source.written_by else ''}). It sorts pictures into {len(manifest.classes)} classes: "
-        f"{plain(', '.join(manifest.classes))}.",
-        f"Input, as it was declared: {taken.width} x {taken.height} {taken.channels}, bytes as {low:g} to {high:g}, mean {list(taken.mean)}, standard deviation "
-        f"{list(taken.std)}. Output: {manifest.output}.",
-        *[f"Changed in the file: {plain(change)}." for change in source.changes],
-        "",
-        "## Not known",
-        "",
-        "- How it was trained and on what. Pictures that it is scored on may be pictures that it was trained on: no figure here is known to be leak-free.",
-        "- Whether the declared input is the one that it was trained with. If it is not, nothing fails and every answer is worse.",
-        "- What kind of pictures it has seen, and how it performs by skin tone, age, sex and site.",
-        "- Whether its classes mean what their names say. It knows these only: anything else is sorted into one of them.",
-        "- It has not been clinically validated by melanoma-edge: for research and for the development of software.",
-        "",
-        "## Pictures used here",
-        "",
-        f"Post-training int8 was calibrated on {calibrated.pictures} pictures{_counts(calibrated.per_class)}." if calibrated else "No post-training quantization was done.",
-        f"Decisions were fitted on {fitting.pictures} labelled pictures{_counts(fitting.per_class)}; the figures are those of {fitting.held_back} others, of other "
-        "lesions as far as lesions are known."
-        if fitting
-        else "No labelled pictures were given: temperature 1, no threshold, no abstention, no figures.",
+        f"Calibrated on {calibrated.pictures} training pictures ({per_class}); hash of their ids: `{calibrated.sha256}`.",
         "",
     ]
-    if fitting:
-        lines += ["## Figures on the pictures held back", "", f"Value and 95 % bootstrap interval over lesions. The threshold in force is fitted{_rule(manifest)}.", "", *_tables(manifest), ""]
-        lines += ["## Probabilities and decisions", "", *_decisions(manifest)]
-    return "\n".join([*lines, *_remarks(manifest), *_running(manifest), "## Licence", "", manifest.licence, *_attribution(manifest), *_licence_file(manifest)]) + "\n"
-
-
-def _licence_file(manifest: Manifest) -> list[str]:
-    """Return where the terms stand in full, where they were named."""
-    return ["", f"See `{LICENCE_FILE}`."] if LICENCE_FILE in manifest.files else []
-
-
-def _counts(per_class: dict[str, int]) -> str:
-    return f" ({plain(', '.join(f'{name} {count}' for name, count in per_class.items()))})" if per_class else " of unknown classes"
 
 
 def _split(manifest: Manifest) -> str:
@@ -220,125 +194,6 @@ def _terms(manifest: Manifest) -> list[str]:
         f"Licences of the pictures: {', '.join(f'{plain(name)} ({count})' for name, count in data.licences.items())}{f'; not stated ({unstated})' if unstated else ''}.",
         *([f"Pictures by: {'; '.join(f'{plain(name)} ({count})' for name, count in named[:ATTRIBUTIONS])}{more}."] if named else []),
     ]
-
-
-def _attribution(manifest: Manifest) -> list[str]:
-    """Return whom and what whoever exported it wants named."""
-    return ["", f"Attribution: {'; '.join(map(_whole, manifest.attributions))}."] if manifest.attributions else []
-
-
-def _remarks(manifest: Manifest) -> list[str]:
-    """Return what whoever exported it wants to be known of the figures."""
-    return [*(f"- {_whole(remark)}" for remark in manifest.remarks), ""] if manifest.remarks else []
-
-
-def _whole(text: str) -> str:
-    """Return a text of whoever exports as one line without Markdown in it, however long."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
-
-
-def _running(manifest: Manifest) -> list[str]:
-    """Return what an application has to know to get the same numbers."""
-    lines = []
-    if any(artifact.format == "onnx" and artifact.integer for artifact in manifest.artifacts):
-        settings = " and ".join(f"`{key}` = `{value}`" for key, value in EXACT_INTEGERS.items())
-        lines += [
-            f"On x86 processors without VNNI, give ONNX Runtime the session entry {settings} for the int8 ONNX model: its default "
-            "kernels overflow there and the answers are wrong. Other processors and TFLite need nothing.",
-            "",
-        ]
-    if any(artifact.probabilities is not None for artifact in manifest.artifacts):
-        lines += [
-            "Files that end in `-probabilities.tflite` are the same networks followed by softmax(logits / temperature), corrected to the "
-            "deployment priors: for consumers that show scores as they come. Thresholds and abstention remain to be applied.",
-            "",
-        ]
-    if manifest.coreml:
-        lines += [
-            f"Core ML: {', '.join(f'`{package.name}`' for package in manifest.coreml)}, with the weights and the temperature of "
-            f"`{manifest.coreml[0].artifact}`. They were read back, and weights, biases, strides, paddings, temperature and class priors compared with "
-            "it; how the operators are connected was not. They were **not run**: Core ML runs on Apple's systems only.",
-            "",
-        ]
-    return ["## Running it", "", *lines] if lines else []
-
-
-def _quantized(manifest: Manifest) -> list[str]:
-    """Return how int8 of quantization-aware training, int8 quantized after training and float32 compare."""
-    calibrated = next((artifact.calibration for artifact in manifest.artifacts if artifact.calibration), None)
-    if not manifest.comparisons or calibrated is None:
-        return []
-    first, positive = manifest.comparisons[0], manifest.positive_class or "positive class"
-    figures = {"balanced_accuracy": "balanced accuracy", "positive_auc": f"{positive} AUC", "positive_sensitivity": f"{positive} sensitivity of the decision"}
-    rows = [
-        f"| {manifest.artifact(one.candidate).precision} against {manifest.artifact(one.reference).precision} | "
-        + " | ".join(change_text(one.losses[key]) for key in figures)
-        + f" | {one.flips} | {' / '.join(f'{manifest.artifact(name).bytes / 1000:,.0f}' for name in (one.candidate, one.reference))} |"
-        for one in manifest.comparisons
-    ]
-    per_class = ", ".join(f"{name} {count}" for name, count in calibrated.per_class.items())
-    return [
-        "## Quantized after training, or during it",
-        "",
-        "`int8-ptq` is the float network quantized after training; `int8`, where it is there, comes from quantization-aware training. Change in "
-        f"points with its 95 % interval, by a paired bootstrap over the {first.lesions} lesions of the {first.pictures} test pictures; below zero is worse.",
-        "",
-        f"| | {' | '.join(figures.values())} | pictures with another top class | kB |",
-        "|---|---|---|---|---|---|",
-        *rows,
-        "",
-        f"Calibrated on {calibrated.pictures} training pictures ({per_class}); hash of their ids: `{calibrated.sha256}`.",
-        "",
-    ]
-
-
-def _rule(manifest: Manifest) -> str:
-    """Return which rule chose the threshold in force, to follow what was said of it."""
-    threshold = manifest.artifacts[0].decision.threshold
-    return f": {threshold.in_words()}" if threshold else ""
-
-
-def _decisions(manifest: Manifest) -> list[str]:
-    """Return the thresholds in force with what they cost, how the model abstains, and how much of what is no lesion it answers."""
-    lines, positive = [], manifest.positive_class
-    decided = [artifact for artifact in manifest.artifacts if artifact.decision.threshold is not None]
-    if decided:
-        lines += [
-            f"A picture is called {plain(positive)} when its probability reaches {decided[0].decision.threshold.in_words()}. What that comes to on the validation "
-            "part, with 95 % intervals that hold for as few lesions as there are (Clopper and Pearson):",
-            "",
-            "| artifact | threshold | sensitivity kept | specificity left |",
-            "|---|---|---|---|",
-        ]
-        for artifact in decided:
-            threshold = artifact.decision.threshold
-            reached = (interval_text(figure) if figure else "undefined" for figure in (threshold.validation_sensitivity, threshold.validation_specificity))
-            lines.append(f"| {artifact.name} | {threshold.probability:.4f} | {' | '.join(reached)} |")
-        lines.append("")
-        first = for_phones(decided)
-        called = first.decision.threshold.validation_called
-        if called and len(manifest.classes) > 2:  # with two, the specificity has said it
-            each = ", ".join(f"{plain(name)} {interval_text(share)}" for name, share in called.items())
-            lines += [f"Of the validation pictures of each other class, {first.name} calls {plain(positive)}: {each}.", ""]
-    abstention = manifest.artifacts[0].decision.abstention
-    score = "the probability of its top class is below" if abstention.method == "confidence" else "its energy (Liu et al. 2020) is above"
-    lines += [f"The model abstains where {score} the threshold in the manifest, at which {abstention.coverage * 100:g} % of the validation part are answered.", ""]
-    measured = [artifact for artifact in manifest.artifacts if artifact.non_lesions is not None]
-    if measured:
-        first = measured[0].non_lesions
-        methods = [rate.method for rate in first.rates]
-        lines += [
-            f"Of {first.pictures} drawn pictures that show no lesion ({', '.join(first.per_kind)}) so many are answered all the same, at this coverage; the fewer, the better:",
-            "",
-            f"| artifact | {' | '.join(f'by {method}' for method in methods)} |",
-            f"|---|{'---|' * len(methods)}",
-            *(
-                f"| {artifact.name} | {' | '.join(f'{rate.answered} ({rate.answered / artifact.non_lesions.pictures:.0%})' for rate in artifact.non_lesions.rates)} |"
-                for artifact in measured
-            ),
-            "",
-        ]
-    return lines
 
 
 def _priors(priors: dict[str, float]) -> str:

@@ -201,5 +201,20 @@ def test_the_readme_has_the_published_table_or_says_that_there_is_none() -> None
         import ladder_shown
     finally:
         sys.path.remove(str(PROGRAM.parent))
-    table = ladder_shown.markdown(read_json(published)["figures"]["steps"]).partition("\n\n")[0]
+    steps = read_json(published)["figures"]["steps"]
+    table, _, note = ladder_shown.markdown(steps).partition("\n\n")
     assert table in readme and table.count("\n") == 1 + len(STEPS) and "–" not in table and "not been run yet" not in readme
+    assert note in readme
+    reported, true = ({step: f"{100 * value(row):.1f}" for step, row in steps.items()} for value in (lambda row: row["reported"], lambda row: row["leak-free"]["accuracy"]["value"]))
+    [seen] = {round(100 * row["notebook"]["leak"]["share"]) for step, row in steps.items() if step not in ("classic", "classic-augmented")}
+    later = [row["leak-free"]["accuracy"]["value"] for step, row in steps.items() if step not in ("classic", "classic-augmented")]
+    default = read_json(PROGRAM.parent / "results" / "reference.json")["figures"]["fold_0"]
+    share = lambda found: "{:.1f} % ({:.1f} to {:.1f})".format(*(100 * found[key] for key in ("value", "low", "high")))
+    prose = " ".join(readme.split())
+    for said in (
+        f"From `classic-rebalanced` on, {seen} % of the validation pictures have their original",
+        f"{reported['classic-augmented']} to {reported['classic-rebalanced']} %, is none: on pictures that nothing has seen, accuracy goes from {true['classic-augmented']} to {true['classic-rebalanced']} %",
+        f"The last three steps are right on {100 * min(later):.0f} to {100 * max(later):.0f} % there and the first, which rebalances nothing, on {100 * steps['classic']['leak-free']['accuracy']['value']:.0f} %",
+        f"reaches an accuracy of {share(default['accuracy'])} and a balanced accuracy of {share(default['balanced_accuracy'])} on this same test part",
+    ):
+        assert said in prose

@@ -203,7 +203,7 @@ def test_the_readme_has_the_published_table_or_says_that_there_is_none() -> None
         sys.path.remove(str(PROGRAM.parent))
     steps = read_json(published)["figures"]["steps"]
     table, _, note = ladder_shown.markdown(steps).partition("\n\n")
-    assert table in readme and table.count("\n") == 1 + len(STEPS) and "–" not in table and "not been run yet" not in readme
+    assert table in readme and table.count("\n") == 1 + len(STEPS) and "–" not in table and "it has not been run yet" not in readme
     assert note in readme
     reported, true = ({step: f"{100 * value(row):.1f}" for step, row in steps.items()} for value in (lambda row: row["reported"], lambda row: row["leak-free"]["accuracy"]["value"]))
     [seen] = {round(100 * row["notebook"]["leak"]["share"]) for step, row in steps.items() if step not in ("classic", "classic-augmented")}

@@ -21,14 +21,14 @@ from melanoma_edge.model.train import refuse_unlike
 
 pytestmark = pytest.mark.xdist_group("repeat")
 SMALL = [
-    "image_size=32", "width=0.25", "samples_per_class=8", "batch_size=8", "epochs=1", "qat_epochs=1", "min_lesions=2", "folds=2", "validation_folds=2",
-    "distillation.teachers=1", "seed=8", "deployment_prior=data",
+    "network=classic", "image_size=32", "width=0.25", "samples_per_class=8", "batch_size=8", "epochs=1", "qat_epochs=1", "min_lesions=2", "folds=2", "validation_folds=2",
+    "distillation.teachers=0", "seed=8", "deployment_prior=data",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, cli: Cli) -> tuple[Path, Path]:
-    """A run, teacher and quantization-aware training included, and the folder of its pictures."""
+    """A run, quantization-aware training included, and the folder of its pictures."""
     home = tmp_path_factory.mktemp("repeat")
     cli("samples", home / "drawn", "--per-class", 6, "--size", 40)
     options = [word for setting in SMALL for word in ("--set", setting)]

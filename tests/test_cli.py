@@ -51,6 +51,22 @@ def test_a_fault_of_the_tool_is_no_failed_proof(raised: str, code: int, said: st
     assert ("Traceback" in done.stderr) == (code == 70), "what is to be reported is shown"
 
 
+@pytest.mark.parametrize(
+    "struck",
+    [
+        *(f"try:\n  strike()\n except KeyboardInterrupt:\n  raise {error}" for error in ("RuntimeError('of a library')", "OSError('of a library')", "Error('ours')")),
+        "class Swallows:\n  def __del__(self): strike()\n Swallows()\n time.sleep(20)",
+    ],
+    ids=["fault", "system", "error", "swallowed"],
+)
+def test_an_interruption_that_a_library_hides_is_still_one(struck: str) -> None:
+    """As in TensorFlow's converter, where one of a hundred came out as a RuntimeError and some in a destructor."""
+    lines = ["import os, signal, time, melanoma_edge.cli as cli, melanoma_edge.recipes as r", "from melanoma_edge.errors import Error"]
+    lines += ["def strike():\n os.kill(os.getpid(), signal.SIGINT)\n time.sleep(20)", f"def show(*_):\n {struck}", "r.names = show", "cli.main(['recipes'])"]
+    done = run_python("\n".join(lines))
+    assert (done.returncode, done.stderr.strip()) == (130, "melanoma-edge: interrupted; finished files are kept")
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_command_that_is_ended_leaves_no_pictures_behind(cli: Cli, tmp_path: Path, name: str) -> None:
     bundle, temporary = write_bundle(tmp_path / "tiny.bundle"), tmp_path / "tmp"

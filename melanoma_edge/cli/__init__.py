@@ -9,14 +9,13 @@ Exit codes: 0 done; 1 a proof or comparison failed; 2 bad input or usage; 3 some
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import traceback
 
 import click
 
 from melanoma_edge.cli.output import drop_output
+from melanoma_edge.cli.stopping import Stopped, tidy_up_when_stopped, undisguised
 from melanoma_edge.errors import Error
 
 INTERRUPTED = 130
@@ -24,23 +23,16 @@ FAULT = 70
 """EX_SOFTWARE of sysexits.h: Python's own 1 would say that a proof failed."""
 
 
-class Stopped(KeyboardInterrupt):
-    """A signal asked this process to end: it tidies up as after Ctrl-C."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.exit_code = 128 + number
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the right code; a user's mistake never shows a traceback."""
     from melanoma_edge.cli.commands import group
 
-    _tidy_up_when_stopped()
+    tidy_up_when_stopped()
     if getattr(sys.stdout, "errors", None) == "strict":
         sys.stdout.reconfigure(errors="replace")  # a terminal that has no block characters still gets the figures
     try:
-        code = group.main(args=arguments, prog_name="melanoma-edge", standalone_mode=False)
+        with undisguised():
+            code = group.main(args=arguments, prog_name="melanoma-edge", standalone_mode=False)
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except click.ClickException as error:
@@ -48,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt) as stop:
         _say("interrupted; finished files are kept" + (" (train goes on with --resume)" if sys.argv[1:2] == ["train"] else ""))
-        code = getattr(stop.__cause__ or stop, "exit_code", INTERRUPTED)  # click wraps what interrupted it
+        code = next((error.exit_code for error in (stop, stop.__cause__) if isinstance(error, Stopped)), INTERRUPTED)  # click wraps what interrupted it
     except Error as error:
         _say(str(error))
         code = error.exit_code
@@ -68,20 +60,6 @@ def main(arguments: list[str] | None = None) -> None:
         _say("this is a fault of melanoma-edge, not of your data: please report it with the lines above and the command")
         code = FAULT
     sys.exit(code or 0)
-
-
-def _tidy_up_when_stopped() -> None:
-    """Let `kill` and a closed terminal end this process as Ctrl-C does, so that no temporary folder with pictures stays; `nohup` keeps its meaning."""
-    if threading.current_thread() is not threading.main_thread():
-        return
-
-    def stop(number: int, _: object) -> None:
-        raise Stopped(number)
-
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, stop)
 
 
 def _say(line: str) -> None:

@@ -14,10 +14,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import queue
-import subprocess
 import sys
-import threading
 import tomllib
 from pathlib import Path
 
@@ -166,36 +163,14 @@ def judge(logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], reci
 
 def run_all(asked: argparse.Namespace, runs: Path, left: list[tuple[str, int, int]]) -> None:
     """Do the trainings `left`, as many at a time as there are lanes; raises BadInput when one failed, after the others."""
-    waiting: queue.Queue = queue.Queue()
-    for one in left:
-        waiting.put(one)
-    cores = sorted(os.sched_getaffinity(0))
-    failed, stopped = [], threading.Event()
-
-    def lane(number: int) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        passed = [*(["--quick"] if asked.quick else []), *(["--data", str(asked.data)] if asked.data else []), "--runs", str(runs)]
-        while not stopped.is_set():
-            try:
-                trial, inner, seed = waiting.get_nowait()
-            except queue.Empty:
-                return
-            command = [sys.executable, __file__, "--trial", trial, "--inner", str(inner), "--seed", str(seed), "--here", *passed]
-            process = subprocess.Popen(command, env=environment)
-            os.sched_setaffinity(process.pid, {cores[number % len(cores)]})
-            if process.wait():
-                failed.append(f"{trial} {inner} {seed}")
-
-    threads = [threading.Thread(target=lane, args=(number,)) for number in range(asked.lanes)]
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            thread.join()
-    finally:
-        stopped.set()
-    if failed:
-        raise BadInput(f"{len(failed)} of {len(left)} trainings failed ({', '.join(failed)}): see above; the same command goes on with them")
+    passed = ["--here", *(["--quick"] if asked.quick else []), *(["--data", str(asked.data)] if asked.data else []), "--runs", str(runs)]
+    common.in_lanes(
+        {
+            f"{trial} {inner} {seed}": [sys.executable, __file__, "--trial", trial, "--inner", str(inner), "--seed", str(seed), *passed]
+            for trial, inner, seed in left
+        },
+        asked.lanes,
+    )
 
 
 def complete(runs: Path, *, quick: bool) -> dict[str, dict]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import queue
 import shlex
 import statistics
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from melanoma_edge import environments, host
-from melanoma_edge.errors import Error
+from melanoma_edge.errors import BadInput, Error
 from melanoma_edge.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -88,6 +90,37 @@ def timed(*command: str, runs: int = 1, warmup: int = 0) -> dict:
 def say(line: str) -> None:
     """Print a line of progress; figures go to standard output, these do not."""
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+
+def in_lanes(commands: dict[str, list[str]], lanes: int) -> None:
+    """Run `commands` {name: words}, `lanes` at a time, each on one core of its own; raises BadInput when one failed, after the others."""
+    waiting: queue.Queue = queue.Queue()
+    for one in commands.items():
+        waiting.put(one)
+    cores = sorted(os.sched_getaffinity(0))
+    failed, stopped = [], threading.Event()
+
+    def lane(number: int) -> None:
+        while not stopped.is_set():
+            try:
+                name, command = waiting.get_nowait()
+            except queue.Empty:
+                return
+            process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+            os.sched_setaffinity(process.pid, {cores[number % len(cores)]})
+            if process.wait():
+                failed.append(name)
+
+    threads = [threading.Thread(target=lane, args=(number,)) for number in range(lanes)]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    finally:
+        stopped.set()
+    if failed:
+        raise BadInput(f"{len(failed)} of {len(commands)} failed ({', '.join(failed)}): see above; the same command goes on with them")
 
 
 def run(name: str, main: Callable[[], None]) -> None:

@@ -90,7 +90,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(tried: tuple[Path, str],
     _, err = ablation("--trial", TRIAL, "--inner", 0, "--data", drawn, "--runs", tried[0], code=2)  # without --quick
     assert "was trained with other settings" in err and "--runs" in err
     _, err = ablation("--quick", "--trial", TRIAL, "--inner", 0, "--data", tmp_path / "nothing", "--runs", tmp_path / "runs", code=2)
-    assert "1 of 1 trainings failed" in err and "nothing" in err
+    assert "1 of 1 failed" in err and "nothing" in err
 
 
 @pytest.mark.parametrize("trial", TRIALS)

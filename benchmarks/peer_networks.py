@@ -14,6 +14,9 @@ PUBLISHED: dict[str, tuple[str, dict]] = {
 """{name here: (name in tf_keras.applications, arguments)}."""
 DROPPING = ("dropout_rate", "drop_connect_rate")
 """Arguments that switch off while the network answers; our recipe has none of it, so they are 0 in training as well."""
+MOMENTUM = 0.9
+"""Of BatchNormalization, as in our networks. The 0.99 and 0.999 of these are for trainings of millions of pictures: after a few thousand steps their moving averages
+are still those of the first weights, and a network that is judged with them seems to know nothing."""
 
 
 def published(name: str, size: int, classes: int, *, batch: int | None = None):
@@ -30,4 +33,7 @@ def published(name: str, size: int, classes: int, *, batch: int | None = None):
     image = keras.Input(batch_shape=(batch, size, size, 3), name="image")
     features = image if called != "MobileNetV2" else keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="rescale")(image)
     core = make(input_tensor=features, weights=None, include_top=True, classes=classes, classifier_activation=None, **arguments, **without)
+    for layer in core.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = MOMENTUM
     return keras.Model(image, core.output, name=name)

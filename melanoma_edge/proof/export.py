@@ -188,6 +188,7 @@ def _convert(
     import tf_keras as keras
 
     from melanoma_edge.convert import onnx, tflite
+    from melanoma_edge.convert.tflite_entry import quicken
     from melanoma_edge.convert.tflite_metadata import with_metadata
     from melanoma_edge.model.fit import predict
 
@@ -210,7 +211,8 @@ def _convert(
             if precision in INTEGER and precision not in integers:
                 integers[precision] = tflite.convert(model, precision, measured)
             if fmt == "tflite":
-                contents[name] = with_metadata(integers[precision] if precision in INTEGER else tflite.convert(model, precision), facts)
+                content = quicken(integers[precision]) if precision in INTEGER else tflite.convert(model, precision)
+                contents[name] = with_metadata(content, facts)
             elif precision in INTEGER:
                 contents[name] = onnx.with_properties(onnx.from_tflite(integers[precision], layouts[fmt]), facts.properties())
             else:

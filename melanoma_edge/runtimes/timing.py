@@ -14,18 +14,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from melanoma_edge.contract import InputContract, Model
 from melanoma_edge.host import peak_memory_bytes
+from melanoma_edge.runtimes.energy import Meter, NoMeter
 from melanoma_edge.runtimes.protocol import Runtime, create, load
 
 
 class Plan(Model):
-    """How long to warm up and to measure each model; counts and seconds must both be reached."""
+    """How long to warm up and to measure each model; counts and seconds must both be reached.
+
+    The rounds are dealt out to `processes`, one after the other: what the system gives a process (which pages, which order in memory) stays with it, so that
+    rounds of one alone agree better than two measurements do.
+    """
 
     warmup_runs: int = Field(50, ge=1)
     warmup_seconds: float = Field(0.5, ge=0.0)
+    processes: int = Field(4, ge=1)
+    """Each warms up on its own."""
     runs: int = Field(1024, ge=1)
     """Timed runs of a model over all rounds, at least."""
     seconds: float = Field(3.0, ge=0.0)
@@ -33,6 +40,17 @@ class Plan(Model):
     rounds: int = Field(8, ge=1)
     round_warmup_runs: int = Field(5, ge=1)
     """Untimed runs of a model at the start of each round, while the caches still hold the one before."""
+
+    @model_validator(mode="after")
+    def _dealt_out_evenly(self) -> "Plan":
+        if self.rounds % self.processes:
+            raise ValueError(f"{self.rounds} rounds cannot be dealt out evenly to {self.processes} processes")
+        return self
+
+    def share(self) -> "Plan":
+        """Return what one of the processes does."""
+        parts = self.processes
+        return self.model_copy(update={"processes": 1, "rounds": self.rounds // parts, "runs": -(-self.runs // parts), "seconds": self.seconds / parts})
 
 
 def measure(
@@ -44,14 +62,15 @@ def measure(
     progress: Callable[[str], None],
     contract: InputContract | None = None,
 ) -> dict:
-    """Return the timings of `models` (by name) in `runtime` on `images`, uint8 [N, H, W, 3], which they take as `contract` says.
+    """Return the timings of `models` (by name) in `runtime` on `images`, uint8 [N, H, W, 3], which they take as `contract` says, all rounds of `plan`.
 
-    Pins the process to `threads` cores first and leaves it pinned: for worker processes.
+    `joules` of a model, where this machine counts them, are those of its rounds; `energy` says why not, elsewhere. Pins the process to `threads` cores first and leaves it pinned: for worker processes.
     """
     affinity = pin(threads)
     start = time.perf_counter()
     imported = create(runtime, {})
-    facts: dict = {"affinity": affinity, "import_ms": _ms(time.perf_counter() - start), "settings": dict(imported.settings), "models": {}}
+    meter, why_not = _meter()
+    facts: dict = {"affinity": affinity, "import_ms": _ms(time.perf_counter() - start), "settings": dict(imported.settings), "energy": why_not, "models": {}}
     opened: dict[str, Runtime] = {}
     for name, path in models.items():
         progress(f"{runtime}: loading and warming up {name}")
@@ -62,7 +81,7 @@ def measure(
         opened[name].signature.check(images)
         first = _run(opened[name], images, 1, 0.0)[0]
         _warm_up(opened[name], images, plan)
-        facts["models"][name] = {"load_ms": loaded, "first_us": first, "rounds": []}
+        facts["models"][name] = {"load_ms": loaded, "first_us": first, "rounds": [], "joules": None if meter is None else 0.0}
     facts["peak_memory_bytes"] = peak_memory_bytes()
     order = list(opened)
     for turn in range(plan.rounds):
@@ -70,8 +89,19 @@ def measure(
         shift = turn % len(order)
         for name in order[shift:] + order[:shift]:
             _run(opened[name], images, plan.round_warmup_runs, 0.0)
+            before = None if meter is None else meter.joules()
             facts["models"][name]["rounds"].append(_run(opened[name], images, -(-plan.runs // plan.rounds), plan.seconds / plan.rounds))
+            if meter is not None:
+                facts["models"][name]["joules"] += meter.joules() - before
     return facts
+
+
+def _meter() -> tuple[Meter | None, str | None]:
+    """Return this machine's energy meter, or None and why there is none."""
+    try:
+        return Meter(), None
+    except NoMeter as error:
+        return None, str(error)
 
 
 def pin(threads: int) -> list[int] | None:

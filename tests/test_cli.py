@@ -24,9 +24,9 @@ from melanoma_edge import NOTICE, __version__, recipes
 from melanoma_edge.cli.commands import group
 
 COMMANDS = (
-    "audit", "augment", "bench", "demo", "diff", "doctor", "evaluate", "export", "import", "predict", "prepare", "recipes", "report", "samples", "setup", "train", "verify",
+    "audit", "augment", "bench", "bench-compare", "demo", "diff", "doctor", "evaluate", "export", "import", "predict", "prepare", "recipes", "report", "samples", "setup", "train", "verify",
 )  # fmt: skip
-WITH_RESULTS = ("audit", "augment", "bench", "diff", "doctor", "evaluate", "export", "import", "predict", "prepare", "samples", "setup", "train", "verify")
+WITH_RESULTS = ("audit", "augment", "bench", "bench-compare", "diff", "doctor", "evaluate", "export", "import", "predict", "prepare", "samples", "setup", "train", "verify")
 """Commands that print figures or facts; demo prints those of others, recipes prints TOML and report a path."""
 HEAVY = ("tensorflow", "tf_keras", "numpy", "scipy", "sklearn", "onnx", "onnxruntime", "ai_edge_litert", "matplotlib", "PIL", "cv2")
 
@@ -81,7 +81,7 @@ def test_a_command_that_is_ended_leaves_no_pictures_behind(cli: Cli, tmp_path: P
 
 def test_help_names_every_command_the_notice_and_the_exit_codes(cli: Cli) -> None:
     text = cli("--help").out
-    listed = re.findall(r"^  ([a-z]+) +\S", text.split("Commands:")[1], re.MULTILINE)
+    listed = re.findall(r"^  ([a-z-]+) +\S", text.split("Commands:")[1], re.MULTILINE)
     assert sorted(listed) == sorted(COMMANDS)
     plain = " ".join(text.split())
     assert NOTICE in plain and "0 done, 1 a proof failed, 2 bad input, 3 something is missing here, 130 interrupted" in plain

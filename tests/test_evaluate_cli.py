@@ -237,11 +237,11 @@ def test_a_quick_bench_writes_valid_latencies(cli: Cli, bundle: Path, tmp_path: 
     done = cli("bench", folder, "--quick", "--json", "-q")
     latency = read_json(folder / "evidence" / "latency.json")
     validate(latency, "latency")
-    assert latency == done.json and latency["quick"] is True and latency["comparable"] is False
-    timed = {artifact["name"]: artifact for runtime in latency["runtimes"] for artifact in runtime["artifacts"]}
+    assert latency == done.json and latency["host"]["quick"] is True and latency["host"]["comparable"] is False
+    timed = {artifact["name"]: artifact for runtime in latency["host"]["runtimes"] for artifact in runtime["artifacts"]}
     assert timed.keys() == {*TFLITE, *ONNX} and all(0 < row["p50_ms"] <= row["p99_ms"] for row in timed.values())
     assert all(timed[name]["sha256"] == artifact["sha256"] for name, artifact in artifacts(folder).items())
-    assert all(runtime["reason"] for runtime in latency["runtimes"] if runtime["status"] == "not run")
+    assert all(runtime["reason"] for runtime in latency["host"]["runtimes"] if runtime["status"] == "not run")
     shown = cli("bench", folder, "--quick", "--runtime", "litert").out
     assert "host numbers, never phone numbers" in shown and TFLITE[3] in shown
 

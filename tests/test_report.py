@@ -278,7 +278,7 @@ def test_latency_is_called_the_host_s(bundle: Path) -> None:
     found = page(report(bundle))
     assert "never phone numbers" in found.text("latency") and "Host latency" in found.text()
     assert "Not comparable: the quick protocol" in found.text("latency")
-    for row in held["runtimes"][0]["artifacts"]:
+    for row in held["host"]["runtimes"][0]["artifacts"]:
         assert f"{row['p50_ms']:.2f}" in found.text("latency") and f"{row['p99_ms']:.2f}" in found.text("latency")
     assert "it is not installed" in found.text("latency") and "pip install onnxruntime" in found.text("latency")
 

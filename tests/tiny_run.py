@@ -23,7 +23,7 @@ from melanoma_edge.data.split import PARTS, TEST, VALIDATION
 from melanoma_edge.files import sha256_file, write_json, write_text
 from melanoma_edge.model import run as runs
 from melanoma_edge.proof import gates
-from melanoma_edge.proof.latency_model import ArtifactLatency, Latency, Preprocessing, RuntimeLatency
+from melanoma_edge.proof.latency_model import ArtifactLatency, Energy, HostLatency, Latency, Preprocessing, RuntimeLatency
 from melanoma_edge.proof.parity_model import Parity
 from melanoma_edge.runtimes.timing import Plan
 
@@ -199,34 +199,36 @@ def _latency(folder: Path) -> Latency:
     manifest = open_bundle(folder).manifest
     random = np.random.default_rng(0)
     times = {artifact.name: [random.gamma(50, 20 + place, 60).tolist() for _ in range(2)] for place, artifact in enumerate(manifest.artifacts[:2])}
-    packed = gzip.compress(json.dumps({"unit": "microseconds", "runtimes": {"litert": times}}).encode(), mtime=0)
+    rows = [{"runtime": "litert", "threads": 1, "accelerator": "cpu", "artifacts": {name: [rounds] for name, rounds in times.items()}}]
+    packed = gzip.compress(json.dumps({"unit": "microseconds", "rows": rows}).encode(), mtime=0)
     (folder / "evidence" / "latency-samples.json.gz").write_bytes(packed)
     rows = []
     for artifact in manifest.artifacts[:2]:
         p50, p90, p99 = np.percentile(np.concatenate(times[artifact.name]) / 1000, (50, 90, 99)).tolist()
         figures = {"mean_ms": p50, "p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "load_ms": 3.0, "first_ms": 2.0, "runs": 120}
         identity = {"name": artifact.name, "format": artifact.format, "precision": artifact.precision, "sha256": artifact.sha256}
-        rows.append(ArtifactLatency(**identity, **figures, round_medians_ms=(p50, p50), verdict="stable", p50_ratio_to_float32=1.0))
-    timed = {"version": "1.0", "affinity": (0,), "import_ms": 10.0, "peak_memory_bytes": 50_000_000, "artifacts": tuple(rows)}
-    absent = {"version": None, "affinity": None, "import_ms": None, "peak_memory_bytes": None, "artifacts": ()}
-    return Latency(
+        rows.append(ArtifactLatency(**identity, **figures, round_medians_ms=((p50, p50),), verdict="stable", drift=None, p50_ratio_to_float32=1.0))
+    timed = {"version": "1.0", "threads": 1, "affinity": (0,), "import_ms": 10.0, "peak_memory_bytes": 50_000_000, "artifacts": tuple(rows)}
+    absent = {"version": None, "threads": 1, "affinity": None, "import_ms": None, "peak_memory_bytes": None, "artifacts": ()}
+    measured = HostLatency(
         quick=True,
         comparable=False,
         command="melanoma-edge bench tiny.bundle --quick --threads 1",
         date="2026-01-02T03:04:05Z",
-        bundle=manifest.name,
-        manifest_sha256=sha256_file(folder / "manifest.json"),
         samples="latency-samples.json.gz",
         samples_sha256=hashlib.sha256(packed).hexdigest(),
         plan=Plan(),
         tolerance=0.05,
-        threads=1,
+        threads=(1,),
         load_average_before=(0.0, 0.0, 0.0),
         load_average_after=(0.1, 0.0, 0.0),
         conditions=host.host(),
         preprocessing=Preprocessing(picture="golden/0.png", runs=5, p50_ms=1.0, p90_ms=1.5),
+        energy=Energy(status="not run", note="the system shows no RAPL counters"),
+        cross_checks=(),
         runtimes=(
             RuntimeLatency(name="litert", status="timed", reason=None, install=None, **timed),
             RuntimeLatency(name="onnxruntime", status="not run", reason="it is not installed", install="pip install onnxruntime", **absent),
         ),
     )
+    return Latency(bundle=manifest.name, manifest_sha256=sha256_file(folder / "manifest.json"), host=measured)

@@ -1,4 +1,4 @@
-"""Commands about bundles: `export`, `verify`, `diff`, `bench`, `predict`, `report`.
+"""Commands about bundles: `export`, `verify`, `diff`, `predict`, `report`.
 
 Each parses its options, calls one library function and prints what came back.
 """
@@ -216,27 +216,6 @@ def diff(bundle_a, bundle_b, data, metadata, artifacts, require, allow, junit, c
         reports.write(junit, reports.of_difference(found, require))
     show_diff(screen, found, as_json)
     refuse_worse(found, require)
-
-
-@command
-@click.argument("bundle", type=FOLDER)
-@click.option("--quick", is_flag=True, help="A short look; the result is marked as not comparable.")
-@click.option("--threads", default=1, show_default=True, help="Threads of each runtime, pinned to as many cores.")
-@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Only this runtime; may be repeated.")
-@json_option
-def bench(bundle, quick, threads, runtimes, as_json, quiet, verbose):
-    """Measure the latency of every artifact on every runtime of this machine.
-
-    \b
-    Example: melanoma-edge bench my.bundle --threads 1
-    """
-    from melanoma_edge.cli.show_bundle import show_latency
-    from melanoma_edge.proof.latency import bench as library
-
-    screen = show(quiet, verbose)
-    with screen.steps("measuring") as progress:
-        result = library(bundle, quick=quick, threads=threads, runtimes=runtimes or None, progress=progress)
-    show_latency(screen, result, as_json)
 
 
 @command

@@ -55,7 +55,8 @@ def demo(out, force, quiet, verbose):
     \b
     Example: melanoma-edge demo --out demo
     """
-    from melanoma_edge.cli.show_bundle import show_gates, show_latency, show_parity, show_predictions
+    from melanoma_edge.cli.show_bundle import show_gates, show_parity, show_predictions
+    from melanoma_edge.cli.show_latency import show_latency
     from melanoma_edge.cli.show_training import training
     from melanoma_edge.proof.demo import demo as library
 

@@ -19,7 +19,7 @@ from melanoma_edge.cli.output import drop_output
 
 FILE_WIDTH = 150
 """Columns of tables that go to a file or a pipe."""
-COUNTING = re.compile(r": [\d,]+ of [\d,]+$")
+COUNTING = re.compile(r"[ :][\d,]+ of [\d,]+$")
 """Lines of progress that say how far something is."""
 COUNTED_SECONDS = 10.0
 

@@ -91,26 +91,6 @@ def _flips(screen: Screen, parity) -> None:
                 screen.out.print(f"  ... {gate.flip_count - len(shown)} more in evidence/parity.json", style="dim")
 
 
-def show_latency(screen: Screen, result: dict, as_json: bool) -> None:
-    """Print latencies."""
-    if as_json:
-        return screen.json(result)
-    table = Table("artifact", "runtime", "p50 ms", "p90", "p99", "to float32", "first", "load", "verdict", title="latency of this host", title_justify="left")
-    for runtime in result["runtimes"]:
-        for row in runtime["artifacts"]:
-            ratio = row["p50_ratio_to_float32"]
-            times = [f"{row[key]:.3f}" for key in ("p50_ms", "p90_ms", "p99_ms")]
-            table.add_row(escape(row["name"]), runtime["name"], *times, f"{ratio:.2f}" if ratio else "-", f"{row['first_ms']:.1f}", f"{row['load_ms']:.1f}", row["verdict"])
-    screen.out.print(table)
-    for runtime in result["runtimes"]:
-        if runtime["status"] == "not run":
-            screen.out.print(f"not run: {runtime['name']}: {escape(runtime['reason'] or '')} {escape(runtime['install'] or '')}", style="dim")
-        for key, value in runtime["settings"].items():
-            screen.out.print(f"{runtime['name']} ran with {key}={value}: without it this processor's integer kernels overflow", style="yellow")
-    note = "" if result["comparable"] else " Not comparable: quick or noisy."
-    screen.out.print(f"{result['threads']} thread{'s' * (result['threads'] > 1)}; host numbers, never phone numbers.{note}")
-
-
 def show_predictions(screen: Screen, result: dict, as_json: bool) -> None:
     """Print what the model says about pictures."""
     if as_json:

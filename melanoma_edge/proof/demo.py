@@ -15,6 +15,7 @@ from melanoma_edge.files import new_folder
 from melanoma_edge.model.train import train
 from melanoma_edge.proof.export import export
 from melanoma_edge.proof.latency import bench
+from melanoma_edge.proof.latency_model import Latency
 from melanoma_edge.proof.parity_model import Parity
 from melanoma_edge.proof.predict import predict
 from melanoma_edge.proof.report import report as write_report
@@ -29,7 +30,7 @@ class Demo:
 
     report: Path
     parity: Parity
-    latency: dict
+    latency: Latency
     predictions: dict
 
 

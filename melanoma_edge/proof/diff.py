@@ -27,8 +27,8 @@ from melanoma_edge.proof import diff_facts as facts
 from melanoma_edge.proof.diff_model import ArtifactDifference, Check, CheckName, Difference, Flips, Side, Tolerances
 from melanoma_edge.proof.gates import MAX_FLIPS
 from melanoma_edge.proof.labelled import load_labelled
-from melanoma_edge.proof.latency import SUMMARY
-from melanoma_edge.proof.latency_model import Latency
+from melanoma_edge.proof import latency_file
+from melanoma_edge.proof.latency_model import HostLatency
 from melanoma_edge.proof.parity_model import Flip
 from melanoma_edge.proof.subject import RUNTIME_OF, run_artifact
 from melanoma_edge.proof.verify import PROBES
@@ -335,16 +335,16 @@ def _probes(old: Bundle, new: Bundle) -> _Pictures:
     return _Pictures("golden pictures and drawn probes", inputs[0], inputs[1], names)
 
 
-def _times(bundle: Bundle) -> Latency | str:
+def _times(bundle: Bundle) -> HostLatency | str:
     """Return the bundle's latencies, or in words why there are none that belong to it."""
-    path = bundle.path / EVIDENCE / SUMMARY
+    path = bundle.path / EVIDENCE / latency_file.SUMMARY
     again = f"run `melanoma-edge bench {bundle.path.resolve().name}`"
     if not path.is_file():
         return f"not measured; {again}"
     try:
-        found = Latency.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return f"{EVIDENCE}/{SUMMARY} cannot be read; {again}"
+        found = latency_file.parse(path.read_bytes())
+    except (OSError, *latency_file.DAMAGED):
+        return f"{EVIDENCE}/{latency_file.SUMMARY} cannot be read; {again}"
     if found.manifest_sha256 != sha256_file(bundle.path / MANIFEST):
-        return f"{EVIDENCE}/{SUMMARY} is of another state of the bundle; {again}"
-    return found
+        return f"{EVIDENCE}/{latency_file.SUMMARY} is of another state of the bundle; {again}"
+    return found.host or f"not measured on a host; {again}"

@@ -14,7 +14,8 @@ import numpy as np
 
 from melanoma_edge.contract import Artifact, Interval, Manifest
 from melanoma_edge.proof.diff_model import FLIPS_OF_SAME_WEIGHTS, ArtifactDifference, Change, Check, CheckName, Flips, Outcome, Tolerances
-from melanoma_edge.proof.latency_model import ArtifactLatency, Latency, RuntimeLatency
+from melanoma_edge.proof.latency_figures import flat
+from melanoma_edge.proof.latency_model import ArtifactLatency, HostLatency, RuntimeLatency
 
 LOSSES: dict[CheckName, str] = {
     "balanced_accuracy": "balanced_accuracy",
@@ -207,7 +208,7 @@ def judged(found: Interval, bound: float, unsure: str) -> tuple[Outcome, str | N
     return "passed", None
 
 
-def latency(a: Latency | str, b: Latency | str, names: Mapping[str, str], tolerances: Tolerances) -> Iterator[Check]:
+def latency(a: HostLatency | str, b: HostLatency | str, names: Mapping[str, str], tolerances: Tolerances) -> Iterator[Check]:
     """Yield the ratio of times of each artifact in each runtime that both measured alike.
 
     `a` and `b` are the evidence, or in words why there is none; `names` says which artifact of B stands for
@@ -228,34 +229,33 @@ def latency(a: Latency | str, b: Latency | str, names: Mapping[str, str], tolera
     yield from found
 
 
-def _in_runtime(a: RuntimeLatency, b: Latency, names: Mapping[str, str], requirement: str, bound: float) -> Iterator[Check]:
+def _in_runtime(a: RuntimeLatency, b: HostLatency, names: Mapping[str, str], requirement: str, bound: float) -> Iterator[Check]:
     """Yield the checks of one runtime that A was timed in."""
-    other = next((runtime for runtime in b.runtimes if runtime.name == a.name), None)
+    other = next((runtime for runtime in b.runtimes if (runtime.name, runtime.threads) == (a.name, a.threads)), None)
+    called = a.name if a.threads == 1 else f"{a.name}, {a.threads} threads"
     if other is None or other.status != "timed":
         why = f" ({other.reason})" if other is not None and other.reason else ""
-        yield not_compared("latency", "all", requirement, f"A was timed in it, B was not{why}: run `melanoma-edge bench` for both", a.name)
+        yield not_compared("latency", "all", requirement, f"A was timed in it, B was not{why}: run `melanoma-edge bench` for both", called)
         return
     if reason := _unlike_runtimes(a, other):
-        yield not_compared("latency", "all", requirement, reason, a.name)
+        yield not_compared("latency", "all", requirement, reason, called)
         return
     theirs = {row.name: row for row in other.artifacts}
     for row in a.artifacts:
         if row.name not in names:
             continue
         if names[row.name] in theirs:
-            yield _ratio(row, theirs[names[row.name]], a.name, requirement, bound)
+            yield _ratio(row, theirs[names[row.name]], called, requirement, bound)
         else:
             reason = f"A was timed in it, {names[row.name]} of B was not: run `melanoma-edge bench` for both"
-            yield not_compared("latency", row.name, requirement, reason, a.name)
+            yield not_compared("latency", row.name, requirement, reason, called)
 
 
-def unlike(a: Latency, b: Latency) -> str | None:
+def unlike(a: HostLatency, b: HostLatency) -> str | None:
     """Return why the times of two measurements cannot be compared, None where they were measured alike."""
     for side, one in (("A", a), ("B", b)):
         if one.quick:
             return f"{side} was measured with --quick: run `melanoma-edge bench` without it"
-        if not one.comparable:
-            return f"{side} was measured on a noisy machine: run `melanoma-edge bench` again on a quiet one"
     for what, mine, theirs in (
         ("threads", a.threads, b.threads),
         ("protocol", a.plan, b.plan),
@@ -276,7 +276,10 @@ def _unlike_runtimes(a: RuntimeLatency, b: RuntimeLatency) -> str | None:
 
 def _ratio(a: ArtifactLatency, b: ArtifactLatency, runtime: str, requirement: str, bound: float) -> Check:
     """Judge one artifact's time in one runtime."""
-    mine, theirs = np.asarray(a.round_medians_ms), np.asarray(b.round_medians_ms)
+    for side, one in (("A", a), ("B", b)):
+        if one.verdict != "stable":
+            return not_compared("latency", a.name, requirement, f"{side} was measured on a noisy machine: run `melanoma-edge bench` again on a quiet one", runtime)
+    mine, theirs = flat(a.round_medians_ms), flat(b.round_medians_ms)
     if not (mine.size and theirs.size and min(a.p50_ms, b.p50_ms, mine.min(), theirs.min()) > 0):
         return not_compared("latency", a.name, requirement, "a time of nothing, or no round, stands in the evidence: run `melanoma-edge bench` for both", runtime)
     found = Interval(value=b.p50_ms / a.p50_ms, low=float(theirs.min() / mine.max()), high=float(theirs.max() / mine.min()))

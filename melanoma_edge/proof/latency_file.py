@@ -23,12 +23,14 @@ from melanoma_edge.proof.latency_model import DeviceLatency, HostLatency, Latenc
 
 SUMMARY = "latency.json"
 SAMPLES = "latency-samples.json.gz"
+DAMAGED = (ValueError, KeyError, TypeError, AttributeError)
+"""What :func:`parse` raises for bytes that are no latency.json."""
 LARGEST_SAMPLES = 256 * 2**20
 """Bytes that raw times may unpack to."""
 
 
 def parse(content: bytes) -> Latency:
-    """Return the measurements that the bytes of a latency.json hold, of this layout or of the first; raises ValueError for others."""
+    """Return the measurements that the bytes of a latency.json hold, of this layout or of the first; raises one of DAMAGED for others."""
     held = json.loads(content)
     if isinstance(held, dict) and held.get("schema_version") == 1:
         held = _from_first(held)
@@ -40,7 +42,7 @@ def read(bundle: Bundle) -> Latency:
     nothing = Latency(bundle=bundle.manifest.name, manifest_sha256=sha256_file(bundle.path / MANIFEST), host=None)
     try:
         found = parse((bundle.path / EVIDENCE / SUMMARY).read_bytes())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, *DAMAGED):
         return nothing
     return found if found.manifest_sha256 == nothing.manifest_sha256 else nothing
 

@@ -20,9 +20,10 @@ from melanoma_edge.data import image
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, refuse_existing, write_text
 from melanoma_edge.model import run as runs
-from melanoma_edge.proof import examples, gates, page, report_conditions, report_data, report_scores, report_view, thumbnails
+from melanoma_edge.proof import examples, gates, page, report_conditions, report_data, report_devices, report_scores, report_view, thumbnails
 from melanoma_edge.proof.predict import DOMAIN, UNKNOWN_DOMAIN
 from melanoma_edge.proof.report_data import Gap, Material, TestPart
+from melanoma_edge.proof.subject import RUNTIME_OF
 
 REPORT_FILE = "report.html"
 SHEET_WIDTH = 1100
@@ -67,6 +68,7 @@ def report(
         layer_pairs=() if isinstance(material.layers, Gap) else report_view.layer_pairs(material),
         thumbnails="" if isinstance(material.parity, Gap) else thumbnails.read(material.path / EVIDENCE, material.parity),
         gate_groups=() if isinstance(material.parity, Gap) else report_view.gate_groups(material.parity.gates),
+        devices=[(device, report_devices.facts(device)) for device in material.devices],
         data=report_view.data(material),
         conditions=report_conditions.conditions(material, command),
     )
@@ -147,10 +149,11 @@ def _plots(material: Material, test: TestPart | Gap, progress: Progress) -> dict
         _layers_plot(add, material)
     if not isinstance(material.samples, Gap):
         short = {network.name: f"{network.title} {network.detail}" for network in material.networks}
-        raw = [(name, runtime, times) for runtime, artifacts in material.samples.items() for name, times in artifacts.items()]
-        rows = [(f"{short.get(name, name)}, {runtime}", times) for name, runtime, times in raw]
+        several = len({threads for _, threads, _ in material.samples}) > 1
+        where = lambda runtime, threads: runtime if not several else f"{'' if runtime in RUNTIME_OF.values() else runtime + ' '}{threads} thread{'s' * (threads > 1)}"
+        rows = [(f"{short.get(name, name)}, {where(runtime, threads)}", times) for runtime, threads, artifacts in material.samples for name, times in artifacts.items()]
         timed = report_data.host_latency(material, material.headline.artifact)
-        headline = f"{short[material.headline.name]}, {timed[0].name}" if timed else None
+        headline = f"{short[material.headline.name]}, {where(timed[0].name, timed[0].threads)}" if timed else None
         words = "; ".join(f"{label} median {np.median(times):.2f} ms" for label, times in rows)
         if rows:
             add("latency", f"Distribution of the timed runs: {words}", plots.latency, rows, headline)

@@ -6,18 +6,15 @@ else, is a :class:`Gap`: the words that stand in its place. Nothing is left out 
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import json
 import shlex
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from melanoma_edge import calibration, metrics, selective
 from melanoma_edge.contract import Artifact, CrossValidation, Decision, Scores, Threshold
@@ -27,8 +24,8 @@ from melanoma_edge.data.split import TEST
 from melanoma_edge.errors import BadInput, Error
 from melanoma_edge.files import sha256_file
 from melanoma_edge.model import run as runs
-from melanoma_edge.proof.latency import SAMPLES, SUMMARY
-from melanoma_edge.proof.latency_model import Latency
+from melanoma_edge.proof import latency_file
+from melanoma_edge.proof.latency_model import DeviceLatency, HostLatency
 from melanoma_edge.proof.layers import LAYERS_FILE
 from melanoma_edge.proof.layers_model import Layers
 from melanoma_edge.proof.origin import remembered
@@ -134,9 +131,10 @@ class Material:
     networks: tuple[Network, ...]
     """The one that counts first."""
     parity: Parity | Gap
-    latency: Latency | Gap
-    samples: dict[str, Any] | Gap
-    """The raw times, as evidence/latency-samples.json.gz holds them."""
+    latency: HostLatency | Gap
+    samples: list[tuple[str, int, dict[str, np.ndarray]]] | Gap
+    """The raw times of this host: runtime, threads, each artifact's runs in milliseconds."""
+    devices: tuple[DeviceLatency, ...]
     layers: Layers | Gap
 
     @property
@@ -227,6 +225,7 @@ def _of_run(run: runs.Run) -> Material:
         parity=gap,
         latency=Gap("not measured yet: a run has no artifacts; export it, then time the bundle", "melanoma-edge bench BUNDLE"),
         samples=Gap("not measured yet"),
+        devices=(),
         layers=Gap("not measured yet"),
     )
 
@@ -235,7 +234,8 @@ def _of_bundle(bundle: Bundle) -> Material:
     manifest, first = bundle.manifest, bundle.default_artifact()
     ordered = [first, *(artifact for artifact in manifest.artifacts if artifact is not first)]
     titles = {"tflite": "TFLite", "onnx": "ONNX"}
-    latency = _evidence(bundle, SUMMARY, Latency, "bench")
+    timed = _evidence(bundle, latency_file.SUMMARY, latency_file.parse, "bench")
+    latency = timed if isinstance(timed, Gap) else timed.host or Gap("not measured yet on a host", f"melanoma-edge bench {_word(bundle.path)}")
     return Material(
         path=bundle.path,
         name=manifest.name,
@@ -244,10 +244,11 @@ def _of_bundle(bundle: Bundle) -> Material:
         bundle=bundle,
         run=_origin(bundle),
         networks=tuple(Network(a.name, a.precision, titles[a.format], a.scores, a) for a in ordered),
-        parity=_evidence(bundle, PARITY_FILE, Parity, "verify"),
+        parity=_evidence(bundle, PARITY_FILE, Parity.model_validate_json, "verify"),
         latency=latency,
         samples=latency if isinstance(latency, Gap) else _samples(bundle, latency),
-        layers=_evidence(bundle, LAYERS_FILE, Layers, "verify --layers", "not looked into yet"),
+        devices=() if isinstance(timed, Gap) else timed.devices,
+        layers=_evidence(bundle, LAYERS_FILE, Layers.model_validate_json, "verify --layers", "not looked into yet"),
     )
 
 
@@ -271,7 +272,7 @@ def _origin(bundle: Bundle) -> runs.Run | Gap:
     return run
 
 
-def _evidence(bundle: Bundle, file: str, model: type, command: str, missing: str = "not measured yet"):
+def _evidence(bundle: Bundle, file: str, parse: Callable[[bytes], Any], command: str, missing: str = "not measured yet"):
     """Return the evidence `file`, or the gap where it is missing, damaged or of another state of the bundle."""
     again = f"melanoma-edge {command} {_word(bundle.path)}"
     if bundle.path == reference.installed():  # nothing is written into that one
@@ -280,8 +281,8 @@ def _evidence(bundle: Bundle, file: str, model: type, command: str, missing: str
     if not path.is_file():
         return Gap(missing, again)
     try:
-        found = model.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        found = parse(path.read_bytes())
+    except (OSError, *latency_file.DAMAGED):  # a ValidationError is a ValueError
         return Gap(f"not shown: {EVIDENCE}/{file} cannot be read; measure again", again)
     if found.manifest_sha256 != sha256_file(bundle.path / MANIFEST):
         return Gap(f"not shown: {EVIDENCE}/{file} was measured on another state of this bundle; measure again", again)
@@ -293,21 +294,18 @@ def _word(path: Path) -> str:
     return shlex.quote(path.resolve().name if path.is_absolute() or path.name in ("", "..") else str(path))
 
 
-def _samples(bundle: Bundle, latency: Latency) -> dict[str, Any] | Gap:
-    """Return the raw times that belong to `latency`, each artifact's in milliseconds."""
+def _samples(bundle: Bundle, latency: HostLatency) -> list[tuple[str, int, dict[str, np.ndarray]]] | Gap:
+    """Return the raw times that belong to `latency`."""
+    file = f"{EVIDENCE}/{latency_file.SAMPLES}"
     try:
-        content = (bundle.path / EVIDENCE / SAMPLES).read_bytes()
-        if hashlib.sha256(content).hexdigest() != latency.samples_sha256:
-            return Gap(f"the distributions are not shown: {EVIDENCE}/{SAMPLES} does not belong to these figures")
-        found = json.loads(gzip.decompress(content))["runtimes"]
-        return {
-            runtime: {name: np.concatenate([np.asarray(times, np.float64) for times in rounds]) / 1000 for name, rounds in artifacts.items()}
-            for runtime, artifacts in found.items()
-        }
+        found = latency_file.samples_of(bundle.path / EVIDENCE / latency_file.SAMPLES, latency.samples_sha256)
+    except BadInput:
+        return Gap(f"the distributions are not shown: {file} does not belong to these figures")
     except FileNotFoundError:
-        return Gap(f"the distributions are not shown: {EVIDENCE}/{SAMPLES} is not here")
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError):
-        return Gap(f"the distributions are not shown: {EVIDENCE}/{SAMPLES} cannot be read")
+        return Gap(f"the distributions are not shown: {file} is not here")
+    except (OSError, EOFError, zlib.error, *latency_file.DAMAGED):
+        return Gap(f"the distributions are not shown: {file} cannot be read")
+    return [(runtime, threads or latency.threads[0], artifacts) for runtime, threads, artifacts in found]
 
 
 def host_latency(material: Material, artifact: Artifact | None):
@@ -315,5 +313,5 @@ def host_latency(material: Material, artifact: Artifact | None):
     if artifact is None or isinstance(material.latency, Gap):
         return None
     timed = [(runtime, row) for runtime in material.latency.runtimes for row in runtime.artifacts if row.name == artifact.name]
-    timed.sort(key=lambda found: found[0].name != RUNTIME_OF[artifact.format])
+    timed.sort(key=lambda found: (found[0].name != RUNTIME_OF[artifact.format], found[0].threads))
     return timed[0] if timed else None

@@ -125,7 +125,7 @@ def facts(material: Material) -> list[dict[str, str]]:
         note = material.latency.command or material.latency.why if isinstance(material.latency, Gap) else "its runtime was not timed"
         return [size, {"label": "Host latency, p50", "value": "not measured", "unit": "", "note": note}, *tested]
     runtime, row = timed
-    note = f"{runtime.name}, {material.latency.threads} thread{'s' if material.latency.threads > 1 else ''}; host, not phone"
+    note = f"{runtime.name}, {runtime.threads} thread{'s' if runtime.threads > 1 else ''}; host, not phone"
     if not material.latency.comparable:
         note += "; not comparable: " + ("quick protocol" if material.latency.quick else "noisy")
     return [size, {"label": "Host latency, p50", "value": f"{row.p50_ms:.2f}", "unit": "ms", "note": note}, *tested]

@@ -46,7 +46,7 @@ class OnnxRuntime(Runtime):
         return EXACT_INTEGERS if saturates() else {}
 
     def _session(self, model: str | bytes, threads: int) -> onnxruntime.InferenceSession:
-        return onnxruntime.InferenceSession(model, _options(threads, self.settings), providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, session_options(threads, self.settings), providers=["CPUExecutionProvider"])
 
     def load(self, model: Path, threads: int) -> None:
         try:
@@ -87,7 +87,7 @@ class OnnxRuntime(Runtime):
         """Return {operator: count} of the graph that sessions run, which is written to `folder` to be read back."""
         import onnx
 
-        options = _options(1, self.settings)
+        options = session_options(1, self.settings)
         options.optimized_model_filepath = str(folder / "optimized.onnx")
         onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         graph = onnx.load(options.optimized_model_filepath).graph
@@ -107,7 +107,7 @@ class OnnxRuntimeCuda(OnnxRuntime):
         if CUDA not in onnxruntime.get_available_providers():
             raise Missing(f"this onnxruntime {onnxruntime.__version__} was built without CUDA: {install}")
         onnxruntime.preload_dlls()
-        session = onnxruntime.InferenceSession(model, _options(threads, self.settings), providers=[(CUDA, {"use_tf32": "0"}), "CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model, session_options(threads, self.settings), providers=[(CUDA, {"use_tf32": "0"}), "CPUExecutionProvider"])
         if CUDA not in session.get_providers():
             raise Missing(f"onnxruntime {onnxruntime.__version__} fell back to the CPU, its CUDA libraries or the GPU driver are missing: {install}")
         return session
@@ -137,11 +137,11 @@ def saturates() -> bool:
 
     Found out by multiplying: CPU flags are hidden by some systems and emulators.
     """
-    session = onnxruntime.InferenceSession(_KNOWN_ANSWER, _options(1, {}), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(_KNOWN_ANSWER, session_options(1, {}), providers=["CPUExecutionProvider"])
     return int(session.run(None, {"a": np.full((1, 4), 255, np.uint8)})[0].item()) != 4 * 255 * 127
 
 
-def _options(threads: int, settings: dict[str, str]) -> onnxruntime.SessionOptions:
+def session_options(threads: int, settings: dict[str, str]) -> onnxruntime.SessionOptions:
     """Return the session options that every measurement uses, and `settings` on top."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL

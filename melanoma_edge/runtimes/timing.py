@@ -72,8 +72,8 @@ def measure(
     meter, why_not = _meter()
     facts: dict = {"affinity": affinity, "import_ms": _ms(time.perf_counter() - start), "settings": dict(imported.settings), "energy": why_not, "models": {}}
     opened: dict[str, Runtime] = {}
-    for name, path in models.items():
-        progress(f"{runtime}: loading and warming up {name}")
+    for number, (name, path) in enumerate(models.items(), 1):
+        progress(f"{runtime}: loading and warming up {number} of {len(models)}")
         opened[name] = create(runtime, {}, contract)
         start = time.perf_counter()
         load(opened[name], path, threads)

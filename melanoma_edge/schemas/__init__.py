@@ -14,6 +14,7 @@ def schemas() -> dict[str, dict]:
     from melanoma_edge.convert.bundle import Golden
     from melanoma_edge.data.audit.model import Audit
     from melanoma_edge.model.folds_model import FoldsFacts
+    from melanoma_edge.proof.bench_compare_model import LatencyComparison
     from melanoma_edge.proof.diff_model import Difference
     from melanoma_edge.proof.latency_model import Latency
     from melanoma_edge.proof.layers_model import Layers
@@ -25,6 +26,7 @@ def schemas() -> dict[str, dict]:
         "golden": Golden,
         "parity": Parity,
         "latency": Latency,
+        "bench-compare": LatencyComparison,
         "layers": Layers,
         "recipe": Recipe,
         "run": RunFacts,

@@ -6,6 +6,7 @@ import configparser
 import fnmatch
 import http.client
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from melanoma_edge import NOTICE
-from melanoma_edge.runtimes.page_server import LARGEST_ANSWER, PAGE, WEB, PageFailed, PageServer
+from melanoma_edge.runtimes.page_server import PAGE, WEB, PageFailed, PageServer
+from melanoma_edge.runtimes.web_server import LARGEST_BODY
 
 
 class FakePage:
@@ -24,15 +26,17 @@ class FakePage:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        self.address, self.root = (parts.hostname, parts.port), parts.path
+        self.address, self.root, self.cookie = (parts.hostname, parts.port), parts.path, None
 
     def request(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] = {}) -> tuple[int, bytes, dict[str, str]]:
         """Return status, body and headers of the answer to a request for exactly this path."""
         connection = http.client.HTTPConnection(*self.address, timeout=30)
         try:
-            connection.request(method, path, body, headers)
+            connection.request(method, path, body, headers | ({"Cookie": self.cookie} if self.cookie else {}))
             answer = connection.getresponse()
-            return answer.status, answer.read(), {name.lower(): value for name, value in answer.getheaders()}
+            found = {name.lower(): value for name, value in answer.getheaders()}
+            self.cookie = found.get("set-cookie", self.cookie or "").partition(";")[0] or None
+            return answer.status, answer.read(), found
         finally:
             connection.close()
 
@@ -88,8 +92,8 @@ def test_nothing_else_is_served_and_nobody_without_the_token_is_heard(page: Fake
         assert page.request("GET", path)[:2] == (404, b""), path
     assert page.request("POST", "/answer/1", b"x")[0] == 404
     assert page.post("anything", b"x") == 404
-    assert page.request("POST", f"{page.root}answer/1", headers={"Content-Length": str(LARGEST_ANSWER + 1)})[0] == 413
-    assert page.request("POST", f"{page.root}answer/1", headers={"Content-Length": "-1"})[0] == 413
+    assert page.request("POST", f"{page.root}answer/1", headers={"Content-Length": str(LARGEST_BODY + 1)})[0] == 400
+    assert page.request("POST", f"{page.root}answer/1", headers={"Content-Length": "-1"})[0] == 400
 
 
 def test_every_job_has_a_token_of_its_own(files: dict[str, Path]) -> None:
@@ -113,6 +117,42 @@ def test_a_command_is_carried_out_and_its_answer_returned(server: PageServer, pa
     assert page.next()["id"] == 2
     page.post("answer/2", b"")
     assert again.result(30) == b""
+
+
+def test_the_first_visitor_who_asks_for_work_is_the_only_one(server: PageServer, page: FakePage, pool: ThreadPoolExecutor) -> None:
+    other = FakePage(server.url)
+    assert other.request("GET", other.root)[0] == 200, "whoever only looks takes nothing away"
+    asked = pool.submit(server.ask, "logits", silence=30)
+    page.next()
+    for path in ("", "model", "next", "alive"):
+        assert other.request("GET", other.root + path)[:2] == (404, b""), path
+    assert other.post("answer/1", b"of a stranger") == other.post("failed", b"") == 404
+    assert page.request("GET", f"{page.root}model")[0] == 200 and page.post("answer/1", b"mine") == 204
+    assert asked.result(30) == b"mine"
+
+
+def test_a_name_that_somebody_else_made_point_here_is_not_answered(server: PageServer, page: FakePage) -> None:
+    port = page.address[1]
+    for host, status in ((f"127.0.0.1:{port}", 200), (f"localhost:{port}", 200), (f"[::1]:{port}", 200), (f"evil.example:{port}", 404), ("127.0.0.1.evil.example", 404), ("", 404)):
+        assert page.request("GET", page.root, headers={"Host": host})[0] == status, host
+
+
+def test_methods_that_no_page_uses_and_queries_are_refused(page: FakePage) -> None:
+    for method in ("HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "NONSENSE"):
+        assert page.request(method, page.root)[:2] == (405, b""), method
+
+
+def test_many_who_are_slow_keep_nobody_out(server: PageServer, page: FakePage) -> None:
+    slow = []
+    for _ in range(100):
+        connection = socket.create_connection(page.address, timeout=10)
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: 127")
+        slow.append(connection)
+    try:
+        assert page.request("GET", page.root)[0] == 200
+    finally:
+        for connection in slow:
+            connection.close()
 
 
 def test_what_the_page_reports_is_passed_on_and_keeps_it_alive(files: dict[str, Path], pool: ThreadPoolExecutor) -> None:
@@ -141,8 +181,9 @@ def test_a_failure_of_the_page_comes_in_its_own_words_and_stays(server: PageServ
 
 
 def test_a_page_that_goes_away_is_noticed_at_once(server: PageServer, page: FakePage, pool: ThreadPoolExecutor) -> None:
+    page.request("GET", page.root)
     alive = http.client.HTTPConnection(*page.address, timeout=30)
-    alive.request("GET", f"{page.root}alive")
+    alive.request("GET", f"{page.root}alive", headers={"Cookie": page.cookie})
     opened = alive.getresponse()
     assert opened.status == 200
     asked = pool.submit(server.ask, "logits", silence=600)

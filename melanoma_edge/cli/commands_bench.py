@@ -11,8 +11,10 @@ from melanoma_edge.cli.group import command, show
 from melanoma_edge.cli.options import FOLDER, json_option, names, wrong
 
 
-def _threads(context: click.Context, option: click.Parameter, value: str) -> list[int]:
-    """Return the numbers of a comma-separated list."""
+def _threads(context: click.Context, option: click.Parameter, value: str | None) -> list[int] | None:
+    """Return the numbers of a comma-separated list; None where nothing was asked for."""
+    if value is None:
+        return None
     try:
         return [int(word) for word in names(value)]
     except ValueError:
@@ -22,24 +24,52 @@ def _threads(context: click.Context, option: click.Parameter, value: str) -> lis
 @command
 @click.argument("bundle", type=FOLDER)
 @click.option("--quick", is_flag=True, help="A short look; the result is marked as not comparable.")
-@click.option("--threads", default="1", show_default=True, metavar="LIST", callback=_threads, help="Comma-separated: numbers of threads of each runtime, each pinned to as many cores.")
-@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Only this runtime; may be repeated.")
+@click.option("--threads", metavar="LIST", callback=_threads, help="Comma-separated: numbers of threads of each runtime, here each pinned to as many cores [default: 1; on a device 1 and up to 4].")
+@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Only this runtime of this machine; may be repeated.")
+@click.option("--phone", is_flag=True, help="Measure a phone instead, in its browser: shows an address and its QR code, and waits for the phone (first: melanoma-edge setup browser).")
+@click.option("--host", metavar="ADDRESS", help="With --phone: the address of this machine to serve the page at, 0.0.0.0 for all of them [default: 127.0.0.1, which only this machine reaches].")
+@click.option("--port", type=click.IntRange(1, 65535), help="With --phone: the port [default: a free one].")
+@click.option("--tls", is_flag=True, help="With --phone: https, with a certificate made for this run, which the phone's browser will warn of; gives it threads and WebGPU.")
+@click.option("--wait", type=click.FloatRange(1), default=600.0, show_default=True, metavar="SECONDS", help="With --phone: how long to wait for the phone.")
+@click.option("--device-name", metavar="TEXT", help="With --phone: what to call the device [default: what its browser says].")
 @json_option
-def bench(bundle, quick, threads, runtimes, as_json, quiet, verbose):
-    """Measure the latency of every artifact on every runtime of this machine.
+def bench(bundle, quick, threads, runtimes, phone, host, port, tls, wait, device_name, as_json, quiet, verbose):
+    """Measure the latency of every artifact: on every runtime of this machine, or in the browser of a phone.
 
-    What was measured stands in evidence/latency.json, with the raw times beside it; a later measurement of the same host takes its place.
+    What was measured stands in evidence/latency.json, with the raw times beside it; a later measurement of the same host or device takes its place.
+    With --phone nothing leaves the phone but times and the answers to drawn pictures. The page is served on this machine alone unless --host
+    names one of its addresses; over a cable, `adb reverse tcp:PORT tcp:PORT` lets an Android phone reach it with all that a secure address allows.
 
     \b
     Example: melanoma-edge bench my.bundle --threads 1,2,4
+    Example: melanoma-edge bench my.bundle --phone --host 0.0.0.0 --tls
     """
     from melanoma_edge.cli.show_latency import show_latency
-    from melanoma_edge.proof.latency import bench as library
 
     screen = show(quiet, verbose)
+    if phone:
+        if runtimes:
+            raise wrong("--runtime is for runtimes of this machine: leave it out with --phone, which runs all that the phone has")
+        return _on_phone(screen, bundle, as_json, host=host or "127.0.0.1", port=port or 0, tls=tls, name=device_name, threads=threads, quick=quick, wait=wait)
+    for option, given in (("--host", host), ("--port", port), ("--tls", tls), ("--device-name", device_name)):
+        if given:
+            raise wrong(f"{option} is for measuring a phone: add --phone, or leave it out")
+    from melanoma_edge.proof.latency import bench as library
+
     with screen.steps("measuring") as progress:
-        found = library(bundle, quick=quick, threads=threads, runtimes=runtimes or None, progress=progress)
+        found = library(bundle, quick=quick, threads=threads or [1], runtimes=runtimes or None, progress=progress)
     show_latency(screen, found, as_json)
+
+
+def _on_phone(screen, bundle, as_json, **options) -> None:
+    """Measure the device that opens the page; its address is shown before the first line of progress."""
+    from melanoma_edge.cli.show_latency import show_device, show_invitation
+    from melanoma_edge.proof.bench_phone import bench_phone, refuse_other_numbers
+
+    with screen.steps("measuring a phone") as progress:
+        found = bench_phone(bundle, invite=lambda invitation: show_invitation(screen, invitation), progress=progress, **options)
+    show_device(screen, found, as_json)
+    refuse_other_numbers(found)
 
 
 @command

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 from rich.markup import escape
 from rich.table import Table
 
@@ -18,6 +21,29 @@ def show_latency(screen: Screen, found, as_json: bool) -> None:
         _host(screen, found.host)
     for device in found.devices:
         _device(screen, device)
+
+
+def show_device(screen: Screen, found, as_json: bool) -> None:
+    """Print the device that was measured last; as JSON, all that latency.json holds."""
+    if as_json:
+        return screen.json(found.model_dump(mode="json"))
+    _device(screen, found.devices[-1])
+
+
+def show_invitation(screen: Screen, invitation) -> None:
+    """Print the address of the page, on standard error where progress goes, with its QR code where the terminal can show one."""
+    import segno
+
+    out = screen.err if not screen.quiet else None
+    if out is None or not out.is_terminal:
+        print(f"open on the phone: {invitation.url}", file=sys.stderr, flush=True)
+    else:
+        with io.StringIO() as drawn:
+            segno.make(invitation.url, error="l", micro=False).terminal(drawn, border=2, compact=True)
+            out.out(drawn.getvalue(), highlight=False)
+        out.print(f"Scan this with the phone, or open [bold]{escape(invitation.url)}[/] there.", soft_wrap=True)
+    if invitation.fingerprint is not None:
+        print(f"its browser will warn of the certificate, which has the SHA-256 fingerprint {invitation.fingerprint}", file=sys.stderr, flush=True)
 
 
 def _host(screen: Screen, host) -> None:

@@ -25,8 +25,8 @@ class GoldenCheck(Model):
     """Largest absolute difference of a logit."""
     quanta: float | None
     """The same in quanta of the output; null for float artifacts."""
-    allowed: float
-    """Of the artifact's gate: quanta for int8 artifacts, a share of the logits' range for the others."""
+    requirement: str
+    """What had to hold, in words."""
     top1_agreement: float
 
 

@@ -33,21 +33,32 @@ ENGINES: dict[str, tuple[str, ...]] = {
         "node_modules/@litertjs/core/wasm/litert_wasm_compat_internal.wasm",
         "node_modules/@litertjs/core/wasm/litert_wasm_internal.js",
         "node_modules/@litertjs/core/wasm/litert_wasm_internal.wasm",
+        "node_modules/@litertjs/core/wasm/litert_wasm_threaded_internal.js",
+        "node_modules/@litertjs/core/wasm/litert_wasm_threaded_internal.wasm",
         "node_modules/@litertjs/wasm-utils/dist/index.js",
     ),
     "onnxruntime": (
         "node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.mjs",
         "node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm",
         "node_modules/onnxruntime-web/dist/ort.wasm.min.mjs",
+        "node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.asyncify.mjs",
+        "node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.asyncify.wasm",
+        "node_modules/onnxruntime-web/dist/ort.webgpu.min.mjs",
     ),
 }
-"""What the page loads of the packages, for each engine: 33 of 185 MB."""
+"""What pages load of the packages, for each engine: 70 of 185 MB. A browser fetches what it needs: 9 MB of LiteRT.js and 14 of onnxruntime-web, or 27 with WebGPU."""
 _NPM_SECONDS = 1800
 _NAMES = {"LiteRT.js": "@litertjs/core", "onnxruntime-web": "onnxruntime-web"}
 
 
 def require() -> str:
     """Return the versions, such as `LiteRT.js 2.5.3, onnxruntime-web 1.30.0 in Chromium 156`; raises Missing with what to do."""
+    require_packages()
+    return f"{packages()} in {chromium.version(chromium.find())}"
+
+
+def require_packages() -> None:
+    """Raise Missing with what to do unless the packages are here, whole, and those of this version."""
     folder = places.folder("browser")
     if not (folder / LOCK).is_file():
         raise Missing(f"the packages that run models in a browser are not here: {SETUP}")
@@ -56,7 +67,6 @@ def require() -> str:
     lost = next((name for names in ENGINES.values() for name in names if not (folder / name).is_file()), None)
     if lost is not None:
         raise Missing(f"{folder / lost} is missing: {SETUP}")
-    return f"{packages()} in {chromium.version(chromium.find())}"
 
 
 def install(progress: Callable[[str], None]) -> dict:
@@ -95,6 +105,11 @@ def packages() -> str:
     """Return the packages' names and versions, as the lock file has them."""
     locked = json.loads((WEB / LOCK).read_text(encoding="utf-8"))["packages"]
     return ", ".join(f"{name} {locked[f'node_modules/{package}']['version']}" for name, package in _NAMES.items())
+
+
+def version_of(engine: str) -> str:
+    """Return the version of the package of one of ENGINES."""
+    return packages().split(", ")[list(ENGINES).index(engine)].rpartition(" ")[2]
 
 
 def _npm_ci(folder: Path) -> None:

@@ -1,17 +1,22 @@
-// onnxruntime-web with its WebAssembly kernels (MLAS), one thread.
-import * as ort from 'onnxruntime-web';
+// onnxruntime-web: its WebAssembly kernels (MLAS), on one thread or several, or WebGPU.
 import { numbers } from './numbers.js';
 
 export const NAME = 'onnxruntime-web';
 
-export async function start() {
+let ort = null;
+let options = null;
+
+export async function start({ threads = 1, accelerator = 'wasm' }) {
+  ort = await import(accelerator === 'webgpu' ? 'onnxruntime-web/webgpu' : 'onnxruntime-web');
   ort.env.wasm.wasmPaths = new URL('./node_modules/onnxruntime-web/dist/', import.meta.url).href;
-  ort.env.wasm.numThreads = 1;
+  ort.env.wasm.numThreads = threads;
   ort.env.logLevel = 'error';
+  options = { executionProviders: [accelerator], graphOptimizationLevel: 'all' };
+  if (accelerator !== 'wasm') options.extra = { session: { disable_cpu_ep_fallback: '1' } }; // it would compute on the processor and not say so
 }
 
 export async function load(bytes) {
-  return new Model(await ort.InferenceSession.create(bytes, { executionProviders: ['wasm'], graphOptimizationLevel: 'all' }));
+  return new Model(await ort.InferenceSession.create(bytes, options));
 }
 
 class Model {

@@ -3,30 +3,15 @@
 // A command is JSON: `load` a model, give its `logits` or `times` on some pictures, or `end`. Every answer goes to
 // answer/ID. Whatever goes wrong goes to `failed`, with what the runtime printed, which often says why.
 
+import { forget, printed, reason } from './printed.js';
+
 const ENGINES = { 'litert': './litert.js', 'onnxruntime': './onnxruntime.js' };
-const PRINTED_LINES = 4;
-const COLOURS = /\x1b\[[0-9;]*m/g;
-const NOISE = /^\s*(INFO|WARNING|VERBOSE):/;
-// LiteRT.js 2.5.3 prints that it could not prepare a model, and then answers with whatever stood in its memory.
-const FAULT = /^\s*ERROR:/;
 const SIGN_OF_LIFE_MS = 1000;
 
 const element = (id) => document.getElementById(id);
-const printed = [];
-let fault = null;
 let engine = null;
 let lastSign = 0;
 
-for (const level of ['warn', 'error']) {
-  const original = console[level];
-  console[level] = (...words) => {
-    const line = words.join(' ').replace(COLOURS, '');
-    if (FAULT.test(line)) fault ??= line;
-    if (!NOISE.test(line)) printed.push(line);
-    printed.splice(0, Math.max(0, printed.length - PRINTED_LINES));
-    original.apply(console, words);
-  };
-}
 addEventListener('error', (event) => fail(event.error ?? event.message));
 addEventListener('unhandledrejection', (event) => fail(event.reason));
 
@@ -59,10 +44,10 @@ async function progress(line, share) {
 }
 
 async function fail(error) {
-  const reason = [...new Set([String(error?.message ?? error), ...printed])].join('; ').slice(0, 2000);
+  const why = reason(error);
   element('state').className = 'failed';
-  say(`It did not work: ${reason}`, 0);
-  await send('failed', reason);
+  say(`It did not work: ${why}`, 0);
+  await send('failed', why);
 }
 
 /** Loads the model and answers with the shapes and types of its inputs and outputs. */
@@ -71,8 +56,7 @@ async function load(command) {
   say('Fetching the runtime…');
   const module = await import(ENGINES[command.engine]);
   await module.start(command);
-  printed.length = 0; // what it found out about the device, such as that there is no GPU, is no reason for a failure later
-  fault = null;
+  forget(); // what it found out about the device, such as that there is no GPU, is no reason for a failure later
   element('runtime').textContent = `${module.NAME}, one thread`;
   say('Loading the model…');
   engine = await module.load(await fetched(command.model));
@@ -122,7 +106,7 @@ async function main() {
     const command = await response.json();
     if (command.kind === 'end') return say('Done. You can close this page.', 1);
     const answer = await COMMANDS[command.kind](command);
-    if (fault) throw new Error(fault);
+    if (printed.fault) throw new Error(printed.fault);
     await send(`answer/${command.id}`, answer);
   }
 }

@@ -92,7 +92,7 @@ def _table(runtimes, title: str, *, golden: bool = False) -> Table:
             times = [_ms(row.p50_ms, 3), _ms(row.p90_ms, 3), _ms(row.p99_ms, 3), ratio, _ms(row.first_ms, 1), _ms(row.load_ms, 1)]
             extra = [_ms(row.energy_mj, 2)] if energy else []
             checked = ["-" if row.drift is None else f"{row.drift:.2f}", _golden(row.golden)] if golden else []
-            table.add_row(escape(row.name), escape(name), str(runtime.threads), *times, *extra, *checked, row.verdict)
+            table.add_row(escape(row.name), escape(name), str(runtime.threads), *times, *extra, *checked, "stable" if row.verdict == "stable" else "noisy")
     return table
 
 

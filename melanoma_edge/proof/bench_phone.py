@@ -330,7 +330,7 @@ def _title(runtime: RuntimeLatency) -> str:
 def _shown(found: ArtifactLatency) -> dict:
     """Return a row as the page shows it."""
     passed = found.golden.outcome == "passed"
-    return {"name": found.name, "p50": f"{found.p50_ms:.2f}", "p90": f"{found.p90_ms:.2f}", "golden": "✓ yes" if passed else "✕ NO", "passed": passed}
+    return {"name": found.precision, "p50": f"{found.p50_ms:.2f}", "p90": f"{found.p90_ms:.2f}", "golden": "✓ yes" if passed else "✕ NO", "passed": passed}
 
 
 def _keep(bundle: Bundle, name: str, facts: BrowserFacts, timed: list[RuntimeLatency], device: _Device, quick: bool, command: str) -> Latency:

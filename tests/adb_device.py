@@ -1,7 +1,8 @@
 """A device for adb: Debian's adbd with Android's shell (mksh) and tools (toybox), in a file system, process and network namespace of its own.
 
-adbd gives everyone who reaches its port a root shell without asking: so the port is only ever opened in a network without
-a way out, where adb's server is too. The clients reach that server through a socket in the file system. Unplugging is killing it.
+adbd gives everyone who reaches its port a shell as root without asking: so the port is only ever opened in a network without
+a way out, where adb's server is too, and adbd has none of root's capabilities but the one to change into its folder. The clients
+reach that server through a socket in the file system. Unplugging is killing it.
 """
 
 from __future__ import annotations
@@ -148,14 +149,20 @@ if [ "$mode" = old ]; then report | sed -e 's/^[A-Z]*: //' -e 's/ p5=.*//' -e 's
 exit 0
 """
 
+LOOPBACK = """
+# Switch the loopback device on, which a new network has off, and become a command.
+import fcntl, os, socket, struct, sys
+fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sH14x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 START = r"""
 set -e
 system=$1 root=$2
 mkdir -p $root/lib $root/lib64 $root/usr $root/dev $root/proc
 for part in lib lib64 usr; do mount --bind $system/$part $root/$part; done
-mount --rbind /dev $root/dev
+for device in null zero random urandom; do touch $root/dev/$device; mount --bind /dev/$device $root/dev/$device; done
 mount -t proc proc $root/proc
-exec chroot $root /bin/env -i PATH=/system/bin:/bin LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu/android /usr/lib/android-sdk/platform-tools/adbd
+exec setpriv --bounding-set=-all,+sys_chroot --inh-caps=-all --no-new-privs chroot $root /bin/env -i PATH=/system/bin:/bin LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu/android /usr/lib/android-sdk/platform-tools/adbd
 """
 
 REFUSING = r"""
@@ -254,8 +261,8 @@ def fetch() -> Path:
     """Return the folder with Debian's adb, adbd, mksh and toybox and their libraries, fetched by the first worker that needs it; skips where that fails."""
     if platform.machine() != "x86_64" or not sys.platform.startswith("linux"):
         pytest.skip("needs Linux on x86-64, for which the device's programs are")
-    if os.geteuid() != 0 or any(shutil.which(tool) is None for tool in ("unshare", "nsenter", "ip")):
-        pytest.skip("needs root, unshare, nsenter and ip (Debian: util-linux, iproute2), to keep adbd in a network of its own")
+    if os.geteuid() != 0 or any(shutil.which(tool) is None for tool in ("unshare", "nsenter", "setpriv")):
+        pytest.skip("needs root, unshare, nsenter and setpriv (Debian: util-linux), to keep adbd in a network of its own")
     if subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], capture_output=True).returncode != 0:
         pytest.skip("this machine lets nobody make a network namespace, and adbd is started in no other")
     base = own_environments.folder()
@@ -284,7 +291,7 @@ def network(system: Path, folder: Path) -> Iterator[tuple[int, Path]]:
     adb.write_text(f'#!/bin/sh\nexec {start} "$@"\n')
     adb.chmod(0o755)
     server = subprocess.Popen(
-        ["unshare", "--net", "sh", "-c", f"ip link set lo up && exec {adb} nodaemon server"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ["unshare", "--net", sys.executable, "-c", LOOPBACK, str(adb), "nodaemon", "server"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         deadline = time.monotonic() + 30

@@ -139,6 +139,7 @@ def test_a_device_is_measured(phone: Phone, bundle: Path, bench: Callable[..., L
     assert one.version == "2.18.0" and one.peak_memory_bytes == int(12.5 * 2**20) and one.affinity is None
     assert one.settings["delegated"] == "completely" and one.settings["delegate"] == "XNNPACK" and one.settings["options"] == "--num_threads=1 --use_xnnpack=true"
     assert one.settings["p50"] == "the median of the rounds' medians" and one.settings["input"] == "random numbers"
+    assert one.settings["built for"] == "x86_64"
     assert not_gpu.reason == f"{INT8}: the GPU delegate took nothing of the graph: what was timed is the CPU"
     assert nnapi.reason == f"{FLOAT}, {INT8}: the device offers NNAPI no accelerator but nnapi-reference, which computes on the CPU"
     assert onnx.reason == "tiny-float32.onnx: benchmark_model runs TFLite only"
@@ -357,7 +358,7 @@ def test_a_device_that_takes_no_commands(off: Phone, bench: Callable[..., Latenc
             line = refused(Missing, bench)
         finally:
             process.kill()
-    assert line.startswith(f"the device {REFUSING_SERIAL} is {state}, expected one that takes commands: ") and remedy in line
+    assert line.startswith(f"adb lists the device {REFUSING_SERIAL} as `{state}`, expected `device`: ") and remedy in line
 
 
 def test_without_adb(bench: Callable[..., Latency], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

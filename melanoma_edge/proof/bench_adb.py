@@ -92,7 +92,7 @@ def bench_adb(
         before = adb_facts.state(device)
         _time(device, folder, placed, pairs, plan, tell)
         after = adb_facts.state(device)
-    rows = tuple(row for way in tool.ways(threads) for row in _rows([pair for pair in pairs if pair.way == way]))
+    rows = tuple(row for way in tool.ways(threads) for row in _rows([pair for pair in pairs if pair.way == way], binary))
     timed = [row for runtime in rows for row in runtime.artifacts]
     if not timed:
         raise BadInput(f"benchmark_model ran no artifact of {bundle} on {identity.name} ({pairs[0].refusal}): try another build of it")
@@ -147,7 +147,8 @@ def _run(device: adb.Device, folder: str, placed: dict[str, str], pair: Pair, **
         pair.refusal = f"benchmark_model did not end within {RUN_SECONDS} s"
         return None
     if done.code in (126, 127):
-        raise BadInput(f"the device cannot start benchmark_model ({adb.reason(done.err) or adb.reason(done.out) or f'exit code {done.code}'}): give the build for Android, not that for Linux")
+        why = adb.reason(done.err) or adb.reason(done.out) or f"exit code {done.code}"
+        raise BadInput(f"the device cannot start benchmark_model ({why}): give the build for Android, not that for Linux")
     said = f"{done.out}\n{done.err}"
     if done.code != 0:
         pair.refusal = f"benchmark_model ended with exit code {done.code}{_because(said)}"
@@ -166,7 +167,7 @@ def _because(said: str) -> str:
     return f" ({why})" if why else ""
 
 
-def _rows(pairs: Sequence[Pair]) -> list[RuntimeLatency]:
+def _rows(pairs: Sequence[Pair], binary: Binary) -> list[RuntimeLatency]:
     """Return what became of the artifacts that were run in one way: one row of those that were timed, one for each reason why others were not."""
     way, rows = pairs[0].way, []
     timed = [pair for pair in pairs if pair.refusal is None]
@@ -176,7 +177,7 @@ def _rows(pairs: Sequence[Pair]) -> list[RuntimeLatency]:
         peaks = [pair.trial.peak_memory_bytes for pair in timed if pair.trial.peak_memory_bytes is not None]
         artifacts = with_ratios([_figures(pair) for pair in timed])
         peak = max(peaks) if len(peaks) == len(timed) else None
-        rows.append(RuntimeLatency(**known, status="timed", reason=None, settings=_settings(way, timed), peak_memory_bytes=peak, artifacts=artifacts))
+        rows.append(RuntimeLatency(**known, status="timed", reason=None, settings=_settings(way, timed, binary), peak_memory_bytes=peak, artifacts=artifacts))
     for reason in dict.fromkeys(pair.refusal for pair in pairs if pair.refusal is not None):
         names = ", ".join(pair.artifact.name for pair in pairs if pair.refusal == reason)
         rows.append(RuntimeLatency(**known, status="not run", reason=f"{names}: {reason}", peak_memory_bytes=None, artifacts=()))
@@ -207,7 +208,7 @@ def _figures(pair: Pair) -> ArtifactLatency:
     )
 
 
-def _settings(way: Way, timed: Sequence[Pair]) -> dict[str, str]:
+def _settings(way: Way, timed: Sequence[Pair], binary: Binary) -> dict[str, str]:
     """Return the tool's options, and what they came to on this device."""
     centres = {report.median_us is not None for pair in timed for report in pair.rounds}
     centre = {frozenset({True}): "medians", frozenset({False}): "means, for want of medians"}.get(frozenset(centres), "medians, or means for want of them")
@@ -215,8 +216,9 @@ def _settings(way: Way, timed: Sequence[Pair]) -> dict[str, str]:
     for pair in timed:
         took.setdefault(way.delegation(pair.trial), []).append(pair.artifact.name)
     parts = [f"{one.took}{'' if one.kernels is None else f', in {one.kernels} parts'}: {', '.join(names)}" for one, names in took.items()]
-    settings = {"options": " ".join(way.options), "delegate": way.delegate, "delegated": next(iter(took)).took if len(took) == 1 and next(iter(took)).took == "completely" else "; ".join(parts)}
-    settings |= {"p50": f"the median of the rounds' {centre}", "input": "random numbers"}
+    delegated = "completely" if {one.took for one in took} == {"completely"} else "; ".join(parts)
+    settings = {"options": " ".join(way.options), "delegate": way.delegate, "delegated": delegated}
+    settings |= {"p50": f"the median of the rounds' {centre}", "input": "random numbers", "built for": binary.abi}
     accelerators = next((pair.trial.accelerators for pair in timed if pair.trial.accelerators), ())
     ignored = dict.fromkeys(word for pair in timed for report in pair.rounds for word in report.ignored)
     return settings | ({"accelerators": ", ".join(accelerators)} if accelerators else {}) | ({"unknown to this benchmark_model": " ".join(ignored)} if ignored else {})

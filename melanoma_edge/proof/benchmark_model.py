@@ -106,8 +106,9 @@ class Way:
             return f"this benchmark_model has no {option}"
         if self.delegation(report).took == "not at all":
             applied = self.delegate in report.delegates
-            why = "" if applied or report.complaint is None else f" ({report.complaint})"
-            return f"the {self.delegate} delegate took nothing of the graph: what was timed is the CPU" if applied else f"benchmark_model applied no {self.delegate} delegate on this device{why}"
+            why = "" if report.complaint is None else f" ({report.complaint})"
+            none = f"benchmark_model applied no {self.delegate} delegate on this device{why}"
+            return f"the {self.delegate} delegate took nothing of the graph: what was timed is the CPU" if applied else none
         if self.accelerator == "nnapi" and report.accelerators == (REFERENCE_ACCELERATOR,):
             return f"the device offers NNAPI no accelerator but {REFERENCE_ACCELERATOR}, which computes on the CPU"
         return None

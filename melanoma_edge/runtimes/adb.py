@@ -84,11 +84,13 @@ class Device:
         Raises Gone where the device does not say how it ended, TimedOut after `seconds`, BadInput where it prints without end.
         """
         mark = secrets.token_hex(16)
-        code, out, err = _run("-s", self.serial, "shell", f"{shlex.join(words)}; printf '\\n%s %d\\n' {mark} $?", seconds=seconds, what=f"{words[0]!r} on the device {self.serial}")
+        told = f"{shlex.join(words)}; printf '\\n%s %d\\n' {mark} $?"
+        code, out, err = _run("-s", self.serial, "shell", told, seconds=seconds, what=f"{words[0]!r} on the device {self.serial}")
         said, found, ended = out.rpartition(f"\n{mark} ")
         number = ended.strip()
         if not found or not number.isdecimal():
-            raise Gone(f"the device {self.serial} went away ({reason(err) or f'adb ended with exit code {code}'}): plug it in until `adb devices` lists it as `device`, and run the command again")
+            why = reason(err) or f"adb ended with exit code {code}"
+            raise Gone(f"the device {self.serial} went away ({why}): plug it in until `adb devices` lists it as `device`, and run the command again")
         return Output(int(number), said, err)
 
     def script(self, text: str, *arguments: str, seconds: float = SECONDS) -> Output:
@@ -156,7 +158,7 @@ def choose(serial: str | None = None) -> Device:
     state = found[serial]
     if state != "device":
         remedy = next((remedy for name, remedy in _STATES.items() if state.startswith(name)), "look at `adb devices`, and run the command again")
-        raise Missing(f"the device {serial} is {state.split('(')[0].strip()}, expected one that takes commands: {remedy}")
+        raise Missing(f"adb lists the device {serial} as `{state.split('(')[0].strip()}`, expected `device`: {remedy}")
     return Device(serial)
 
 
@@ -180,7 +182,8 @@ def workplace(device: Device) -> Iterator[str]:
             device.script(_END, FOLDER)
             made = device.shell("mkdir", "-p", FOLDER)
             if made.code != 0:
-                raise Missing(f"the folder {FOLDER} cannot be made on the device {device.serial} ({reason(made.err) or f'exit code {made.code}'}): remove what is in its way, or use another device")
+                why = reason(made.err) or f"exit code {made.code}"
+                raise Missing(f"the folder {FOLDER} cannot be made on the device {device.serial} ({why}): remove what is in its way, or use another device")
             yield FOLDER
         finally:
             with contextlib.suppress(Gone, TimedOut):

@@ -142,7 +142,8 @@ def battery_in_words(said: str) -> str | None:
     if level is None or (scale is not None and scale <= 0):
         return None
     over = " and ".join(name for name in ("AC", "USB", "Wireless") if fields.get(f"{name} powered") == "true")
-    words = [f"{round(100 * level / (scale or 100))} %", BATTERY_STATUS.get(status, "charging unknown") + (f" over {over}" if over and status == 2 else f", powered by {over}" if over else "")]
+    source = "" if not over else f" over {over}" if status == 2 else f", powered by {over}"
+    words = [f"{round(100 * level / (scale or 100))} %", BATTERY_STATUS.get(status, "charging unknown") + source]
     return ", ".join(words + ([] if tenths is None else [f"{tenths / 10:.1f} degrees Celsius"]))
 
 

@@ -24,10 +24,12 @@ from tiny_bundle import write_bundle
 
 from melanoma_edge.convert.bundle import open_bundle
 from melanoma_edge.errors import BadInput, Missing
+from melanoma_edge.host import host
 from melanoma_edge.proof import benchmark_binary, benchmark_model
 from melanoma_edge.proof.bench_adb import FULL, QUICK, bench_adb
 from melanoma_edge.proof.benchmark_model import Delegation, Way, parse
-from melanoma_edge.proof.latency_model import Latency
+from melanoma_edge.proof.latency_file import keep_host
+from melanoma_edge.proof.latency_model import Energy, Latency, Preprocessing
 from melanoma_edge.runtimes import adb, adb_facts
 from melanoma_edge.runtimes.adb import FOLDER, Device
 
@@ -193,6 +195,17 @@ def test_a_later_measurement_replaces_the_same_device_only(phone: Phone, bundle:
     assert [device.name for device in bench().devices] == ["Google Pixel 8", "Google Pixel 9"]
     held = bench()
     assert [device.name for device in held.devices] == ["Google Pixel 8", "Google Pixel 9"] and held.devices[0] == first
+
+
+@on_device
+def test_what_was_measured_of_this_host_stays(phone: Phone, bundle: Path, bench: Callable[..., Latency]) -> None:
+    load, preprocessing = (0.0, 0.0, 0.0), Preprocessing(picture="golden/0.png", runs=1, p50_ms=1.0, p90_ms=1.0)
+    figures = {"quick": True, "comparable": False, "command": "", "date": "", "plan": QUICK, "tolerance": 0.05, "threads": (1,), "load_average_before": load, "load_average_after": load}
+    others = {"conditions": host(), "preprocessing": preprocessing, "energy": Energy(status="not run", note=""), "cross_checks": (), "runtimes": ()}
+    kept = keep_host(open_bundle(bundle), [], **figures, **others).host
+    held = bench()
+    assert held.host == kept is not None and len(held.devices) == 1
+    assert (bundle / "evidence/latency-samples.json.gz").exists()
 
 
 # What delegates took.

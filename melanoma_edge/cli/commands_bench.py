@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from melanoma_edge.cli.group import command, show
+from melanoma_edge.cli.group import command, line, show
 from melanoma_edge.cli.options import FOLDER, json_option, names, wrong
 
 
@@ -32,9 +32,12 @@ def _threads(context: click.Context, option: click.Parameter, value: str | None)
 @click.option("--tls", is_flag=True, help="With --phone: https, with a certificate made for this run, which the phone's browser will warn of; gives it threads and WebGPU.")
 @click.option("--wait", type=click.FloatRange(1), default=600.0, show_default=True, metavar="SECONDS", help="With --phone: how long to wait for the phone.")
 @click.option("--device-name", metavar="TEXT", help="With --phone: what to call the device [default: what its browser says].")
+@click.option("--adb", is_flag=False, flag_value="", metavar="[SERIAL]", help="Measure an Android device over adb instead: that with this serial, or the only one. Needs adb (on the PATH, or named by MELANOMA_EDGE_ADB) and --benchmark-model.")
+@click.option("--benchmark-model", type=FOLDER, metavar="PATH", help="With --adb: benchmark_model of TensorFlow Lite or LiteRT, built for Android and the device's processor; copied to the device, run there and removed.")
+@click.option("--trust-binary", is_flag=True, help="With --adb: run a benchmark_model that melanoma-edge does not know. Look where the file comes from first: its SHA-256 goes into the evidence.")
 @json_option
-def bench(bundle, quick, threads, runtimes, phone, host, port, tls, wait, device_name, as_json, quiet, verbose):
-    """Measure the latency of every artifact: on every runtime of this machine, or in the browser of a phone.
+def bench(bundle, quick, threads, runtimes, phone, host, port, tls, wait, device_name, adb, benchmark_model, trust_binary, as_json, quiet, verbose):
+    """Measure the latency of every artifact: on every runtime of this machine, in the browser of a phone, or on an Android device over adb.
 
     What was measured stands in evidence/latency.json, with the raw times beside it; a later measurement of the same host or device takes its place.
     With --phone nothing leaves the phone but times and the answers to drawn pictures. The page is served on this machine alone unless --host
@@ -43,21 +46,39 @@ def bench(bundle, quick, threads, runtimes, phone, host, port, tls, wait, device
     \b
     Example: melanoma-edge bench my.bundle --threads 1,2,4
     Example: melanoma-edge bench my.bundle --phone --host 0.0.0.0 --tls
+    Example: melanoma-edge bench my.bundle --adb --benchmark-model android_aarch64_benchmark_model --trust-binary
     """
-    from melanoma_edge.cli.show_latency import show_latency
+    from melanoma_edge.cli.show_latency import show_device, show_latency
 
     screen = show(quiet, verbose)
+    if phone and adb is not None:
+        raise wrong("--phone and --adb are two ways to measure a device: give one of them")
+    if adb is None and (benchmark_model is not None or trust_binary):
+        raise wrong("--benchmark-model and --trust-binary are for measuring over adb: add --adb, or leave them out")
+    if not phone:
+        for option, given in (("--host", host), ("--port", port), ("--tls", tls), ("--device-name", device_name)):
+            if given:
+                raise wrong(f"{option} is for measuring a phone in its browser: add --phone, or leave it out")
+    if adb is not None:
+        if benchmark_model is None:
+            raise wrong("--adb needs the program that measures there: name benchmark_model, built for Android, with --benchmark-model PATH")
+        if runtimes:
+            raise wrong("--runtime is for runtimes of this machine: leave it out with --adb")
+        from melanoma_edge.proof.bench_adb import bench_adb
+
+        with screen.steps("measuring over adb") as progress:
+            found = bench_adb(
+                bundle, serial=adb or None, benchmark_model=benchmark_model, trust_binary=trust_binary, quick=quick, threads=[1] if threads is None else threads, command=line(), progress=progress
+            )  # fmt: skip
+        return show_device(screen, found, as_json)
     if phone:
         if runtimes:
             raise wrong("--runtime is for runtimes of this machine: leave it out with --phone, which runs all that the phone has")
         return _on_phone(screen, bundle, as_json, host=host or "127.0.0.1", port=port or 0, tls=tls, name=device_name, threads=threads, quick=quick, wait=wait)
-    for option, given in (("--host", host), ("--port", port), ("--tls", tls), ("--device-name", device_name)):
-        if given:
-            raise wrong(f"{option} is for measuring a phone: add --phone, or leave it out")
     from melanoma_edge.proof.latency import bench as library
 
     with screen.steps("measuring") as progress:
-        found = library(bundle, quick=quick, threads=threads or [1], runtimes=runtimes or None, progress=progress)
+        found = library(bundle, quick=quick, threads=[1] if threads is None else threads, runtimes=runtimes or None, progress=progress)
     show_latency(screen, found, as_json)
 
 

@@ -81,25 +81,26 @@ def _comparable(measured) -> str:
 
 
 def _table(runtimes, title: str, *, golden: bool = False) -> Table:
-    """Return a table of what was timed, a row an artifact, runtime and number of threads."""
+    """Return a table of what was timed, a row an artifact, runtime and number of threads; with `golden`, of a device."""
     energy = any(row.energy_mj is not None for runtime in runtimes for row in runtime.artifacts)
-    columns = ["artifact", "runtime", "threads", "p50 ms", "p90", "p99", "to float32", "first", "load", *(["mJ"] if energy else []), *(["drift", "golden"] if golden else []), "verdict"]
+    last = ["drift", "golden logits"] if golden else ["first", "load"]
+    columns = ["artifact", "runtime", "threads", "p50 ms", "p90", "p99", "to float32", *(["mJ"] if energy else []), *last, "verdict"]
     table = Table(*columns, title=title, title_justify="left")
     for runtime in runtimes:
-        name = runtime.name if runtime.accelerator == "cpu" else f"{runtime.name} ({runtime.accelerator})"
+        name = runtime.name if runtime.accelerator == "cpu" else f"{runtime.name} {runtime.accelerator}"
         for row in runtime.artifacts:
             ratio = "-" if row.p50_ratio_to_float32 is None else f"{row.p50_ratio_to_float32:.2f}"
-            times = [_ms(row.p50_ms, 3), _ms(row.p90_ms, 3), _ms(row.p99_ms, 3), ratio, _ms(row.first_ms, 1), _ms(row.load_ms, 1)]
-            extra = [_ms(row.energy_mj, 2)] if energy else []
-            checked = ["-" if row.drift is None else f"{row.drift:.2f}", _golden(row.golden)] if golden else []
-            table.add_row(escape(row.name), escape(name), str(runtime.threads), *times, *extra, *checked, "stable" if row.verdict == "stable" else "noisy")
+            times = [_ms(row.p50_ms, 3), _ms(row.p90_ms, 3), _ms(row.p99_ms, 3), ratio, *([_ms(row.energy_mj, 2)] if energy else [])]
+            end = [_ms(row.drift, 2), _golden(row.golden)] if golden else [_ms(row.first_ms, 1), _ms(row.load_ms, 1)]
+            table.add_row(escape(row.name), escape(name), str(runtime.threads), *times, *end, "stable" if row.verdict == "stable" else "[yellow]noisy[/]")
     return table
 
 
 def _not_run(screen: Screen, runtimes) -> None:
     said = set()
     for runtime in runtimes:
-        line = f"not run: {runtime.name}: {runtime.reason or ''} {runtime.install or ''}".strip()
+        name = runtime.name if runtime.accelerator == "cpu" else f"{runtime.name} {runtime.accelerator}"
+        line = f"not run: {name}: {runtime.reason or ''} {runtime.install or ''}".strip()
         if runtime.status == "not run" and line not in said:  # once, whatever the numbers of threads
             said.add(line)
             screen.out.print(escape(line), style="dim")
@@ -110,7 +111,7 @@ def _golden(check) -> str:
         return "not checked"
     style = {"passed": "green", "failed": "red"}[check.outcome]
     said = f"{check.quanta:g} quanta" if check.quanta is not None else f"{check.max_difference:.1e}"
-    return f"[{style}]{check.outcome}[/], {said}"
+    return f"[{style}]{check.outcome}[/]: {said}"
 
 
 def show_comparison(screen: Screen, found, as_json: bool) -> None:

@@ -72,12 +72,12 @@ def require_packages() -> None:
 def install(progress: Callable[[str], None]) -> dict:
     """Fetch the packages of the lock file with npm, all or nothing; return facts for people.
 
-    Does nothing where they are there already. Raises Missing without a Chromium, npm, or the packages' registry.
+    Does nothing where they are there already. A browser on this machine is not needed for them: phones bring their own. Raises
+    Missing without npm, or the packages' registry.
     """
-    browser = chromium.find()
-    name, folder = chromium.version(browser), places.folder("browser")
+    folder = places.folder("browser")
     try:
-        require()
+        require_packages()
     except Missing:
         with new_folder(folder, force=True, mark=LOCK) as new, tempfile.TemporaryDirectory(prefix="npm-", dir=new) as work:
             progress(f"fetching {packages()}")
@@ -87,7 +87,7 @@ def install(progress: Callable[[str], None]) -> dict:
                 (new / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(Path(work, file), new / file)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return {"packages": packages(), "browser": f"{name} ({browser})", "folder": str(folder), "megabytes": round(size / 1e6, 1), "version": require()}
+    return {"packages": packages(), "browser": _browser(), "folder": str(folder), "megabytes": round(size / 1e6, 1), "version": packages()}
 
 
 def command() -> tuple[list[str], dict[str, str]]:
@@ -105,6 +105,15 @@ def packages() -> str:
     """Return the packages' names and versions, as the lock file has them."""
     locked = json.loads((WEB / LOCK).read_text(encoding="utf-8"))["packages"]
     return ", ".join(f"{name} {locked[f'node_modules/{package}']['version']}" for name, package in _NAMES.items())
+
+
+def _browser() -> str:
+    """Return this machine's browser, or in words that there is none."""
+    try:
+        found = chromium.find()
+        return f"{chromium.version(found)} ({found})"
+    except Missing as error:
+        return f"{error}; that is for `verify` alone, a phone has its own"
 
 
 def version_of(engine: str) -> str:

@@ -1,0 +1,261 @@
+"""`bench --phone`, with a real Chromium that shows itself as a phone, on loopback and over a network."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import phone_visitor
+import pytest
+from conftest import Cli, read_json, validate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_page_server import FakePage
+from tiny_bundle import write_bundle
+
+from melanoma_edge.files import sha256_file
+from melanoma_edge.proof import phone_facts
+from melanoma_edge.runtimes.page_server import WEB, PageFailed
+
+pytest.importorskip("playwright")
+pytestmark = pytest.mark.xdist_group("phone")
+RUNS = ("litert-browser", "onnxruntime-browser")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "tiny.bundle")
+
+
+@contextmanager
+def serving(cli: Cli, bundle: Path, *options: object) -> Iterator[tuple[subprocess.Popen, str, Path]]:
+    """Start `bench --phone` and yield the process, the address that it shows, and the file with its standard error."""
+    err = bundle.parent / "err.txt"
+    with open(err, "wb") as stream:
+        process = cli.start("bench", bundle, "--phone", "--quick", "--json", *options, stderr=stream)
+    try:
+        yield process, phone_visitor.address(err, process), err
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def last_line(err: Path) -> str:
+    text = err.read_text(encoding="utf-8")
+    assert "Traceback" not in text, text
+    return text.splitlines()[-1]
+
+
+def test_a_phone_is_measured_checked_and_kept(browser: str, cli: Cli, bundle: Path, tmp_path: Path) -> None:
+    cli("bench", bundle, "--quick", "-q")
+    host = read_json(bundle / "evidence" / "latency.json")["host"]
+    with serving(cli, bundle) as (process, url, err):
+        assert url.startswith("http://127.0.0.1:")
+        with phone_visitor.opened(url, slower=2) as page:
+            line = phone_visitor.wait(page)
+            out, _ = process.communicate(timeout=60)
+            assert line.startswith("Done") and page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing has to be scrolled sideways"
+            shown = page.inner_text("#results")
+            page.screenshot(path=tmp_path / "phone.png", full_page=True)
+    assert process.returncode == 0, err.read_text()
+    held = json.loads(out)
+    validate(held, "latency")
+    assert held == read_json(bundle / "evidence" / "latency.json") and held["host"] == host
+    [device] = held["devices"]
+    facts = device["facts"]
+    assert facts["touch"] and facts["secure_context"] and facts["cross_origin_isolated"] and "Pixel 7" in facts["user_agent"] and facts["screen"].startswith("412 x ")
+    assert device["name"].startswith("Android, Chrome ") and device["quick"] and not device["comparable"] and device["command"] == "melanoma-edge bench tiny.bundle --phone --quick"
+    timed = {(row["name"], row["threads"]): row for row in device["runtimes"] if row["status"] == "timed"}
+    counts = sorted({1, min(4, facts["cores"])})
+    assert set(timed) == {(name, count) for name in RUNS for count in counts}
+    samples = gzip.decompress((bundle / "evidence" / device["samples"]).read_bytes())
+    assert hashlib.sha256((bundle / "evidence" / device["samples"]).read_bytes()).hexdigest() == device["samples_sha256"]
+    raw = {(row["runtime"], row["threads"]): row["artifacts"] for row in json.loads(samples)["rows"]}
+    for key, row in timed.items():
+        for artifact in row["artifacts"]:
+            golden = artifact["golden"]
+            assert golden["outcome"] == "passed" and golden["top1_agreement"] == 1.0 and golden["pictures"] > 0
+            assert artifact["runs"] >= 60 and 0 < artifact["p50_ms"] <= artifact["p90_ms"] <= artifact["p99_ms"] and artifact["sha256"] == sha256_file(bundle / artifact["name"])
+            assert artifact["p50_ms"] == pytest.approx(np.median(np.concatenate(raw[key][artifact["name"]][0])) / 1000, abs=1e-3)
+            assert f"{artifact['p50_ms']:.2f}" in shown
+    assert all(row["reason"] for row in device["runtimes"] if row["status"] == "not run")
+    assert (tmp_path / "phone.png").stat().st_size > 10_000
+    text = " ".join(cli("bench", bundle, "--quick", "-q").out.split())
+    assert "latency of Android, Chrome" in text, "a later measurement of the host leaves the device's"
+    page = Path(cli("report", bundle, "-q").out.strip())
+    assert device["name"] in page.read_text(encoding="utf-8") and "What is missing there" in page.read_text(encoding="utf-8")
+
+
+def over_the_network(bundle: Path, *options: str) -> tuple[dict, dict]:
+    """Measure over a network of its own; return the device and what the page knew."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None or subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode:
+        pytest.skip("needs root and unshare, to make a network of its own")
+    done = subprocess.run(["unshare", "--net", sys.executable, phone_visitor.__file__, str(bundle), *options], capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["devices"][-1], json.loads(done.stderr.splitlines()[-1])
+
+
+def test_plain_http_on_a_network_works_with_one_thread_and_says_what_is_missing(browser: str, bundle: Path) -> None:
+    device, told = over_the_network(bundle)
+    assert not told["secure"] and not told["isolated"] and told["line"].startswith("Done") and f"http://{phone_visitor.ADDRESS}:" in told["err"]
+    missing = " ".join(device["facts"]["missing"])
+    for word in ("threads: ", "SHA-256", "keeping the screen on", "WebGPU", "--tls", "a fine clock: its step is 100 microseconds"):
+        assert word in missing, word
+    assert {(row["name"], row["threads"]) for row in device["runtimes"] if row["status"] == "timed"} == {(name, 1) for name in RUNS}
+    assert all(artifact["golden"]["outcome"] == "passed" for row in device["runtimes"] for artifact in row["artifacts"])
+    grouped = [row for row in device["runtimes"] if row["status"] == "timed"]
+    assert all("inferences a sample" in row["settings"] for row in grouped), "a clock of 100 microseconds cannot time an inference that takes less"
+    assert device["command"] == "melanoma-edge bench tiny.bundle --phone --host ADDRESS --quick" and phone_visitor.ADDRESS not in json.dumps(device)
+
+
+def test_tls_gives_a_phone_on_the_network_what_it_lacks(browser: str, bundle: Path) -> None:
+    device, told = over_the_network(bundle, "--tls", "--threads", "1,2", "--device-name", "my phone")
+    assert told["secure"] and told["isolated"] and f"https://{phone_visitor.ADDRESS}:" in told["err"] and "SHA-256 fingerprint" in told["err"]
+    assert device["name"] == "my phone" and "SHA-256" not in " ".join(device["facts"]["missing"])
+    if device["facts"]["cores"] >= 2:
+        assert {(row["name"], row["threads"]) for row in device["runtimes"] if row["status"] == "timed"} == {(name, count) for name in RUNS for count in (1, 2)}
+
+
+def test_other_numbers_on_the_phone_are_a_failed_proof(browser: str, cli: Cli, bundle: Path) -> None:
+    golden, manifest = read_json(bundle / "golden" / "golden.json"), read_json(bundle / "manifest.json")
+    [name] = [artifact["name"] for artifact in manifest["artifacts"] if artifact["format"] == "onnx"]
+    golden["logits"][name][0][0] += 5
+    (bundle / "golden" / "golden.json").write_text(json.dumps(golden), encoding="utf-8")
+    manifest["files"]["golden/golden.json"] = sha256_file(bundle / "golden" / "golden.json")
+    (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with serving(cli, bundle, "--threads", "1") as (process, url, err):
+        with phone_visitor.opened(url) as page:
+            assert phone_visitor.wait(page).startswith("Done") and "✕ NO" in page.inner_text("#results")
+        process.communicate(timeout=60)
+    assert process.returncode == 1 and f"computes other numbers than the bundle says: {name} in onnxruntime-browser" in last_line(err)
+    [device] = read_json(bundle / "evidence" / "latency.json")["devices"]
+    assert {artifact["name"]: artifact["golden"]["outcome"] for row in device["runtimes"] for artifact in row["artifacts"]}[name] == "failed"
+
+
+def test_bytes_that_are_not_the_artifact_s_are_not_run(browser: str, cli: Cli, bundle: Path) -> None:
+    with serving(cli, bundle, "--threads", "1") as (process, url, err):
+        name = "tiny-int8.tflite"
+        content = bytearray((bundle / name).read_bytes())
+        content[-1] ^= 1
+        (bundle / name).write_bytes(content)
+        with phone_visitor.opened(url) as page:
+            phone_visitor.wait(page)
+            assert "the bytes that came are not the artifact's" in page.inner_text("#missing")
+        out, _ = process.communicate(timeout=60)
+    [device] = json.loads(out)["devices"]
+    assert process.returncode == 0 and f"{name} did not run in LiteRT.js, 1 thread: the bytes that came" in " ".join(device["facts"]["missing"])
+    assert name not in {artifact["name"] for row in device["runtimes"] for artifact in row["artifacts"]}
+
+
+def test_a_phone_that_goes_away_leaves_the_evidence_as_it_was(browser: str, cli: Cli, bundle: Path) -> None:
+    cli("bench", bundle, "--quick", "-q")
+    before = {file.name: sha256_file(file) for file in (bundle / "evidence").iterdir()}
+    with serving(cli, bundle, "--threads", "1") as (process, url, err):
+        with phone_visitor.opened(url) as page:
+            phone_visitor.wait(page, "LiteRT.js", seconds=60)
+            page.close()
+            process.communicate(timeout=60)
+    assert process.returncode == 3 and "the device was lost: the page was closed" in last_line(err)
+    assert {file.name: sha256_file(file) for file in (bundle / "evidence").iterdir()} == before
+
+
+def test_no_phone_an_interrupt_and_a_page_that_lies_end_in_one_line(browser: str, cli: Cli, bundle: Path) -> None:
+    assert "no device opened the page within 1 s" in cli("bench", bundle, "--phone", "--wait", "1", "-q", code=3).err.splitlines()[-1]
+    with serving(cli, bundle) as (process, _, err):
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode == 130 and "interrupted" in last_line(err)
+    with serving(cli, bundle) as (process, url, err):
+        liar = FakePage(url)
+        assert liar.next()["kind"] == "facts" and liar.post("answer/1", b'{"cores": -1}') == 204
+        process.communicate(timeout=30)
+    assert process.returncode == 3 and "the device was lost: it said nothing of itself that can be understood" in last_line(err)
+    assert not (bundle / "evidence" / "latency.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--tls"], "--tls is for measuring a phone"),
+        (["--host", "0.0.0.0"], "--host is for measuring a phone"),
+        (["--phone", "--runtime", "litert"], "--runtime is for runtimes of this machine"),
+        (["--phone", "--adb"], "give one of them"),
+        (["--adb"], "name benchmark_model"),
+        (["--trust-binary"], "add --adb"),
+        (["--phone", "--threads", "0"], "threads is 0"),
+        (["--threads", "a,b"], "is no list of numbers"),
+        (["--threads", ","], "no number of threads"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(browser: str, cli: Cli, bundle: Path, options: list[str], found: str) -> None:
+    assert found in cli.refused("bench", bundle, *options, "-q")
+
+
+def test_an_address_of_another_machine_is_refused(browser: str, cli: Cli, bundle: Path) -> None:
+    assert "nothing can be served at 203.0.113.9" in cli.refused("bench", bundle, "--phone", "--host", "203.0.113.9", "-q", code=3)
+
+
+def test_the_page_s_own_sha256_is_the_standard_s() -> None:
+    if shutil.which("node") is None:
+        pytest.skip("needs node, to run JavaScript without a browser")
+    sizes = [*range(0, 130), 1000, 65_537, 1_000_003]
+    contents = [np.random.default_rng(size).bytes(size) for size in sizes]
+    code = f"import {{ computed }} from {json.dumps((WEB / 'sha256.js').as_uri())}; const lines = (await import('node:fs')).readFileSync(0, 'utf8').trim().split('\\n'); console.log(lines.map((line) => computed(Buffer.from(line.slice(1), 'hex'))).join('\\n'));"
+    done = subprocess.run(["node", "--input-type=module", "-e", code], input="\n".join(f"x{content.hex()}" for content in contents), capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == [hashlib.sha256(content).hexdigest() for content in contents], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "browser", "system"),
+    [
+        ("Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Mobile Safari/537.36", "Chrome 141", "Android"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.1 Mobile/15E148 Safari/604.1", "Safari 18", "iPhone"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) CriOS/141.0 Mobile/15E148 Safari/604.1", "Chrome 141", "iPhone"),
+        ("Mozilla/5.0 (Linux; Android 14; SAMSUNG SM-S921B) AppleWebKit/537.36 (KHTML, like Gecko) SamsungBrowser/27.0 Chrome/125.0.0.0 Mobile Safari/537.36", "Samsung Internet 27", "Android"),
+        ("Mozilla/5.0 (Android 15; Mobile; rv:143.0) Gecko/143.0 Firefox/143.0", "Firefox 143", "Android"),
+        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36 Edg/141.0", "Edge 141", "macOS"),
+        ("curl/8", "unknown browser", "unknown device"),
+    ],
+)
+def test_a_device_is_called_what_its_browser_says(user_agent: str, browser: str, system: str) -> None:
+    facts = phone_facts.parse(json.dumps(TOLD | {"user_agent": user_agent}).encode())
+    assert facts.browser == browser and phone_facts.name_of(facts) == f"{system}, {browser}"
+    assert phone_facts.name_of(phone_facts.parse(json.dumps(TOLD | {"user_agent": user_agent, "model": "Pixel\x1b[31m 8"}).encode())).isprintable()
+
+
+TOLD = {
+    "user_agent": "x", "brands": [], "platform": "", "model": None, "cores": 8, "memory_gb": 4, "screen": "1 x 1, 1", "touch": True, "secure_context": False,
+    "cross_origin_isolated": False, "hash": "javascript ba7816bf", "webgpu": False, "gpu": None, "awake": False, "clock_us": 100.0,
+}  # fmt: skip
+
+
+def test_a_page_whose_hash_is_wrong_is_not_believed() -> None:
+    with pytest.raises(PageFailed, match="another SHA-256"):
+        phone_facts.parse(json.dumps(TOLD | {"hash": "javascript 00000000"}).encode())
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(TOLD)), st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=2000), lambda inner: st.lists(inner, max_size=3), max_leaves=4))  # fmt: skip
+def test_whatever_a_page_says_is_facts_or_a_line(key: str, value: object) -> None:
+    try:
+        facts = phone_facts.parse(json.dumps(TOLD | {key: value}).encode())
+    except PageFailed as error:
+        assert "\n" not in str(error) and str(error).isprintable()
+    else:
+        assert all(line.isprintable() and len(line) <= 500 for line in (facts.user_agent, facts.browser, facts.screen, phone_facts.name_of(facts), *facts.missing))
+
+
+@given(st.binary(max_size=100))
+def test_bytes_that_are_no_message_are_refused(content: bytes) -> None:
+    with pytest.raises(PageFailed):
+        phone_facts.parse(content)

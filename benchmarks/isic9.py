@@ -37,7 +37,7 @@ def main(run: Path) -> None:
         for artifact in sealed.manifest.artifacts
     }
     parity = read_json(bundle / "evidence" / "parity.json", "parity")
-    latency = read_json(bundle / "evidence" / "latency.json", "latency")
+    latency = read_json(bundle / "evidence" / "latency.json", "latency")["host"]
     common.write(
         "isic9",
         {

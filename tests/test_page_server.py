@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from melanoma_edge import NOTICE
-from melanoma_edge.runtimes.page_server import PAGE, WEB, PageFailed, PageServer
+from melanoma_edge.runtimes.page_server import PAGE, PHONE, WEB, PageFailed, PageRefused, PageServer
 from melanoma_edge.runtimes.web_server import LARGEST_BODY
 
 
@@ -180,6 +180,19 @@ def test_a_failure_of_the_page_comes_in_its_own_words_and_stays(server: PageServ
         server.ask("logits", silence=30)
 
 
+def test_what_the_page_refuses_is_said_and_the_next_command_goes_on(server: PageServer, page: FakePage, pool: ThreadPoolExecutor) -> None:
+    asked = pool.submit(server.ask, "open", silence=30)
+    page.next()
+    page.post("refused/7", b"of another command")
+    page.post("refused/1", "no WebGPU\nhere".encode())
+    with pytest.raises(PageRefused, match="^no WebGPU here$"):
+        asked.result(30)
+    again = pool.submit(server.ask, "open", silence=30)
+    assert page.next()["id"] == 2
+    page.post("answer/2", b"{}")
+    assert again.result(30) == b"{}"
+
+
 def test_a_page_that_goes_away_is_noticed_at_once(server: PageServer, page: FakePage, pool: ThreadPoolExecutor) -> None:
     page.request("GET", page.root)
     alive = http.client.HTTPConnection(*page.address, timeout=30)
@@ -220,15 +233,16 @@ def test_the_page_is_told_when_it_is_done(files: dict[str, Path], pool: ThreadPo
 
 
 def test_whoever_opens_the_page_reads_what_it_does_and_that_it_is_no_medical_device() -> None:
-    text = " ".join((WEB / "index.html").read_text(encoding="utf-8").split())
-    assert NOTICE in text and "<title>melanoma-edge" in text
-    assert "runs a model on this device" in text and "<progress" in text and 'name="viewport"' in text
+    for name, words in (("index.html", "runs a model on this device"), ("phone.html", "It reads no picture of yours")):
+        text = " ".join((WEB / name).read_text(encoding="utf-8").split())
+        assert NOTICE in text and "<title>melanoma-edge" in text
+        assert words in text and "<progress" in text and 'name="viewport"' in text
 
 
 def test_the_page_asks_for_nothing_from_elsewhere() -> None:
-    for name in PAGE:
-        text = (WEB / name).read_text(encoding="utf-8")
-        assert "http://" not in text and "https://" not in text, name
+    for path in {*PAGE.values(), *PHONE.values()}:
+        text = path.read_text(encoding="utf-8")
+        assert "http://" not in text and "https://" not in text, path.name
 
 
 def test_the_wheel_carries_every_file_of_the_page_and_of_the_set_up() -> None:
@@ -236,5 +250,5 @@ def test_the_wheel_carries_every_file_of_the_page_and_of_the_set_up() -> None:
     setup.read(Path(__file__).parents[1] / "setup.cfg", encoding="utf-8")
     patterns = setup["options.package_data"]["melanoma_edge.runtimes"].split()
     found = {path.relative_to(WEB.parent).as_posix() for path in WEB.rglob("*") if path.is_file()}
-    assert {f"web/{name}" for name in (*PAGE, "package.json", "package-lock.json")} == found
+    assert {f"web/{path.name}" for path in (*PAGE.values(), *PHONE.values())} | {"web/package.json", "web/package-lock.json"} == found
     assert all(any(fnmatch.fnmatch(name, pattern) for pattern in patterns) for name in found)

@@ -91,14 +91,14 @@ class Budget:
 
 
 @contextlib.contextmanager
-def blocks_kept(most: int = PILLOW_BLOCKS) -> Iterator[None]:
-    """Make Pillow keep memory for its next picture, at most so many of its blocks, until the `with` block ends."""
+def blocks_kept() -> Iterator[None]:
+    """Make Pillow keep memory for its next picture, until the block ends."""
     core = image.Image.core
     if not hasattr(core, "set_blocks_max"):  # the settings have no public names (PILLOW_BLOCKS_MAX is read when Pillow is imported)
         yield
         return
     before = core.get_blocks_max()
-    core.set_blocks_max(max(before, most))
+    core.set_blocks_max(max(before, PILLOW_BLOCKS))
     try:
         yield
     finally:

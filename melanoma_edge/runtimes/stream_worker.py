@@ -26,8 +26,6 @@ from melanoma_edge.runtimes.worker import contract, end_with_parent, limit_memor
 
 ORDINARY_PIXELS = 16_000_000
 """Pictures of so many pixels never wait for each other."""
-POOL_BLOCKS = 4
-"""Memory blocks (of 16 MB) that Pillow keeps for its next picture."""
 
 
 class Model:
@@ -97,12 +95,11 @@ def main(folder: Path) -> None:
     if not RUNTIMES[job["runtime"]].gpu:  # CUDA reserves far more than it uses
         limit_memory()
     model, turns = Model(job), Turns(folder, job["processes"])
-    with decoding.blocks_kept(POOL_BLOCKS):
-        for line in lines:
-            answer = _answer(json.loads(line), job, model, turns)
-            print(json.dumps(answer), file=answers, flush=True)
-            if "error" in answer:
-                return
+    for line in lines:
+        answer = _answer(json.loads(line), job, model, turns)
+        print(json.dumps(answer), file=answers, flush=True)
+        if "error" in answer:
+            return
 
 
 def _answer(block: dict, job: dict, model: Model, turns: Turns) -> dict:

@@ -68,7 +68,7 @@ class Stream:
         """Yield what is found of `pictures`, block after block: of each {"logits", "quality"}, or {"error"} for one that cannot be read.
 
         `model`, `which` and `contract` are those of :func:`melanoma_edge.runtimes.process.run_logits`, `size` is the side of the
-        input. One process computes at a time with `threads` threads. To be asked for once. Raises as `run_logits` does;
+        input. Each process computes with `threads` threads. To be asked for once. Raises as `run_logits` does;
         `timeout` is the longest silence of all processes while there is something to do.
         """
         from melanoma_edge.runtimes import process, protocol

@@ -22,7 +22,7 @@ from tiny_bundle import CLASSES, SIZE, numpy_logits, onnx, pictures, tflite
 
 from melanoma_edge.contract import input_shape
 from melanoma_edge.errors import BadInput, Missing
-from melanoma_edge.runtimes import process
+from melanoma_edge.runtimes import child, process
 from melanoma_edge.runtimes.process import available, run_logits
 from melanoma_edge.runtimes.protocol import RUNTIMES, RuntimeFailed, Signature, Unsupported, one_line
 
@@ -280,7 +280,7 @@ def test_a_crash_of_the_child_is_one_clear_line(model) -> None:
 def test_the_last_telling_line_and_messages_are_short(tmp_path: Path) -> None:
     noise = tmp_path / "stderr.txt"
     noise.write_text("first\nthe reason\nINFO: Created a delegate\n\n", encoding="utf-8")
-    assert process._last_line(noise) == "; the reason"
+    assert child.last_line(noise) == "; the reason"
     assert one_line(ValueError("a\n  b")) == "a b" and len(one_line(ValueError("x" * 999))) == 300
     assert one_line(ValueError("an escape \x1b[2J, an operator Flatten*\x04")) == r"an escape \x1b[2J, an operator Flatten*\x04"
 

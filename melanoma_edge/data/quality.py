@@ -19,6 +19,7 @@ So a slight blur, one in one direction and moderate darkness pass: no warning do
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,13 +72,25 @@ class Quality:
 def measure(picture: Image.Image) -> Quality:
     """Return the quality of a decoded RGB `picture` of any size."""
     pixels = image.square(picture, SIDE)
-    rows, columns = np.indices(pixels.shape[:2]) + 0.5 - SIDE / 2
-    inside = np.hypot(rows, columns) <= SIDE / 2
+    inside, within = _circle()
     grey = pixels.astype(np.float64) @ GREY
-    laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
+    laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1]
+    laplacian += grey[1:-1, :-2]
+    laplacian += grey[1:-1, 2:]
+    laplacian -= 4 * grey[1:-1, 1:-1]
+    seen, clipped = grey.ravel()[inside], pixels >= CLIPPED
     return Quality(
         side=min(picture.size),
-        sharpness=float(laplacian[inside[1:-1, 1:-1]].std() / max(grey[inside].mean(), 1.0)),
-        dark=float((grey[inside] < NEARLY_BLACK).mean()),
-        clipped=float((pixels.min(axis=2)[inside] >= CLIPPED).mean()),
+        sharpness=float(laplacian.ravel()[within].std() / max(seen.mean(), 1.0)),
+        dark=float(np.count_nonzero(seen < NEARLY_BLACK) / len(inside)),
+        # Few pictures have any pixel to look at here.
+        clipped=float(np.count_nonzero(clipped.all(axis=2).ravel()[inside]) / len(inside)) if clipped.any() else 0.0,
     )
+
+
+@functools.cache
+def _circle() -> tuple[np.ndarray, np.ndarray]:
+    """Return which pixels lie in the circle, as positions in the flattened square, and which do so without its outermost rows and columns, in what is left."""
+    rows, columns = np.indices((SIDE, SIDE)) + 0.5 - SIDE / 2
+    inside = np.hypot(rows, columns) <= SIDE / 2
+    return np.flatnonzero(inside), np.flatnonzero(inside[1:-1, 1:-1])

@@ -181,8 +181,6 @@ def _elsewhere(place: Place, module: str, class_name: str, taken: str) -> Entry:
     )
 
 
-JOB_FOLDER = "melanoma-edge-"
-"""What the names of the temporary folders begin with that hold a worker's job."""
 BESIDE = "beside"
 """What the untouched model's logits are called among the tensors of a copy of it."""
 

@@ -22,7 +22,8 @@ import numpy as np
 from melanoma_edge.contract import INPUT_NAME, InputContract
 from melanoma_edge.errors import Error
 from melanoma_edge.files import explained, remove_folder, write_json
-from melanoma_edge.runtimes.protocol import BESIDE, JOB_FOLDER, RUNTIMES, RuntimeFailed, create, load, one_line
+from melanoma_edge.runtimes.child import JOB_FOLDER
+from melanoma_edge.runtimes.protocol import BESIDE, RUNTIMES, RuntimeFailed, create, load, one_line
 from melanoma_edge.runtimes.timing import Plan, measure
 
 Progress = Callable[[str], None]
@@ -107,12 +108,12 @@ KINDS = {"logits": logits, "times": times, "probe": probe, "census": census, "ca
 
 def main(path: str) -> None:
     """Do the job in the file `path` and write its report."""
-    threading.Thread(target=_end_with_parent, args=(Path(path).parent,), daemon=True).start()
+    threading.Thread(target=end_with_parent, args=(Path(path).parent,), daemon=True).start()
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     job = json.loads(Path(path).read_text(encoding="utf-8"))
     if not RUNTIMES[job["runtime"]].gpu:  # CUDA reserves far more than it uses
-        _limit_memory()
+        limit_memory()
     try:
         report = {"result": KINDS[job["kind"]](job, lambda line: print(line, file=lines, flush=True))}
     except Error as error:
@@ -123,7 +124,7 @@ def main(path: str) -> None:
     write_json(Path(job["report"]), report)
 
 
-def _limit_memory() -> None:
+def limit_memory() -> None:
     """Let demands for more than MEMORY_SHARE of the memory fail, and have the system end this process before any other where memory runs out."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
@@ -136,10 +137,10 @@ def _limit_memory() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
-def _end_with_parent(folder: Path) -> None:
-    """Wait until standard input ends, then stop the process at once; pictures in its job's folder do not outlive a killed parent."""
-    while os.read(0, 4096):
-        pass
+def end_with_parent(folder: Path, hear: Callable[[bytes], None] = lambda _: None) -> None:
+    """Read standard input, which `hear` gets, until it ends, then stop the process at once; pictures in its job's folder do not outlive a killed parent."""
+    while chunk := os.read(0, 65536):
+        hear(chunk)
     if folder.name.startswith(JOB_FOLDER):
         remove_folder(folder, seconds=1)
     os._exit(1)

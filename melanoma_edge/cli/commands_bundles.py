@@ -222,8 +222,10 @@ def diff(bundle_a, bundle_b, data, metadata, artifacts, require, allow, junit, c
 @click.argument("bundle", type=FOLDER)
 @click.argument("images", type=FOLDER, nargs=-1, required=True)
 @click.option("--artifact", help="Artifact of the bundle [default: int8 TFLite].")
+@click.option("--threads", default=1, show_default=True, help="Threads of each inference.")
+@click.option("--processes", type=int, help="Processes that read pictures and run the model [default: one a core, fewer for few pictures].")
 @json_option
-def predict(bundle, images, artifact, as_json, quiet, verbose):
+def predict(bundle, images, artifact, threads, processes, as_json, quiet, verbose):
     """Classify pictures: calibrated probabilities in order. Not a medical device.
 
     BUNDLE is a bundle's folder, or `reference` for the one that is installed with melanoma-edge; so in evaluate and diff.
@@ -233,11 +235,15 @@ def predict(bundle, images, artifact, as_json, quiet, verbose):
     Example: melanoma-edge predict reference lesion.jpg
     """
     from melanoma_edge.cli.show_bundle import show_predictions
-    from melanoma_edge.proof.predict import predict as library
+    from melanoma_edge.proof.predict import predictions
 
-    result = library(bundle, images, artifact=artifact)
-    show_predictions(show(quiet, verbose), result, as_json)
-    if any("error" in row for row in result["results"]):
+    screen, rows = show(quiet, verbose), []
+    with predictions(bundle, images, artifact=artifact, threads=threads, processes=processes) as (said_of_all, results), screen.bar("predicting") as bar:
+        for row in results:
+            rows.append(row)
+            bar(len(rows), len(images))
+    show_predictions(screen, {**said_of_all, "results": rows}, as_json)
+    if any("error" in row for row in rows):
         sys.exit(2)
 
 

@@ -133,17 +133,14 @@ def accuracies(names: list[str], asked: argparse.Namespace, folder: Path) -> dic
 
 
 def measure(asked: argparse.Namespace, bundle: Bundle, folder: Path) -> dict:
-    """Return the figures; the files of the other networks go into `folder`."""
-    from melanoma_edge.model.tensorflow import require
-
-    require()
+    """Return the figures; the files of the other networks go into `folder`. TensorFlow is left to processes that have ended before anything is timed."""
     size, names = bundle.manifest.input.width, asked.network or list(peers_models.OTHERS)
     pictures = np.stack([load(bundle.path / picture.file, size) for picture in bundle.golden.pictures])
-    networks = [peers_models.ours(bundle)]
+    networks = [common.apart(peers_models.ours, bundle)]
     accuracy = accuracies(names, asked, folder)
     for name in names:
         common.say(f"{name}: converting")
-        networks.append(peers_models.other(name, size, len(bundle.manifest.classes), with_whole_range(pictures), folder))
+        networks.append(common.apart(peers_models.other, name, size, len(bundle.manifest.classes), with_whole_range(pictures), folder))
     agreement = peers_models.check(networks, pictures)
     plan = QUICK if asked.quick else FULL
     times, processes = time_all(networks, pictures, plan)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import common
 import numpy as np
 import peer_networks
 import peers_training
@@ -59,7 +60,7 @@ def trained(network: str, kept: Path, folds: Path, data: Path, found: CrossValid
             raise BadInput(f"{places[fold]} was trained with other settings, or on other folds: train it again, or name other --folds or --runs")
         progress(f"{network}, fold {fold}: int8 after training")
         answers["float32"].append(answered(run, runs.read_tensors(places[fold] / peers_training.LOGITS)))
-        answers["int8"].append(answered(run, quantized_logits(run, network, places[fold], data, folder)))
+        answers["int8"].append(answered(run, common.apart(quantized_logits, run, network, places[fold], data, folder)))
     first = runs.open_run(opened[done[0]])
     from melanoma_edge.model.folds import across
 
@@ -84,14 +85,14 @@ def answered(run: runs.Run, logits: dict[str, np.ndarray]):
 
 def quantized_logits(run: runs.Run, network: str, place: Path, data: Path, folder: Path) -> dict[str, np.ndarray]:
     """Return what the network that was trained on a fold says as int8 TFLite in LiteRT: {part: float32 [n, classes]}."""
-    import tf_keras as keras
+    from melanoma_edge.model.tensorflow import require
 
+    require()
     from melanoma_edge.convert import tflite
     from melanoma_edge.convert.tflite_entry import quicken
     from melanoma_edge.proof.run_pictures import held_out, representatives
     from melanoma_edge.runtimes.process import run_logits
 
-    keras.backend.clear_session()
     model = peer_networks.published(network, run.recipe.image_size, len(run.facts.classes), batch=1)
     weights = peers_training.weights_file(place, peers_training.NETWORK)
     runs.assign(model.weights, runs.read_tensors(weights), str(weights))

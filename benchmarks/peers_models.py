@@ -56,6 +56,9 @@ class Network:
 
 def ours(bundle: Bundle) -> Network:
     """Return our network as it stands in the bundle; raises BadInput where one of its four files does not."""
+    from melanoma_edge.model.tensorflow import require
+
+    require()
     from melanoma_edge.model import network
 
     manifest = bundle.manifest
@@ -74,6 +77,9 @@ def ours(bundle: Bundle) -> Network:
 
 def other(name: str, size: int, classes: int, pictures: np.ndarray, folder: Path) -> Network:
     """Write the files of a network of OTHERS for pictures of `size` into `folder`; int8 is calibrated on `pictures`, uint8 [n, size, size, 3]."""
+    from melanoma_edge.model.tensorflow import require
+
+    require()
     from melanoma_edge.convert import onnx, onnx_quantize, tflite
     from melanoma_edge.convert.tflite_entry import quicken
     from melanoma_edge.model import network
@@ -112,7 +118,6 @@ def built(name: str, size: int, classes: int, pictures: np.ndarray):
 
     from melanoma_edge.model import network
 
-    keras.backend.clear_session()
     keras.utils.set_random_seed(1)
 
     def make(batch: int | None):

@@ -135,7 +135,7 @@ def measure(bundle: Bundle, *, quick: bool) -> dict:
     medians: dict[str, dict[str, list[float]]] = {group: {name: [] for name in models} for group, (models, _) in groups.items()}
     for number in range(plan["processes"]):
         common.say(f"LiteRT, process {number + 1} of {plan['processes']}: {sum(map(len, medians.values()))} models, {plan['rounds']} rounds")
-        found = roofline_times.apart(roofline_times.litert, groups, plan["rounds"])
+        found = common.apart(roofline_times.litert, groups, plan["rounds"])
         for group, models in found["medians"].items():
             for name, rounds in models.items():
                 medians[group][name] += rounds
@@ -144,7 +144,7 @@ def measure(bundle: Bundle, *, quick: bool) -> dict:
     for precision in PRECISIONS:
         litert[precision] = layers(operators[precision], medians[f"network {precision}"], peak[precision]["gmacs_per_second"])
         common.say(f"ONNX Runtime: {precision}")
-        timed = roofline_times.apart(roofline_times.onnxruntime, str(files["onnx", precision]), plan["onnxruntime_runs"])
+        timed = common.apart(roofline_times.onnxruntime, str(files["onnx", precision]), plan["onnxruntime_runs"])
         onnx[precision] = kernels(operators[precision], timed)
     if "pointwise" not in litert["int8"]["kinds"]:
         raise BadInput(f"{bundle.path} holds a network without pointwise layers: expected one of the default recipe's kind; name another with --bundle")

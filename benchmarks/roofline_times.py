@@ -7,31 +7,18 @@ from __future__ import annotations
 
 import gc
 import json
-import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 
-from melanoma_edge.errors import ProofFailed
 from melanoma_edge.runtimes.timing import pin
 
 WARM_UP = 3
 """Untimed runs of a model at the start of each round, while the caches still hold the one before."""
-
-
-def apart(function: Callable, *arguments):
-    """Return what `function` of this module returns for `arguments` in a process of its own; raises ProofFailed where that crashes."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(function, *arguments).result()
-        except BrokenProcessPool:
-            raise ProofFailed(f"the process of {function.__name__} ended before it had measured anything: see its last words above, or try with fewer models") from None
 
 
 def litert(groups: dict[str, tuple[dict[str, bytes], int]], rounds: int) -> dict:

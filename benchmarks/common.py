@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import queue
 import shlex
@@ -12,13 +13,15 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 
 from melanoma_edge import environments, host
-from melanoma_edge.errors import BadInput, Error
+from melanoma_edge.errors import BadInput, Error, ProofFailed
 from melanoma_edge.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -121,6 +124,15 @@ def in_lanes(commands: dict[str, list[str]], lanes: int) -> None:
         stopped.set()
     if failed:
         raise BadInput(f"{len(failed)} of {len(commands)} failed ({', '.join(failed)}): see above; the same command goes on with them")
+
+
+def apart(function: Callable, *arguments):
+    """Return what `function`, of a module of this folder, returns for `arguments` in a process of its own, whose memory goes with it; raises ProofFailed where that crashes."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool:
+            raise ProofFailed(f"the process of {function.__name__} crashed: see its last words above; it may have run out of memory") from None
 
 
 def run(name: str, main: Callable[[], None]) -> None:

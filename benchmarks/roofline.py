@@ -1,0 +1,200 @@
+"""How much of what this host can compute our network uses, layer by layer, on one thread.
+
+The host's peak is what XNNPACK (in LiteRT) sustains on large single convolutions, int8 and float32: the best of several shapes, by the median of all rounds. A layer's time
+is the difference between the network cut behind it and the network cut before it: both run in the same process and round, and the median of all rounds' differences counts,
+with its interval. There are several processes, one after the other, for what the system gives a process (which pages, which order in memory) stays with it. ONNX Runtime times its own kernels, which slows it; what it takes without stands beside that.
+
+Run: python benchmarks/roofline.py [--bundle BUNDLE] [--quick] [--results FOLDER]; with --markdown it measures nothing and prints the tables of the results that there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import sys
+from pathlib import Path
+
+import common
+import numpy as np
+import roofline_models
+import roofline_shown
+import roofline_times
+from roofline_models import KINDS, SHAPES, Operator
+
+from melanoma_edge.convert.bundle import Bundle, open_bundle
+from melanoma_edge.errors import BadInput
+from melanoma_edge.files import read_json, write_bytes
+from melanoma_edge.proof.latency_figures import TOLERANCE
+
+REPOSITORY = Path(__file__).parents[1]
+PRECISIONS = ("int8", "float32")
+FULL = {"processes": 4, "rounds": 15, "runs": 25, "convolution_runs": 5, "onnxruntime_runs": 2000}
+QUICK = {"processes": 2, "rounds": 3, "runs": 3, "convolution_runs": 1, "onnxruntime_runs": 20}
+"""Processes, rounds of each, timed runs of each cut network and of each convolution in a round, and runs in ONNX Runtime."""
+STEADY = 0.9
+"""Share of the rounds that must lie within the tolerance of their median, for the networks and the best convolutions to be called stable."""
+TARGETS = {"pointwise_share_of_int8_peak": (0.5, None)}
+"""What was aimed at: all multiply-accumulates of the pointwise layers over all their time, as a share of the peak. More is better."""
+CONVOLUTIONS = ("Conv", "QLinearConv")
+
+
+def median(values: np.ndarray, digits: int = 2) -> dict:
+    """Return the median of `values` [rounds] with its 95 % interval: from one of them to another, so that no distribution is assumed (their order is binomial)."""
+    ordered = np.sort(values)
+    beyond = max(0, math.floor(len(ordered) / 2 - 0.98 * math.sqrt(len(ordered))))
+    return {"value": round(float(np.median(ordered)), digits), "low": round(float(ordered[beyond]), digits), "high": round(float(ordered[-1 - beyond]), digits)}
+
+
+def steady(rounds: list[float]) -> bool:
+    """Return whether nearly all rounds lie within the tolerance of `melanoma-edge bench` of their median."""
+    found, centre = np.array(rounds), np.median(rounds)
+    return bool((np.abs(found - centre) <= TOLERANCE * centre).mean() >= STEADY)
+
+
+def speed(multiply_accumulates: int, microseconds: dict, peak: float | None) -> dict:
+    """Return a time with what it comes to: thousand million multiply-accumulates a second, and their share of the peak; None where there are none, or the time is within the noise."""
+    noise = microseconds["low"] <= 0
+    gmacs = multiply_accumulates / microseconds["value"] / 1000 if multiply_accumulates and not noise else None
+    share = gmacs / peak if gmacs and peak else None
+    return {
+        "us": microseconds, "within_noise": noise, "multiply_accumulates": multiply_accumulates,
+        "gmacs_per_second": None if gmacs is None else round(gmacs, 2), "share_of_peak": None if share is None else round(share, 4),
+    }  # fmt: skip
+
+
+def peaks(medians: dict[str, list[float]]) -> dict:
+    """Return what each convolution came to, and the best of them."""
+    rows = [{"convolution": str(shape), **speed(shape.multiply_accumulates, median(np.array(medians[str(shape)])), None)} for shape in SHAPES]
+    best = max(rows, key=lambda row: row["gmacs_per_second"])
+    return {"gmacs_per_second": best["gmacs_per_second"], "convolution": best["convolution"], "us": best["us"], "tried": rows}
+
+
+def layers(operators: list[Operator], medians: dict[str, list[float]], peak: float) -> dict:
+    """Return the figures of a network: whole, of each kind of operator, and operator by operator."""
+    cumulated = np.array([medians[str(count)] for count in range(1, len(operators) + 1)])
+    each = np.diff(cumulated, axis=0, prepend=0.0)
+    whole = speed(sum(one.multiply_accumulates for one in operators), median(cumulated[-1]), peak)
+    kinds = {}
+    for kind in KINDS:
+        chosen = [place for place, one in enumerate(operators) if one.kind == kind]
+        if chosen:
+            found = speed(sum(operators[place].multiply_accumulates for place in chosen), median(each[chosen].sum(axis=0)), peak)
+            kinds[kind] = {"operators": len(chosen), "share_of_time": round(found["us"]["value"] / whole["us"]["value"], 4), **found}
+    rows = [
+        {"name": one.name, "kind": one.kind, "operator": one.operator, "shape": list(one.shape), **speed(one.multiply_accumulates, median(times), peak)}
+        for one, times in zip(operators, each)
+    ]
+    return {"whole": whole, "kinds": kinds, "layers": rows}
+
+
+def kernels(operators: list[Operator], found: dict) -> dict:
+    """Return ONNX Runtime's own times, its nodes named and counted as the TFLite file's layers: its convolutions come in the same order.
+
+    Raises BadInput where they do not: then the two files are not of one network.
+    """
+    convolutions = [one for one in operators if one.operator in ("CONV_2D", "DEPTHWISE_CONV_2D")]
+    nodes = [node for node in found["nodes"] if node["operator"] in CONVOLUTIONS]
+    if [math.prod(node["shape"]) for node in nodes] != [math.prod(one.shape) for one in convolutions]:
+        raise BadInput(f"ONNX Runtime runs {len(nodes)} convolutions of other sizes than the TFLite file's {len(convolutions)}: expected files of one network; export the bundle again")
+    waiting, rows = iter(convolutions), []
+    for node in found["nodes"]:
+        one = next(waiting) if node["operator"] in CONVOLUTIONS else None
+        kind = one.kind if one else "addition" if node["operator"].endswith("Add") else "other"
+        macs = one.multiply_accumulates if one else 0
+        gmacs = round(macs / node["us"] / 1000, 2) if macs and node["us"] else None
+        rows.append({**node, "name": one.name if one else node["name"], "kind": kind, "multiply_accumulates": macs, "gmacs_per_second": gmacs})
+    kinds = {}
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        of_kind = [row for row in rows if row["kind"] == kind]
+        us, macs = sum(row["us"] for row in of_kind), sum(row["multiply_accumulates"] for row in of_kind)
+        kinds[kind] = {"nodes": len(of_kind), "us": round(us, 1), "multiply_accumulates": macs, "gmacs_per_second": round(macs / us / 1000, 2) if macs and us else None}
+    sums = {name: found[name] for name in ("bare_us", "profiled_us", "profiler_run_us")}
+    return {**sums, "sum_of_nodes_us": round(sum(row["us"] for row in rows), 1), "kinds": kinds, "nodes": rows}
+
+
+def files_of(bundle: Bundle) -> dict[tuple[str, str], Path]:
+    """Return {(format, precision): file}; raises BadInput where the bundle lacks one."""
+    found = {(one.format, one.precision): bundle.file(one) for one in bundle.manifest.artifacts}
+    lacking = [f"{precision} {fmt}" for fmt in ("tflite", "onnx") for precision in PRECISIONS if (fmt, precision) not in found]
+    if lacking:
+        raise BadInput(f"{bundle.path} has no {', '.join(lacking)} file: export it with both precisions and formats, or name another with --bundle")
+    return found
+
+
+def measure(bundle: Bundle, *, quick: bool) -> dict:
+    """Return all figures."""
+    plan, files = QUICK if quick else FULL, files_of(bundle)
+    contents = {precision: files["tflite", precision].read_bytes() for precision in PRECISIONS}
+    operators = {precision: roofline_models.operators(content) for precision, content in contents.items()}
+    groups = {}
+    for precision, content in contents.items():
+        cut = {str(count): prefix for count, prefix in enumerate(roofline_models.prefixes(content), 1)}
+        groups[f"network {precision}"] = cut, plan["runs"]
+        groups[f"convolutions {precision}"] = {str(shape): roofline_models.single(shape, precision) for shape in SHAPES}, plan["convolution_runs"]
+    medians: dict[str, dict[str, list[float]]] = {group: {name: [] for name in models} for group, (models, _) in groups.items()}
+    for number in range(plan["processes"]):
+        common.say(f"LiteRT, process {number + 1} of {plan['processes']}: {sum(map(len, medians.values()))} models, {plan['rounds']} rounds")
+        found = common.apart(roofline_times.litert, groups, plan["rounds"])
+        for group, models in found["medians"].items():
+            for name, rounds in models.items():
+                medians[group][name] += rounds
+    peak = {precision: peaks(medians[f"convolutions {precision}"]) for precision in PRECISIONS}
+    litert, onnx = {}, {}
+    for precision in PRECISIONS:
+        litert[precision] = layers(operators[precision], medians[f"network {precision}"], peak[precision]["gmacs_per_second"])
+        common.say(f"ONNX Runtime: {precision}")
+        timed = common.apart(roofline_times.onnxruntime, str(files["onnx", precision]), plan["onnxruntime_runs"])
+        onnx[precision] = kernels(operators[precision], timed)
+    if "pointwise" not in litert["int8"]["kinds"]:
+        raise BadInput(f"{bundle.path} holds a network without pointwise layers: expected one of the default recipe's kind; name another with --bundle")
+    share = litert["int8"]["kinds"]["pointwise"]["share_of_peak"]
+    target, stretch = TARGETS["pointwise_share_of_int8_peak"]
+    outcome = "not measured" if share is None else "reached" if share >= target else "missed"
+    timed = {f"network {precision}": str(len(operators[precision])) for precision in PRECISIONS} | {f"convolutions {precision}": peak[precision]["convolution"] for precision in PRECISIONS}
+    noisy = [group for group, name in timed.items() if not steady(medians[group][name])]
+    why_not = "--quick: a few runs say nothing" if quick else f"the rounds differ too much: {', '.join(noisy)}" if noisy else None
+    return {
+        "comparable": why_not is None,
+        "not_comparable_because": why_not,
+        "bundle": bundle.manifest.name,
+        "image_size": bundle.manifest.input.width,
+        "threads": 1,
+        "plan": plan,
+        "affinity": found["affinity"],
+        "peak": peak,
+        "litert": litert,
+        "onnxruntime": onnx,
+        "judged": {"pointwise_share_of_int8_peak": {"value": share, "target": target, "stretch": stretch, "outcome": outcome}},
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    asked = _arguments(arguments)
+    results = asked.results or (Path("runs") / "roofline-quick" if asked.quick else common.RESULTS)
+    plot = asked.plot or (REPOSITORY / "docs" if results == common.RESULTS else results) / "roofline.png"
+    if asked.markdown:
+        print(roofline_shown.markdown(read_json(results / "roofline.json", "what benchmarks/roofline.py writes")["figures"]))
+        return
+    figures = measure(open_bundle(asked.bundle), quick=asked.quick)
+    roofline_shown.show(figures)
+    with contextlib.redirect_stdout(sys.stderr):
+        common.write("roofline", figures, TARGETS, folder=results)
+    write_bytes(plot, roofline_shown.plot(figures))
+    common.say(f"{plot}: the plot")
+    if figures["not_comparable_because"]:
+        common.say(f"not comparable: {figures['not_comparable_because']}")
+
+
+def _arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", type=Path, default=Path("bundles/reference.bundle"), help="whose network (default: bundles/reference.bundle)")
+    parser.add_argument("--quick", action="store_true", help="a few runs, to see that everything works; says nothing, and stays out of results/")
+    parser.add_argument("--results", type=Path, help="the folder of roofline.json (default: benchmarks/results, with --quick runs/roofline-quick)")
+    parser.add_argument("--plot", type=Path, help="where the plot goes (default: docs/roofline.png, beside the results where these go elsewhere)")
+    parser.add_argument("--markdown", action="store_true", help="measure nothing: print the tables of roofline.json in the folder of results")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    common.run("roofline", main)

@@ -66,7 +66,7 @@ def onnxruntime(file: str, runs: int) -> dict:
 
         class Profiled(ort.OnnxRuntime):
             def _session(self, model: str | bytes, threads: int) -> package.InferenceSession:
-                options = ort._options(threads, self.settings)  # those of every session, so that it is the same graph
+                options = ort.session_options(threads, self.settings)  # those of every session, so that it is the same graph
                 options.enable_profiling, options.profile_file_prefix = True, str(Path(folder, "profile"))
                 return package.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

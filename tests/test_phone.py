@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import json
 import os
+import pty
+import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -169,6 +174,28 @@ def test_a_phone_that_goes_away_leaves_the_evidence_as_it_was(browser: str, cli:
     assert {file.name: sha256_file(file) for file in (bundle / "evidence").iterdir()} == before
 
 
+def test_the_code_on_the_terminal_is_the_address(browser: str, cli: Cli, bundle: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 120, 0, 0))
+    process = cli.start("bench", bundle, "--phone", "--wait", "60", stderr=theirs, env={"TERM": "xterm"})
+    os.close(theirs)
+    try:
+        shown = ""
+        while "there." not in shown:
+            shown += os.read(ours, 65536).decode("utf-8", "replace")
+        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+        halves = {" ": (0, 0), "█": (255, 255), "▀": (255, 0), "▄": (0, 255)}
+        rows = [line for line in re.split(r"[\r\n]+", plain) if len(line) > 20 and set(line) <= set(halves)]
+        pixels = np.array([[halves[character][half] for character in line.ljust(len(rows[0]))] for line in rows for half in (0, 1)], np.uint8)
+        found, *_ = cv2.QRCodeDetector().detectAndDecode(np.kron(np.pad(pixels, 4, constant_values=255), np.ones((8, 8), np.uint8)))
+        assert found and found in plain and found.startswith("http://127.0.0.1:")
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(ours)
+
+
 def test_no_phone_an_interrupt_and_a_page_that_lies_end_in_one_line(browser: str, cli: Cli, bundle: Path) -> None:
     assert "no device opened the page within 1 s" in cli("bench", bundle, "--phone", "--wait", "1", "-q", code=3).err.splitlines()[-1]
     with serving(cli, bundle) as (process, _, err):
@@ -193,6 +220,7 @@ def test_no_phone_an_interrupt_and_a_page_that_lies_end_in_one_line(browser: str
         (["--adb"], "name benchmark_model"),
         (["--trust-binary"], "add --adb"),
         (["--phone", "--threads", "0"], "threads is 0"),
+        (["--phone", "--host", "::"], "names no address that a phone could open"),
         (["--threads", "a,b"], "is no list of numbers"),
         (["--threads", ","], "no number of threads"),
     ],

@@ -60,7 +60,9 @@ def bench_phone(
         if count < 1:
             raise BadInput(f"threads is {count}: expected 1 or more")
     opened = open_bundle(to_write(bundle))
-    shown = lan_address() if host in ("0.0.0.0", "::") else host
+    if host == "::":
+        raise BadInput("--host :: names no address that a phone could open: name one of this machine's, or 0.0.0.0 for all of IPv4")
+    shown = lan_address() if host == "0.0.0.0" else host
     context, fingerprint = certificate.self_signed([shown, "localhost"]) if tls else (None, None)
     served = {path: file for engine in ENGINES for path, file in browser.files(engine).items()}
     served |= {f"artifacts/{artifact.name}": opened.file(artifact) for artifact in opened.manifest.artifacts}

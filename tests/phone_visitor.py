@@ -38,6 +38,7 @@ def opened(url: str, *, slower: float = 1.0) -> Iterator:
             if slower > 1:
                 page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": slower})
             page.goto(url)
+            page.tap("#start")
             yield page
         finally:
             browser.close()

@@ -34,7 +34,6 @@ from melanoma_edge.runtimes import adb, adb_facts
 from melanoma_edge.runtimes.adb import FOLDER, Device
 
 FLOAT, INT8 = "tiny-float32.tflite", "tiny-int8.tflite"
-COMMAND = f"melanoma-edge bench tiny.bundle --adb {SERIAL} --benchmark-model benchmark_model --trust-binary --quick"
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +86,7 @@ def binary(tmp_path: Path) -> Path:
 @pytest.fixture
 def bench(bundle: Path, binary: Path) -> Callable[..., Latency]:
     """A quick measurement with a trusted program."""
-    return lambda **changes: bench_adb(**{"bundle": bundle, "benchmark_model": binary, "trust_binary": True, "quick": True, "command": COMMAND} | changes)
+    return lambda **changes: bench_adb(**{"bundle": bundle, "benchmark_model": binary, "trust_binary": True, "quick": True} | changes)
 
 
 def refused(kind: type[Exception], call: Callable, **changes: object) -> str:
@@ -115,7 +114,7 @@ def test_a_device_is_measured(phone: Phone, bundle: Path, bench: Callable[..., L
     [device] = held.devices
     assert held.host is None and device.name == "Google Pixel 8" and device.quick and not device.comparable
     assert device.plan == QUICK and device.samples is None and device.tolerance == 0.05
-    assert SERIAL not in text and "SECRET123" not in text and "--adb SERIAL" in device.command and str(bundle) not in text
+    assert SERIAL not in text and "SECRET123" not in text and device.command.startswith("melanoma-edge bench tiny.bundle --adb --benchmark-model ") and device.command.endswith(" --trust-binary --quick --threads 1") and str(bundle) not in text
 
     facts = device.facts
     assert (facts.manufacturer, facts.model, facts.soc, facts.android, facts.abi, facts.cores) == ("Google", "Pixel 8", "Google Tensor G3", "15 (SDK 35)", "x86_64", 4)
@@ -314,7 +313,7 @@ INTERRUPTED = """
     from melanoma_edge.cli.stopping import tidy_up_when_stopped
     from melanoma_edge.proof.bench_adb import bench_adb
     tidy_up_when_stopped()
-    bench_adb(Path(sys.argv[1]), benchmark_model=Path(sys.argv[2]), trust_binary=True, quick=True, command="")
+    bench_adb(Path(sys.argv[1]), benchmark_model=Path(sys.argv[2]), trust_binary=True, quick=True)
 """
 
 

@@ -83,6 +83,9 @@ def test_quick_and_noisy_measurements_tell_nothing(cli: Cli, tmp_path: Path) -> 
     calm, noisy = measured(artifact(INT8, rounds(0.5))), measured(artifact(INT8, [[1.0, 1.0], [2.0, 3.0]]))
     found = json.loads(cli("bench-compare", *files(tmp_path, calm, noisy), "--json").out)
     assert (found["rows"][0]["verdict"], found["rows"][0]["reason"]) == ("cannot tell", "new is noisy")
+    alone = measured(artifact(INT8, [[1.0, 1.0, 1.001, 1.0]]))
+    found = json.loads(cli("bench-compare", *files(tmp_path, calm, alone), "--json").out)
+    assert found["rows"][0]["verdict"] == "cannot tell" and "of one process, whose rounds say nothing of another measurement" in found["rows"][0]["reason"]
     quick = measured(artifact(INT8, rounds(5.0)), quick=True, comparable=False)
     assert json.loads(cli("bench-compare", *files(tmp_path, quick, calm), "--json").out)["rows"][0]["reason"] == "base was measured with --quick"
 

@@ -81,7 +81,8 @@ def test_the_page_and_the_files_of_the_job_are_served_as_what_they_are(page: Fak
         ("node_modules/runtime.wasm", "application/wasm", b"\0asm"),
     ):
         status, body, headers = page.request("GET", page.root + path)
-        assert (status, body, headers["content-type"], headers["cache-control"]) == (200, content, kind, "no-store")
+        kept = "private, max-age=3600" if path.startswith("node_modules/") else "no-store"
+        assert (status, body, headers["content-type"], headers["cache-control"]) == (200, content, kind, kept)
         assert "connect-src 'self'" in headers["content-security-policy"] and "default-src 'none'" in headers["content-security-policy"]
 
 

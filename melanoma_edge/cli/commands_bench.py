@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from melanoma_edge.cli.group import command, line, show
+from melanoma_edge.cli.group import command, show
 from melanoma_edge.cli.options import FOLDER, json_option, names, wrong
 
 
@@ -24,13 +24,13 @@ def _threads(context: click.Context, option: click.Parameter, value: str | None)
 @command
 @click.argument("bundle", type=FOLDER)
 @click.option("--quick", is_flag=True, help="A short look; the result is marked as not comparable.")
-@click.option("--threads", metavar="LIST", callback=_threads, help="Comma-separated: numbers of threads of each runtime, here each pinned to as many cores [default: 1; on a device 1 and up to 4].")
+@click.option("--threads", metavar="LIST", callback=_threads, help="Comma-separated: numbers of threads of each runtime, here each pinned to as many cores [default: 1; with --phone 1 and up to 4].")
 @click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Only this runtime of this machine; may be repeated.")
 @click.option("--phone", is_flag=True, help="Measure a phone instead, in its browser: shows an address and its QR code, and waits for the phone (first: melanoma-edge setup browser).")
 @click.option("--host", metavar="ADDRESS", help="With --phone: the address of this machine to serve the page at, 0.0.0.0 for all of them [default: 127.0.0.1, which only this machine reaches].")
 @click.option("--port", type=click.IntRange(1, 65535), help="With --phone: the port [default: a free one].")
 @click.option("--tls", is_flag=True, help="With --phone: https, with a certificate made for this run, which the phone's browser will warn of; gives it threads and WebGPU.")
-@click.option("--wait", type=click.FloatRange(1), default=600.0, show_default=True, metavar="SECONDS", help="With --phone: how long to wait for the phone.")
+@click.option("--wait", type=click.FloatRange(1), metavar="SECONDS", help="With --phone: how long to wait for the phone [default: 600].")
 @click.option("--device-name", metavar="TEXT", help="With --phone: what to call the device [default: what its browser says].")
 @click.option("--adb", is_flag=False, flag_value="", metavar="[SERIAL]", help="Measure an Android device over adb instead: that with this serial, or the only one. Needs adb (on the PATH, or named by MELANOMA_EDGE_ADB) and --benchmark-model.")
 @click.option("--benchmark-model", type=FOLDER, metavar="PATH", help="With --adb: benchmark_model of TensorFlow Lite or LiteRT, built for Android and the device's processor; copied to the device, run there and removed.")
@@ -40,7 +40,7 @@ def bench(bundle, quick, threads, runtimes, phone, host, port, tls, wait, device
     """Measure the latency of every artifact: on every runtime of this machine, in the browser of a phone, or on an Android device over adb.
 
     What was measured stands in evidence/latency.json, with the raw times beside it; a later measurement of the same host or device takes its place.
-    With --phone nothing leaves the phone but times and the answers to drawn pictures. The page is served on this machine alone unless --host
+    With --phone nothing leaves the phone but times, the answers to drawn pictures, and what its browser says of itself and of the device. The page is served on this machine alone unless --host
     names one of its addresses; over a cable, `adb reverse tcp:PORT tcp:PORT` lets an Android phone reach it with all that a secure address allows.
 
     \b
@@ -56,7 +56,7 @@ def bench(bundle, quick, threads, runtimes, phone, host, port, tls, wait, device
     if adb is None and (benchmark_model is not None or trust_binary):
         raise wrong("--benchmark-model and --trust-binary are for measuring over adb: add --adb, or leave them out")
     if not phone:
-        for option, given in (("--host", host), ("--port", port), ("--tls", tls), ("--device-name", device_name)):
+        for option, given in (("--host", host), ("--port", port), ("--tls", tls), ("--wait", wait), ("--device-name", device_name)):
             if given:
                 raise wrong(f"{option} is for measuring a phone in its browser: add --phone, or leave it out")
     if adb is not None:
@@ -68,13 +68,13 @@ def bench(bundle, quick, threads, runtimes, phone, host, port, tls, wait, device
 
         with screen.steps("measuring over adb") as progress:
             found = bench_adb(
-                bundle, serial=adb or None, benchmark_model=benchmark_model, trust_binary=trust_binary, quick=quick, threads=[1] if threads is None else threads, command=line(), progress=progress
+                bundle, serial=adb or None, benchmark_model=benchmark_model, trust_binary=trust_binary, quick=quick, threads=[1] if threads is None else threads, progress=progress
             )  # fmt: skip
         return show_device(screen, found, as_json)
     if phone:
         if runtimes:
             raise wrong("--runtime is for runtimes of this machine: leave it out with --phone, which runs all that the phone has")
-        return _on_phone(screen, bundle, as_json, host=host or "127.0.0.1", port=port or 0, tls=tls, name=device_name, threads=threads, quick=quick, wait=wait)
+        return _on_phone(screen, bundle, as_json, host=host or "127.0.0.1", port=port or 0, tls=tls, name=device_name, threads=threads, quick=quick, wait=wait or 600.0)
     from melanoma_edge.proof.latency import bench as library
 
     with screen.steps("measuring") as progress:

@@ -42,6 +42,8 @@ def show_invitation(screen: Screen, invitation) -> None:
             segno.make(invitation.url, error="l", micro=False).terminal(drawn, border=2, compact=True)
             out.out(drawn.getvalue(), highlight=False)
         out.print(f"Scan this with the phone, or open [bold]{escape(invitation.url)}[/] there.", soft_wrap=True)
+    if invitation.advice is not None:
+        print(invitation.advice, file=sys.stderr, flush=True)
     if invitation.fingerprint is not None:
         print(f"its browser will warn of the certificate, which has the SHA-256 fingerprint {invitation.fingerprint}", file=sys.stderr, flush=True)
 

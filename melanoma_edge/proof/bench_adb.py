@@ -10,6 +10,7 @@ rounds' medians, and no percentiles. Its input is random numbers: nothing here s
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from melanoma_edge.proof import benchmark_binary, benchmark_model as tool
 from melanoma_edge.proof.benchmark_binary import Binary
 from melanoma_edge.proof.benchmark_model import Delegation, Report, Way
 from melanoma_edge.proof.latency_figures import TOLERANCE, comparable, drift, rounded, verdict, with_ratios
-from melanoma_edge.proof.latency_file import keep_device
+from melanoma_edge.proof.latency_file import keep_device, read
 from melanoma_edge.proof.latency_model import AdbFacts, ArtifactLatency, Latency, RuntimeLatency
 from melanoma_edge.runtimes import adb, adb_facts
 from melanoma_edge.runtimes.timing import Plan
@@ -64,11 +65,10 @@ def bench_adb(
     quick: bool = False,
     threads: Sequence[int] = (1,),
     progress: Callable[[str], None] | None = None,
-    command: str,
 ) -> Latency:
     """Time the TFLite artifacts of `bundle` on the device `serial`, or on the only one; write its figures and return all that are held.
 
-    `command` goes into evidence, without the serial number. Raises BadInput for a bundle, a program or a number of threads that cannot be, Missing
+    Raises BadInput for a bundle, a program or a number of threads that cannot be, Missing
     without adb or the device; nothing is written then, and nothing stays on a device that can be reached.
     """
     tell = progress or (lambda _: None)
@@ -76,6 +76,7 @@ def bench_adb(
         raise BadInput(f"threads are {', '.join(map(str, threads)) or 'none'}: expected one or more numbers of 1 and above")
     binary = benchmark_binary.check(benchmark_model, trusted=trust_binary)
     opened = open_bundle(to_write(bundle))
+    read(opened)  # what cannot be kept beside what is there is refused before anything is measured
     artifacts = [artifact for artifact in opened.manifest.artifacts if artifact.format == "tflite"]
     if not artifacts:
         raise BadInput(f"{bundle} has no TFLite artifact, and benchmark_model runs no other: export the bundle with one")
@@ -104,12 +105,18 @@ def bench_adb(
         facts=_facts(identity, before, after, binary),
         quick=quick,
         comparable=comparable(quick, timed) and enough,
-        command=command.replace(device.serial, "SERIAL"),
+        command=_command(opened, binary, trust_binary, quick, threads),
         date=date,
         plan=plan,
         tolerance=TOLERANCE,
         runtimes=rows + _others(opened, min(threads)),
     )
+
+
+def _command(bundle: Bundle, binary: Binary, trusted: bool, quick: bool, threads: Sequence[int]) -> str:
+    """Return the command that measures this again, files by their names alone, the device's serial number left out."""
+    options = ["--adb", "--benchmark-model", binary.path.name, *(["--trust-binary"] if trusted else []), *(["--quick"] if quick else [])]
+    return shlex.join(["melanoma-edge", "bench", bundle.path.resolve().name, *options, "--threads", ",".join(map(str, threads))])
 
 
 def _place(device: adb.Device, folder: str, bundle: Bundle, binary: Binary, artifacts: Sequence[Artifact]) -> dict[str, str]:

@@ -122,6 +122,10 @@ def _why_not(base: Row, new: Row) -> str | None:
             return f"{side} was measured with --quick"
         if row.verdict != "stable":
             return f"{side} is noisy"
+        if len(row.round_medians_ms) < 2:
+            return f"{side} is of one process, whose rounds say nothing of another measurement"
+        if row.golden is not None and row.golden.outcome == "failed":
+            return f"{side} computes other numbers than its bundle says"
     return None
 
 

@@ -25,6 +25,8 @@ from melanoma_edge.runtimes import browser, certificate
 from melanoma_edge.runtimes.page_server import PHONE, PageFailed, PageServer
 
 WAIT_SECONDS = 600.0
+GRACE_SECONDS = 15.0
+"""So long may the page's open request be gone: phones cut silent ones, and change networks."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Invitation:
     url: str
     fingerprint: str | None
     """Of the certificate that the browser will warn of; None on plain http."""
+    advice: str | None
+    """What a phone needs to reach an address of this machine alone; None for other addresses."""
 
 
 def bench_phone(
@@ -60,26 +64,38 @@ def bench_phone(
         if count < 1:
             raise BadInput(f"threads is {count}: expected 1 or more")
     opened = open_bundle(to_write(bundle))
+    latency_file.read(opened)  # what cannot be kept beside what is there is refused before anything is measured
     if host == "::":
         raise BadInput("--host :: names no address that a phone could open: name one of this machine's, or 0.0.0.0 for all of IPv4")
     shown = lan_address() if host == "0.0.0.0" else host
     context, fingerprint = certificate.self_signed([shown, "localhost"]) if tls else (None, None)
     served = {path: file for engine in ENGINES for path, file in browser.files(engine).items()}
     served |= {f"artifacts/{artifact.name}": opened.file(artifact) for artifact in opened.manifest.artifacts}
-    server = PageServer(served, page=PHONE, host=host, port=port, certificate=context, progress=lambda line: None)
+    server = PageServer(served, page=PHONE, host=host, port=port, certificate=context, grace=GRACE_SECONDS)
     try:
-        invite(Invitation(server.url_for(shown), fingerprint))
+        invite(Invitation(server.url_for(shown), fingerprint, None if host != "127.0.0.1" else _how_to_reach(host, server.port)))
         device = PhoneDevice(opened, server, QUICK if quick else FULL, progress)
         try:
             facts = device.meet(wait)
             timed = device.measure(facts, threads)
             facts = device.finish(facts, timed)
         except PageFailed as error:
-            came = server.opened.is_set()
-            raise Missing(f"the device was lost: {error}; open the new address after running this again" if came else f"no device opened the page within {wait:g} s: run this again and open the address in time") from None
+            if not server.opened.is_set():
+                raise Missing(f"no device opened the page within {wait:g} s: {_how_to_reach(host, server.port)}, and run this again") from None
+            raise Missing(f"the device was lost: {error}; open the new address after running this again") from None
+        if not any(runtime.artifacts for runtime in timed):
+            reason = next((runtime.reason for runtime in timed if runtime.reason), "no reason was given")
+            raise Missing(f"nothing ran on {phone_facts.name_of(facts)} ({'; '.join(device.trouble) or reason}): try another browser there")
     finally:
         server.close()
     return _keep(opened, name or phone_facts.name_of(facts), facts, timed, device, quick, _command(opened, host, tls, threads, quick))
+
+
+def _how_to_reach(host: str, port: int) -> str:
+    """Return what to do about a device that cannot open the page."""
+    if host == "127.0.0.1":
+        return f"only this machine reaches that address: `adb reverse tcp:{port} tcp:{port}` over a cable, or --host 0.0.0.0 for its network"
+    return f"put both into one network that does not keep its devices apart, let port {port} through this machine's firewall, or name another of its addresses with --host"
 
 
 def lan_address() -> str:
@@ -95,8 +111,9 @@ def lan_address() -> str:
 def _keep(bundle: Bundle, name: str, facts: BrowserFacts, timed: list[RuntimeLatency], device: PhoneDevice, quick: bool, command: str) -> Latency:
     """Write the device's row."""
     rows = [artifact for runtime in timed for artifact in runtime.artifacts]
+    sound = device.undisturbed and all(row.golden is None or row.golden.outcome == "passed" for row in rows)
     return latency_file.keep_device(
-        bundle, device.samples, name=name, facts=facts, quick=quick, comparable=comparable(quick, rows), command=command, date=now(), plan=device.plan, tolerance=TOLERANCE, runtimes=tuple(timed),
+        bundle, device.samples, name=name, facts=facts, quick=quick, comparable=sound and comparable(quick, rows), command=command, date=now(), plan=device.plan, tolerance=TOLERANCE, runtimes=tuple(timed),
     )  # fmt: skip
 
 

@@ -61,6 +61,7 @@ def bench(
     names, threads = _timed_runtimes(runtimes), _threads(threads)
     say = progress or (lambda line: None)
     opened = open_bundle(to_write(bundle))
+    latency_file.read(opened)  # what cannot be kept beside what is there is refused before anything is measured
     images = golden_inputs(opened)
     date, before = now(), load_average()
     plan = QUICK if quick else FULL
@@ -70,6 +71,8 @@ def bench(
     for process in range(plan.processes):
         for name, count in jobs:
             if (models := _models(opened, name, found[name])) is not None:
+                shift = process * plan.share().rounds % len(models)  # so that over all processes every artifact leads as often
+                models = dict([*models.items()][shift:] + [*models.items()][:shift])
                 where = f"process {process + 1} of {plan.processes}, {count} thread{'s' * (count > 1)}"
                 step = lambda line, where=where: say(f"{where}, {line}")
                 facts = run_times(

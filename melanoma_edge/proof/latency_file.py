@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ import numpy as np
 from melanoma_edge.convert.bundle import EVIDENCE, MANIFEST, Bundle
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, sha256_file, write_bytes, write_json
-from melanoma_edge.proof.latency_model import DeviceLatency, HostLatency, Latency
+from melanoma_edge.proof.latency_model import AdbFacts, BrowserFacts, DeviceLatency, HostLatency, Latency
 
 SUMMARY = "latency.json"
 SAMPLES = "latency-samples.json.gz"
@@ -38,12 +39,15 @@ def parse(content: bytes) -> Latency:
 
 
 def read(bundle: Bundle) -> Latency:
-    """Return what was measured of this state of the bundle so far: nothing where the evidence is missing, unreadable or of another state."""
+    """Return what was measured of this state of the bundle so far: nothing where nothing was, or of another state. Raises BadInput for a file that cannot be read."""
     nothing = Latency(bundle=bundle.manifest.name, manifest_sha256=sha256_file(bundle.path / MANIFEST), host=None)
+    path = bundle.path / EVIDENCE / SUMMARY
     try:
-        found = parse((bundle.path / EVIDENCE / SUMMARY).read_bytes())
-    except (OSError, *DAMAGED):
+        found = parse(path.read_bytes())
+    except FileNotFoundError:
         return nothing
+    except DAMAGED:
+        raise BadInput(f"{path} is no latency.json of a version that this one knows, and may hold measurements of devices: move it away, then measure again") from None
     return found if found.manifest_sha256 == nothing.manifest_sha256 else nothing
 
 
@@ -56,10 +60,11 @@ def keep_host(bundle: Bundle, samples: Sequence[dict], **figures: Any) -> Latenc
 
 def keep_device(bundle: Bundle, samples: Sequence[dict] | None, **figures: Any) -> Latency:
     """Write the measurement of a device, of :class:`DeviceLatency` with `figures`, and its raw times, if it gave any; return all that the file holds."""
+    held = read(bundle)
+    figures |= {"name": _name_of_its_own(held.devices, figures["name"], figures["facts"])}
     name = f"latency-{figures['facts'].kind}-{_slug(figures['name'])}.json.gz" if samples else None
     packed = pack(bundle, figures["date"], samples) if samples else b""
     device = DeviceLatency(samples=name, samples_sha256=hashlib.sha256(packed).hexdigest() if samples else None, **figures)
-    held = read(bundle)
     others = tuple(one for one in held.devices if (one.name, one.facts.kind) != (device.name, device.facts.kind))
     return _write(bundle, held.model_copy(update={"devices": (*others, device)}), name, packed)
 
@@ -100,6 +105,18 @@ def _write(bundle: Bundle, held: Latency, name: str | None, packed: bytes) -> La
         write_bytes(evidence / name, packed)
     write_json(evidence / SUMMARY, held.model_dump(mode="json"))
     return held
+
+
+def _name_of_its_own(known: Sequence[DeviceLatency], name: str, facts: BrowserFacts | AdbFacts) -> str:
+    """Return `name`, with a number behind it where another device is called so: browsers tell little, and many phones would be one."""
+    taken = {device.name: _marks(device.facts) for device in known if device.facts.kind == facts.kind}
+    candidates = (name if number == 1 else f"{name} ({number})" for number in itertools.count(1))
+    return next(one for one in candidates if taken.get(one, _marks(facts)) == _marks(facts))
+
+
+def _marks(facts: BrowserFacts | AdbFacts) -> tuple:
+    """Return what tells two devices apart that are called alike."""
+    return (facts.model, facts.cores, facts.screen, facts.memory_gb) if isinstance(facts, BrowserFacts) else (facts.model, facts.cores, facts.memory_bytes, facts.android)
 
 
 def _slug(name: str) -> str:

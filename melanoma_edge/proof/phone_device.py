@@ -61,6 +61,8 @@ class PhoneDevice:
         self.trouble: list[str] = []
         """What could not be measured, and why."""
         self.clock_us = 0.0
+        self.undisturbed = True
+        """Whether the page stayed in front."""
         self._done, self._total = 0, 1
         """Rounds of artifacts, for the bar on the device."""
 
@@ -87,6 +89,7 @@ class PhoneDevice:
         groups = [{"title": _title(runtime), "rows": [_shown(one) for one in runtime.artifacts]} for runtime in timed if runtime.artifacts]
         told = json.loads(self.server.ask("show", silence=SILENCE_SECONDS, groups=groups, missing=missing))
         if told.get("hidden"):
+            self.undisturbed = False
             missing.append("the page was in the background for a while: browsers slow such pages down, so these times may be too long; measure again")
         return facts.model_copy(update={"missing": tuple(missing)})
 
@@ -132,7 +135,7 @@ class PhoneDevice:
         answer = self._ask("logits", way, line, frame=frame, key=artifact.name, pictures=pictures, count=len(self.images))
         golden = self._golden(way, artifact, answer)
         first = self._times(frame, way, artifact, pictures, line, warmup=self.plan.warmup_runs, warmup_seconds=self.plan.warmup_seconds, runs=20, seconds=0.0, group=1)
-        typical = max(float(np.mean(first)) * 1000, 1e-3)
+        typical = max(float(np.mean(first)) * 1000, self.clock_us / len(first))  # where all of them were shorter than a step, one step is their sum at most
         group = max(1, int(np.ceil(STEPS_OF_CLOCK * self.clock_us / typical)))
         return _Found(artifact, pictures, group, golden, float(told["load_ms"]), float(told["first_ms"]), [])
 
@@ -150,7 +153,7 @@ class PhoneDevice:
     def _times(self, frame: str, way: Way, artifact: Artifact, pictures: str, line: str, **details: object) -> np.ndarray:
         answer = self._ask("times", way, line, frame=frame, key=artifact.name, pictures=pictures, count=len(self.images), **details)
         times = np.frombuffer(answer, "<f8") if len(answer) % 8 == 0 else np.empty(0)
-        if not len(times) or not np.isfinite(times).all() or (times < 0).any() or not times.any():
+        if not len(times) or not np.isfinite(times).all() or (times < 0).any() or (details["group"] > 1 and not times.any()):
             raise PageFailed("it sent no times that can be")
         return times
 
@@ -204,7 +207,9 @@ class _Found:
     def row(self) -> ArtifactLatency:
         timed = Timed(processes=[self.rounds], load_ms=[self.load_ms], first_us=[self.first_ms * 1000])
         found = row(self.artifact, timed, golden=self.golden)
-        return found.model_copy(update={"runs": found.runs * self.group})
+        if self.group == 1:
+            return found
+        return found.model_copy(update={"runs": found.runs * self.group, "p90_ms": None, "p99_ms": None})  # of means they would be too small
 
 
 class _Taker(Runtime):
@@ -260,4 +265,4 @@ def _title(runtime: RuntimeLatency) -> str:
 def _shown(found: ArtifactLatency) -> dict:
     """Return a row as the page shows it."""
     passed = found.golden.outcome == "passed"
-    return {"name": found.precision, "p50": f"{found.p50_ms:.2f}", "p90": f"{found.p90_ms:.2f}", "golden": "✓ yes" if passed else "✕ NO", "passed": passed}
+    return {"name": found.precision, "p50": f"{found.p50_ms:.2f}", "p90": "–" if found.p90_ms is None else f"{found.p90_ms:.2f}", "golden": "✓ yes" if passed else "✕ NO", "passed": passed}

@@ -22,7 +22,7 @@ def self_signed(hosts: Sequence[str]) -> tuple[ssl.SSLContext, str]:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "melanoma-edge")])
@@ -37,6 +37,7 @@ def self_signed(hosts: Sequence[str]) -> tuple[ssl.SSLContext, str]:
         .not_valid_after(now + datetime.timedelta(hours=HOURS))
         .add_extension(x509.SubjectAlternativeName([_alternative(host, x509) for host in hosts]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)  # Safari wants it
         .sign(key, hashes.SHA256())
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -54,7 +54,7 @@ class PageServer:
     """Serves `files`, {path in the address: file}, and the page itself, and talks with the page.
 
     It listens on loopback unless `host` is another address of this machine; `certificate` makes it https. `page` names the page's own files by
-    what they are called in the address. `trouble` is asked, while an
+    what they are called in the address. A page whose open request ended may open another one within `grace` seconds. `trouble` is asked, while an
     answer is awaited, whether whoever runs the page has a reason why none will come. `progress` gets the page's lines.
     """
 
@@ -66,6 +66,7 @@ class PageServer:
         host: str = "127.0.0.1",
         port: int = 0,
         certificate: ssl.SSLContext | None = None,
+        grace: float = 0.0,
         trouble: Callable[[], str | None] = lambda: None,
         progress: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -79,8 +80,14 @@ class PageServer:
         self.opened = threading.Event()
         """Set once a page has asked for work."""
         self._gone = threading.Event()
+        self._grace, self._alive = grace, 0
         self._commands: asyncio.Queue[bytes] = asyncio.Queue()
         self._server = WebServer(self, host=host, port=port, certificate=certificate)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._server.port
 
     @property
     def url(self) -> str:
@@ -142,13 +149,15 @@ class PageServer:
             command = await self._next(visitor)
             return Answer(HTTPStatus.NO_CONTENT) if command is None else Answer(body=command, kind="application/json")
         if name == "alive":
+            self._alive += 1
             return Answer(body=None)
         content = self._contents.get(name or INDEX)
         if content is None:
             return NOTHING
         suffix = Path(name or INDEX).suffix
         body = content.read_bytes() if isinstance(content, Path) else content
-        return Answer(body=body, kind=_TYPES.get(suffix) or mimetypes.types_map.get(suffix, "application/octet-stream"))
+        kind = _TYPES.get(suffix) or mimetypes.types_map.get(suffix, "application/octet-stream")
+        return Answer(body=body, kind=kind, lasting=name.startswith("node_modules/"))
 
     async def post(self, name: str, visitor: str, body: bytes) -> Answer:
         """Take what the page posted."""
@@ -165,8 +174,11 @@ class PageServer:
 
     def gone(self, name: str, visitor: str) -> None:
         """Note that the page went away."""
-        if name == "alive" and visitor == self._worker:
-            self._gone.set()
+        if name != "alive":
+            return
+        self._alive -= 1
+        if visitor == self._worker:
+            asyncio.get_running_loop().call_later(self._grace, lambda: self._alive or self._gone.set())
 
     async def _next(self, visitor: str) -> bytes | None:
         """Return the next command; None when there is none for a while."""

@@ -46,13 +46,17 @@ HEADERS = {
 """The policy keeps a page from talking to anybody else (`unsafe-inline` is for its import map, `blob:` for the threads of WebAssembly). Isolated from other
 origins it gets threads, and a clock of 5 microseconds instead of 100."""
 COOKIE = "visitor"
+BEAT_SECONDS = 10.0
+"""So often does a request that stays open get a byte: networks and browsers end silent ones."""
 
 
 class Answer:
     """What a site says to a request; `body` None stays open until the visitor goes away."""
 
-    def __init__(self, status: HTTPStatus = HTTPStatus.OK, body: bytes | None = b"", kind: str = "text/plain") -> None:
+    def __init__(self, status: HTTPStatus = HTTPStatus.OK, body: bytes | None = b"", kind: str = "text/plain", *, lasting: bool = False) -> None:
         self.status, self.body, self.kind = status, body, kind
+        self.lasting = lasting
+        """Whether a browser may keep it: its address holds the token, which is new every time."""
 
 
 NOTHING = Answer(HTTPStatus.NOT_FOUND)
@@ -191,8 +195,11 @@ class _Handler(RequestHandler):
         self._send(answer)
         if answer.body is None:
             with contextlib.suppress(StreamClosedError):
-                await self.flush()
-                await self._left.wait()
+                while not self._left.is_set():
+                    self.write(b"\n")
+                    await self.flush()
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._left.wait(), BEAT_SECONDS)
             self._site.gone(name, visitor)
 
     async def post(self) -> None:
@@ -215,6 +222,8 @@ class _Handler(RequestHandler):
     def _send(self, answer: Answer) -> None:
         self.set_status(answer.status)
         self.set_header("Content-Type", answer.kind)
+        if answer.lasting:
+            self.set_header("Cache-Control", "private, max-age=3600")
         if answer.body:
             self.write(answer.body)
 

@@ -14,13 +14,40 @@ let hidden = document.hidden ? 1 : 0;
 let share = 0;
 let awake = null;
 
-document.addEventListener('visibilitychange', () => { if (document.hidden) hidden += 1; });
+document.addEventListener('visibilitychange', () => { if (document.hidden) hidden += 1; else if (awake) stayAwake(); });
 addEventListener('error', (event) => fail(event.error ?? event.message));
 addEventListener('unhandledrejection', (event) => fail(event.reason));
 
 /** Sends `body`; a computer that has gone away is no error of this page's. */
 async function send(path, body) {
-  await fetch(path, { method: 'POST', body }).catch(() => say('The computer that this page came from has gone.'));
+  const response = await fetch(path, { method: 'POST', body }).catch(() => null);
+  if (!response?.ok) say('The computer that this page came from has gone, or another device has taken its place.');
+}
+
+/** Keeps the screen on where the browser lets this page: after a tap, on a secure address, while it is in front. */
+async function stayAwake() {
+  awake = (await navigator.wakeLock?.request('screen').catch(() => null)) ?? null;
+}
+
+/** Holds a request open as long as this page lives, so that the computer sees when it goes; networks that cut it get a new one. */
+async function live() {
+  for (;;) {
+    try {
+      const reader = (await fetch('alive')).body.getReader();
+      while (!(await reader.read()).done);
+    } catch { /* the next one */ }
+    await new Promise((done) => setTimeout(done, 1000));
+  }
+}
+
+/** Carries out what takes long and is not timed, and tells the computer meanwhile that this page is alive. */
+async function slowly(work) {
+  const timer = setInterval(() => send('progress', ''), 5000);
+  try {
+    return await work;
+  } finally {
+    clearInterval(timer);
+  }
 }
 
 function say(line, done = share) {
@@ -68,7 +95,6 @@ async function facts({ bundle }) {
   element('bundle').textContent = bundle;
   say('Looking at this device…');
   const hints = await navigator.userAgentData?.getHighEntropyValues(['model', 'platformVersion']).catch(() => null);
-  awake = await navigator.wakeLock?.request('screen').catch(() => null);
   return {
     user_agent: navigator.userAgent,
     brands: (navigator.userAgentData?.brands ?? []).map(({ brand, version }) => `${brand} ${version}`),
@@ -83,7 +109,7 @@ async function facts({ bundle }) {
     hash: globalThis.crypto?.subtle ? 'browser' : `javascript ${computed(new TextEncoder().encode('abc')).slice(0, 8)}`,
     webgpu: 'gpu' in navigator,
     gpu: await gpu(),
-    awake: awake !== null && awake !== undefined,
+    awake: awake !== null,
     clock_us: clockStep(),
   };
 }
@@ -101,7 +127,7 @@ async function open(command) {
     await new Promise((done) => setTimeout(done, 20));
     await sign();
   }
-  return frame.contentWindow.runtime.run(command, sign);
+  return slowly(frame.contentWindow.runtime.run(command, sign));
 }
 
 function close({ frame }) {
@@ -139,10 +165,13 @@ function show({ groups, missing }) {
 
 /** What answers with numbers; the others answer with JSON. (An object of a frame is of no class of this page's.) */
 const BINARY = new Set(['logits', 'times']);
-const COMMANDS = { facts, open, close, show, load: inFrame, logits: inFrame, times: inFrame };
+const COMMANDS = { facts, open, close, show, load: (command) => slowly(inFrame(command)), logits: inFrame, times: inFrame };
 
 async function main() {
-  fetch('alive').catch(() => {}); // never ends: the computer sees at once when this page goes
+  await new Promise((done) => element('start').addEventListener('click', done, { once: true }));
+  element('start').hidden = true;
+  await stayAwake(); // browsers allow it after a tap only
+  live();
   say('Waiting for work…');
   for (;;) {
     const response = await fetch('next');

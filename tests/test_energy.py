@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from melanoma_edge.runtimes.energy import Meter, NoMeter
 
 
-def counter(folder: Path, name: str, value: int, most: int = 1_000_000) -> Path:
+def counter(folder: Path, name: str, value: int, most: int = 1_000_000, *, called: str = "package-0") -> Path:
     (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / name / "name").write_text(f"{called}\n")
     (folder / name / "energy_uj").write_text(f"{value}\n")
     (folder / name / "max_energy_range_uj").write_text(f"{most}\n")
     return folder / name / "energy_uj"
@@ -18,13 +19,15 @@ def counter(folder: Path, name: str, value: int, most: int = 1_000_000) -> Path:
 
 def test_packages_are_added_up_and_their_parts_are_not(tmp_path: Path) -> None:
     first, second = counter(tmp_path, "intel-rapl:0", 500), counter(tmp_path, "intel-rapl:1", 900)
-    part = counter(tmp_path, "intel-rapl:0:0", 100)
+    part = counter(tmp_path, "intel-rapl:0:0", 100, called="core")
+    platform = counter(tmp_path, "intel-rapl:2", 100, called="psys")
     (tmp_path / "intel-rapl").mkdir()
     meter = Meter(tmp_path)
     assert meter.joules() == 0
     first.write_text("1500\n")
     second.write_text("2900\n")
     part.write_text("999\n")
+    platform.write_text("9999\n")
     assert meter.joules() == pytest.approx(3000e-6)
     assert meter.joules() == pytest.approx(3000e-6)
 

@@ -143,6 +143,14 @@ def test_methods_that_no_page_uses_and_queries_are_refused(page: FakePage) -> No
         assert page.request(method, page.root)[:2] == (405, b""), method
 
 
+def test_a_stranger_s_body_is_not_waited_for(page: FakePage) -> None:
+    with socket.create_connection(page.address, timeout=10) as connection:
+        connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 60000000\r\n\r\n" + b"x" * 1000)
+        assert connection.recv(64).startswith(b"HTTP/1.1 404")
+    body = b"a=1&b=2" * 100_000
+    assert page.request("POST", f"{page.root}anything", body, {"Content-Type": "application/x-www-form-urlencoded"})[0] == 404
+
+
 def test_many_who_are_slow_keep_nobody_out(server: PageServer, page: FakePage) -> None:
     slow = []
     for _ in range(100):

@@ -69,7 +69,7 @@ def interval(base: ArtifactLatency, new: ArtifactLatency) -> tuple[float, float]
 
 def _drawn(row: ArtifactLatency, generator: np.random.Generator) -> np.ndarray | None:
     """Return REPLICATES medians of rounds drawn again, float64: processes first, then as many rounds of each as it has."""
-    processes = [np.asarray(rounds, np.float64) for rounds in row.round_medians_ms]
+    processes = [np.asarray(rounds, np.float64) for rounds in row.round_medians_ms if rounds]
     if sum(map(len, processes)) < 2:
         return None
     chosen = generator.integers(0, len(processes), (REPLICATES, len(processes)))
@@ -111,7 +111,7 @@ def _compared(key: Key, base: Row, new: Row, bound: float) -> Compared:
     low, high = found or (None, None)
     return Compared(
         where=where, runtime=runtime, accelerator=accelerator, threads=threads, format=kind, precision=precision, base_ms=mine.p50_ms, new_ms=theirs.p50_ms,
-        ratio=theirs.p50_ms / mine.p50_ms, low=low, high=high, verdict=verdict, reason=why_not, regression=verdict == SLOWER and low > bound,
+        ratio=theirs.p50_ms / mine.p50_ms, low=low, high=high, verdict=verdict, reason=why_not, regression=why_not is None and low is not None and low > bound,
     )  # fmt: skip
 
 

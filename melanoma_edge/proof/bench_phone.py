@@ -7,6 +7,7 @@ order (:mod:`melanoma_edge.proof.latency` has the same protocol for this host), 
 
 from __future__ import annotations
 
+import ipaddress
 import shlex
 import socket
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from melanoma_edge.proof.latency_figures import TOLERANCE, comparable
 from melanoma_edge.proof.latency_model import BrowserFacts, DeviceLatency, Latency, RuntimeLatency
 from melanoma_edge.proof.phone_device import ENGINES, FULL, QUICK, PhoneDevice, Progress
 from melanoma_edge.runtimes import browser, certificate
-from melanoma_edge.runtimes.page_server import PHONE, PageFailed, PageServer
+from melanoma_edge.runtimes.page_server import PHONE, PageFailed, PageRefused, PageServer
 
 WAIT_SECONDS = 600.0
 GRACE_SECONDS = 15.0
@@ -65,8 +66,8 @@ def bench_phone(
             raise BadInput(f"threads is {count}: expected 1 or more")
     opened = open_bundle(to_write(bundle))
     latency_file.read(opened)  # what cannot be kept beside what is there is refused before anything is measured
-    if host == "::":
-        raise BadInput("--host :: names no address that a phone could open: name one of this machine's, or 0.0.0.0 for all of IPv4")
+    if host == "::" or not _is_address(host):
+        raise BadInput(f"--host {host} names no address that a phone could open: give one of this machine's in numbers, or 0.0.0.0 for all of IPv4")
     shown = lan_address() if host == "0.0.0.0" else host
     context, fingerprint = certificate.self_signed([shown, "localhost"]) if tls else (None, None)
     served = {path: file for engine in ENGINES for path, file in browser.files(engine).items()}
@@ -79,7 +80,7 @@ def bench_phone(
             facts = device.meet(wait)
             timed = device.measure(facts, threads)
             facts = device.finish(facts, timed)
-        except PageFailed as error:
+        except (PageFailed, PageRefused) as error:
             if not server.opened.is_set():
                 raise Missing(f"no device opened the page within {wait:g} s: {_how_to_reach(host, server.port)}, and run this again") from None
             raise Missing(f"the device was lost: {error}; open the new address after running this again") from None
@@ -89,6 +90,14 @@ def bench_phone(
     finally:
         server.close()
     return _keep(opened, name or phone_facts.name_of(facts), facts, timed, device, quick, _command(opened, host, tls, threads, quick))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _how_to_reach(host: str, port: int) -> str:

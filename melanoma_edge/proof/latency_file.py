@@ -24,7 +24,7 @@ from melanoma_edge.proof.latency_model import AdbFacts, BrowserFacts, DeviceLate
 
 SUMMARY = "latency.json"
 SAMPLES = "latency-samples.json.gz"
-DAMAGED = (ValueError, KeyError, TypeError, AttributeError)
+DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What :func:`parse` raises for bytes that are no latency.json."""
 LARGEST_SAMPLES = 256 * 2**20
 """Bytes that raw times may unpack to."""

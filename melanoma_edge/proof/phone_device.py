@@ -5,14 +5,16 @@ In: a bundle, and the server that talks with the page. Out: what the device says
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
+from pydantic import Field, ValidationError
 
-from melanoma_edge.contract import Artifact
+from melanoma_edge.contract import Artifact, Model, Quantization
 from melanoma_edge.convert.bundle import Bundle
 from melanoma_edge.proof import gates, phone_facts
 from melanoma_edge.proof.latency import golden_inputs
@@ -20,7 +22,7 @@ from melanoma_edge.proof.latency_figures import Timed, row, with_ratios
 from melanoma_edge.proof.latency_model import ArtifactLatency, BrowserFacts, GoldenCheck, RuntimeLatency
 from melanoma_edge.runtimes import browser
 from melanoma_edge.runtimes.page_server import PageFailed, PageRefused, PageServer
-from melanoma_edge.runtimes.protocol import Runtime, Signature
+from melanoma_edge.runtimes.protocol import Runtime, Signature, one_line
 from melanoma_edge.runtimes.timing import Plan
 
 FULL = Plan(processes=1)
@@ -35,6 +37,8 @@ STEPS_OF_CLOCK = 50
 SILENCE_SECONDS = 180.0
 
 Progress = Callable[[str], None]
+Milliseconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Answered = TypeVar("Answered", bound=Model)
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,8 @@ class PhoneDevice:
         """Show the results on the device, and return its facts with all that is missing."""
         missing = [*facts.missing, *self.trouble]
         groups = [{"title": _title(runtime), "rows": [_shown(one) for one in runtime.artifacts]} for runtime in timed if runtime.artifacts]
-        told = json.loads(self.server.ask("show", silence=SILENCE_SECONDS, groups=groups, missing=missing))
-        if told.get("hidden"):
+        told = _told(Shown, self.server.ask("show", silence=SILENCE_SECONDS, groups=groups, missing=missing))
+        if told.hidden:
             self.undisturbed = False
             missing.append("the page was in the background for a while: browsers slow such pages down, so these times may be too long; measure again")
         return facts.model_copy(update={"missing": tuple(missing)})
@@ -101,8 +105,9 @@ class PhoneDevice:
         frame = f"frame-{number}"
         self.progress(f"{way.title}: starting")
         try:
-            told = json.loads(self._ask("open", way, f"{way.title}: starting", frame=frame, engine=way.engine, threads=way.threads, accelerator=way.accelerator))
+            started = _told(Started, self._ask("open", way, f"{way.title}: starting", frame=frame, engine=way.engine, threads=way.threads, accelerator=way.accelerator))
         except PageRefused as error:
+            self._close(frame, way)  # with whatever it holds
             return _not_run(way, str(error))
         found: dict[str, _Found] = {}
         for artifact in self._artifacts(way):
@@ -112,18 +117,22 @@ class PhoneDevice:
             except PageRefused as error:
                 self.trouble.append(f"{artifact.name} did not run in {way.title}: {error}")
                 self._done += self.plan.rounds
-        names = list(found)
         for turn in range(self.plan.rounds):
+            names = list(found)
             shift = turn % max(1, len(names))
             for name in names[shift:] + names[:shift]:
-                self._round(frame, way, found[name], turn)
-        self._ask("close", way, f"{way.title}: done", frame=frame)
+                try:
+                    self._round(frame, way, found[name], turn)
+                except PageRefused as error:
+                    self.trouble.append(f"{name} broke off in {way.title}, in round {turn + 1}: {error}")
+                    del found[name]
+        self._close(frame, way)
         rows = [one.row() for one in found.values()]
         self.samples.append({"runtime": _runtime(way), "threads": way.threads, "accelerator": _accelerator(way), "artifacts": {one.artifact.name: [one.rounds] for one in found.values()}})
         grouped = max((one.group for one in found.values()), default=1)
         return RuntimeLatency(
             name=_runtime(way), status="timed" if rows else "not run", threads=way.threads, accelerator=_accelerator(way), version=browser.version_of(way.engine), install=None,
-            reason=None if rows else "none of its artifacts ran there", affinity=None, import_ms=round(float(told["milliseconds"]), 4), peak_memory_bytes=None, artifacts=with_ratios(rows),
+            reason=None if rows else "none of its artifacts ran there", affinity=None, import_ms=round(started.milliseconds, 4), peak_memory_bytes=None, artifacts=with_ratios(rows),
             settings={} if grouped == 1 else {"inferences a sample": f"{grouped} at most, their inputs and outputs included: the clock is too coarse for single ones"},
         )  # fmt: skip
 
@@ -131,13 +140,13 @@ class PhoneDevice:
         """Load an artifact on the device, check its golden logits there and find out how many of its inferences the clock can tell apart."""
         pictures = self._pictures(artifact)
         line = f"{way.title}: {artifact.name}"
-        told = json.loads(self._ask("load", way, line, frame=frame, key=artifact.name, model=f"artifacts/{artifact.name}", sha256=artifact.sha256, pictures=pictures, count=len(self.images)))
+        told = _told(Loaded, self._ask("load", way, line, frame=frame, key=artifact.name, model=f"artifacts/{artifact.name}", sha256=artifact.sha256, pictures=pictures, count=len(self.images)))
         answer = self._ask("logits", way, line, frame=frame, key=artifact.name, pictures=pictures, count=len(self.images))
         golden = self._golden(way, artifact, answer)
         first = self._times(frame, way, artifact, pictures, line, warmup=self.plan.warmup_runs, warmup_seconds=self.plan.warmup_seconds, runs=20, seconds=0.0, group=1)
         typical = max(float(np.mean(first)) * 1000, self.clock_us / len(first))  # where all of them were shorter than a step, one step is their sum at most
         group = max(1, int(np.ceil(STEPS_OF_CLOCK * self.clock_us / typical)))
-        return _Found(artifact, pictures, group, golden, float(told["load_ms"]), float(told["first_ms"]), [])
+        return _Found(artifact, pictures, group, golden, told.load_ms, told.first_ms, [])
 
     def _round(self, frame: str, way: Way, found: _Found, turn: int) -> None:
         plan, rounds = self.plan, self.plan.rounds
@@ -163,7 +172,7 @@ class PhoneDevice:
         layout = "NHWC" if taken.shape[3] == 3 else "NCHW"
         height, width = (taken.shape[1], taken.shape[2]) if layout == "NHWC" else (taken.shape[2], taken.shape[3])
         model = _Taker(Signature(height, width, taken.dtype, len(self.bundle.manifest.classes), layout, taken.quantization), self.bundle.manifest.input)
-        plain = layout == "NHWC" and self.bundle.manifest.input.raw and taken.dtype != "int8"
+        plain = layout == "NHWC" and self.bundle.manifest.input.raw and taken.dtype != "int8" and taken.quantization in (None, Quantization(scale=1.0, zero_point=0))
         content = self.images.tobytes() if plain else np.concatenate([model.tensor(image) for image in self.images]).tobytes()
         path = f"pictures/{hashlib.sha256(content).hexdigest()[:16]}"
         self.server.publish(path, content)
@@ -188,8 +197,43 @@ class PhoneDevice:
             top1_agreement=float((found.argmax(axis=1) == expected.argmax(axis=1)).mean()),
         )
 
+    def _close(self, frame: str, way: Way) -> None:
+        """Have the page drop a runtime with everything that it holds."""
+        with contextlib.suppress(PageRefused):
+            self._ask("close", way, f"{way.title}: done", frame=frame)
+
     def _ask(self, kind: str, way: Way, line: str, **details: object) -> bytes:
         return self.server.ask(kind, silence=SILENCE_SECONDS, line=line, share=round(0.98 * self._done / self._total, 3), **details)
+
+
+class Started(Model):
+    """The page's answer to `open`."""
+
+    name: str
+    milliseconds: Milliseconds
+
+
+class Loaded(Model):
+    """The page's answer to `load`."""
+
+    load_ms: Milliseconds
+    first_ms: Milliseconds
+    inputs: list[Any]
+    outputs: list[Any]
+
+
+class Shown(Model):
+    """The page's answer to `show`."""
+
+    hidden: int
+
+
+def _told(kind: type[Answered], content: bytes) -> Answered:
+    """Return an answer of the page, checked; raises PageFailed for what is none."""
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        raise PageFailed(f"it answered what cannot be understood ({one_line(error, 80)})") from None
 
 
 @dataclass

@@ -22,7 +22,8 @@ class Meter:
     """Counts the joules of all packages since it was made; raises NoMeter where the system shows no counter, or not to this user."""
 
     def __init__(self, powercap: Path = POWERCAP) -> None:
-        self._packages = sorted(path for path in powercap.glob("intel-rapl:*") if _PACKAGE.fullmatch(path.name)) if powercap.is_dir() else []
+        zones = sorted(path for path in powercap.glob("intel-rapl:*") if _PACKAGE.fullmatch(path.name)) if powercap.is_dir() else []
+        self._packages = [path for path in zones if _name(path).startswith("package")]  # beside them stands psys, the whole platform, on many laptops
         if not self._packages:
             raise NoMeter(f"the system shows no RAPL counters ({powercap}): virtual machines hide them, and Arm has none")
         self._ranges = {path: self._number(path / "max_energy_range_uj") for path in self._packages}
@@ -45,3 +46,10 @@ class Meter:
             raise NoMeter(f"only the superuser may read {path}: run it as one, or `chmod a+r {path}`") from None
         except (OSError, ValueError) as error:
             raise NoMeter(f"{path} cannot be read ({error})") from None
+
+
+def _name(zone: Path) -> str:
+    try:
+        return (zone / "name").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""

@@ -89,6 +89,7 @@ def measure(
         shift = turn % len(order)
         for name in order[shift:] + order[:shift]:
             _run(opened[name], images, plan.round_warmup_runs, 0.0)
+            gc.collect()  # not within what the meter sees
             before = None if meter is None else meter.joules()
             facts["models"][name]["rounds"].append(_run(opened[name], images, -(-plan.runs // plan.rounds), plan.seconds / plan.rounds))
             if meter is not None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import resource
 import secrets
 import socket
 import ssl
@@ -21,7 +22,7 @@ from typing import Any, Protocol
 from tornado.httpserver import HTTPServer
 from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
-from tornado.web import Application, RequestHandler
+from tornado.web import Application, RequestHandler, stream_request_body
 
 from melanoma_edge.errors import Missing
 
@@ -32,6 +33,7 @@ HEADER_SECONDS = 20.0
 BODY_SECONDS = 120.0
 """So long may a whole body take to come."""
 MOST_CONNECTIONS = 256
+"""Or half of the files that this process may have open, where that is less."""
 HEADERS = {
     "Server": "melanoma-edge",
     "Cache-Control": "no-store",
@@ -91,9 +93,13 @@ class WebServer:
         self.port = self._sockets[0].getsockname()[1]
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
+        self._failed: Exception | None = None
         self._thread = threading.Thread(target=self._serve, args=(certificate,), daemon=True)
         self._thread.start()
         self._ready.wait()
+        if self._failed is not None:
+            self._thread.join()
+            raise self._failed
 
     def url(self, host: str | None = None) -> str:
         """Return the address of the site, with `host` for the machine where another one is meant than it listens on."""
@@ -122,8 +128,15 @@ class WebServer:
     def _serve(self, certificate: ssl.SSLContext | None) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.set_exception_handler(lambda loop, context: None)  # a visitor who goes away in the middle of something is noticed elsewhere
-        self._loop.run_until_complete(self._start(certificate))
-        self._ready.set()
+        try:
+            self._loop.run_until_complete(self._start(certificate))
+        except Exception as error:
+            self._failed = error
+            for one in self._sockets:
+                one.close()
+            return self._loop.close()
+        finally:
+            self._ready.set()
         try:
             self._loop.run_forever()
         finally:
@@ -155,14 +168,15 @@ class _Server(HTTPServer):
     """Tornado's, with a limit on how many are heard at a time."""
 
     def _handle_connection(self, connection: socket.socket, address: object) -> None:
-        if len(self._connections) >= MOST_CONNECTIONS:
+        if len(self._connections) >= _most_connections():
             connection.close()
         else:
             super()._handle_connection(connection, address)
 
 
+@stream_request_body
 class _Handler(RequestHandler):
-    """One request."""
+    """One request. Its body is kept for those alone who know the token."""
 
     SUPPORTED_METHODS = ("GET", "POST")
 
@@ -170,15 +184,26 @@ class _Handler(RequestHandler):
         self._server, self._site = server, site
         self._waiting: asyncio.Task | None = None
         self._left = asyncio.Event()
+        self._body = bytearray()
 
     def set_default_headers(self) -> None:
         for name, value in HEADERS.items():
             self.set_header(name, value)
 
+    def prepare(self) -> None:
+        """Refuse strangers before a byte of their body is kept."""
+        if self._name() is None:
+            self.set_header("Connection", "close")
+            self._send(NOTHING)
+            self.finish()
+
+    def data_received(self, chunk: bytes) -> None:
+        """Keep what an expected visitor sends; Tornado bounds it."""
+        if not self._finished:
+            self._body += chunk
+
     async def get(self) -> None:
         name = self._name()
-        if name is None:
-            return self._send(NOTHING)
         if self.request.query:
             return self._send(NOTHING)
         visitor = self.get_cookie(COOKIE)
@@ -204,7 +229,7 @@ class _Handler(RequestHandler):
 
     async def post(self) -> None:
         name = self._name()
-        self._send(NOTHING if name is None else await self._site.post(name, self.get_cookie(COOKIE) or "", self.request.body))
+        self._send(await self._site.post(name, self.get_cookie(COOKIE) or "", bytes(self._body)))
 
     def on_connection_close(self) -> None:
         self._left.set()
@@ -229,6 +254,11 @@ class _Handler(RequestHandler):
 
     def compute_etag(self) -> None:
         """Nothing is kept, so nothing needs a mark."""
+
+
+def _most_connections() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, soft // 2)
 
 
 def _by_address(host: str) -> bool:

@@ -40,6 +40,7 @@ async function open(command) {
 
 /** Loads a model, which must have the hash that was named, and runs it once; returns the milliseconds of both. */
 async function load({ key, model, sha256: expected, pictures: path, count }) {
+  forget(); // of another model
   const bytes = await fetched(model);
   const found = await sha256(bytes);
   if (found !== expected) throw new Error(`the bytes that came are not the artifact's (sha256 ${found.slice(0, 12)}..., expected ${expected.slice(0, 12)}...)`);
@@ -119,6 +120,7 @@ async function run(command, sign) {
     if (printed.fault) throw new Error(printed.fault);
     return answer;
   } catch (error) {
+    if (command.key) models.delete(command.key);
     throw new Error(reason(error));
   }
 }

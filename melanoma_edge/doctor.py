@@ -15,7 +15,7 @@ from melanoma_edge.runtimes.process import available, probe
 EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("tensorflow", "tf_keras", "tensorflow-model-optimization", "tf2onnx", "opencv-python-headless"),
     "gpu": ("tensorflow", "nvidia-cudnn-cu12"),
-    "test": ("pytest", "pytest-xdist", "hypothesis", "jsonschema"),
+    "test": ("pytest", "pytest-xdist", "hypothesis", "jsonschema", "playwright"),
 }
 """The distributions of each extra; for `gpu` one that `tensorflow[and-cuda]` brings."""
 

@@ -114,7 +114,7 @@ def test_a_device_is_measured(phone: Phone, bundle: Path, bench: Callable[..., L
     [device] = held.devices
     assert held.host is None and device.name == "Google Pixel 8" and device.quick and not device.comparable
     assert device.plan == QUICK and device.samples is None and device.tolerance == 0.05
-    assert SERIAL not in text and "SECRET123" not in text and device.command.startswith("melanoma-edge bench tiny.bundle --adb --benchmark-model ") and device.command.endswith(" --trust-binary --quick --threads 1") and str(bundle) not in text
+    assert SERIAL not in text and "SECRET123" not in text and device.command.startswith("melanoma-edge bench tiny.bundle --adb --benchmark-model ") and device.command.endswith(" --trust-binary --quick --threads 1,2") and str(bundle) not in text
 
     facts = device.facts
     assert (facts.manufacturer, facts.model, facts.soc, facts.android, facts.abi, facts.cores) == ("Google", "Pixel 8", "Google Tensor G3", "15 (SDK 35)", "x86_64", 4)

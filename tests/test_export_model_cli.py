@@ -179,7 +179,7 @@ def test_predictions_are_those_of_the_file_on_declared_numbers(cli: Cli, wrapped
 
 def test_the_bundle_is_timed_verified_and_reported(cli: Cli, copied: Path, models: Path) -> None:
     timed = cli("bench", copied, "--quick", "--json").json
-    assert {row["name"] for runtime in timed["runtimes"] for row in runtime["artifacts"]} == {a["name"] for a in read_json(copied / "manifest.json")["artifacts"]}
+    assert {row["name"] for runtime in timed["host"]["runtimes"] for row in runtime["artifacts"]} == {a["name"] for a in read_json(copied / "manifest.json")["artifacts"]}
     cli("verify", copied, "--require", "keras-file", "-q", code=1)  # for int8, as at export
     gates = {(gate["name"], gate["artifact"]): gate for gate in read_json(copied / "evidence" / "parity.json")["gates"]}
     assert gates["float32", "v2-float32.tflite"]["measured_on"] == "drawn probes" and gates["float32", "v2-float32.tflite"]["pictures"] > 200

@@ -127,7 +127,7 @@ def test_predict_and_bench_feed_an_nchw_file_as_it_wants(cli: Cli, compared: tup
     assert turned == plain and len({json.dumps(result["probabilities"]) for result in plain}) == len(pictures)
     copy = tmp_path / "copy.bundle"
     copy.symlink_to(compared[0])
-    rows = cli("bench", copy, "--quick", "--runtime", "onnxruntime", "--json").json["runtimes"][0]["artifacts"]
+    rows = cli("bench", copy, "--quick", "--runtime", "onnxruntime", "--json").json["host"]["runtimes"][0]["artifacts"]
     assert [row["name"] for row in rows] == [name for name in NAMES if name.endswith("onnx")] and all(row["p50_ms"] > 0 for row in rows)
 
 

@@ -421,7 +421,7 @@ def test_files_are_compared_by_hash(phone: Phone, bundle: Path, bench: Callable[
     phone.folder.mkdir()
     left = phone.folder / f"0-{FLOAT}"
     left.write_bytes(bytes((bundle / FLOAT).stat().st_size))
-    phone.write_program("benchmark", BENCHMARK.replace('cat "$graph" > /dev/null', f'sha256sum "$graph" >> /data/test/sums'))
+    phone.write_program("benchmark", BENCHMARK.replace('cat "$graph" > /dev/null', 'sha256sum "$graph" >> /data/test/sums'))
     bench()
     sums = {line.split()[0] for line in (phone.root / "data/test/sums").read_text().splitlines()}
     assert sums == {hashlib.sha256((bundle / name).read_bytes()).hexdigest() for name in (FLOAT, INT8)}

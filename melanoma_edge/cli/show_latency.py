@@ -112,7 +112,7 @@ def _golden(check) -> str:
     if check is None:
         return "not checked"
     style = {"passed": "green", "failed": "red"}[check.outcome]
-    said = f"{check.quanta:g} quanta" if check.quanta is not None else f"{check.max_difference:.1e}"
+    said = "no numbers" if check.max_difference is None else f"{check.quanta:g} quanta" if check.quanta is not None else f"{check.max_difference:.1e}"
     return f"[{style}]{check.outcome}[/]: {said}"
 
 

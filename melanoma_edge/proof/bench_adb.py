@@ -13,7 +13,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -25,6 +24,7 @@ from melanoma_edge.errors import BadInput
 from melanoma_edge.proof import benchmark_binary, benchmark_model as tool
 from melanoma_edge.proof.benchmark_binary import Binary
 from melanoma_edge.proof.benchmark_model import Delegation, Report, Way
+from melanoma_edge.proof.latency import now
 from melanoma_edge.proof.latency_figures import TOLERANCE, comparable, drift, rounded, verdict, with_ratios
 from melanoma_edge.proof.latency_file import keep_device, read
 from melanoma_edge.proof.latency_model import AdbFacts, ArtifactLatency, Latency, RuntimeLatency
@@ -85,7 +85,7 @@ def bench_adb(
     binary.require_fit(identity)
     if identity.cores is not None and max(threads) > identity.cores:
         raise BadInput(f"threads are {', '.join(map(str, threads))}: expected 1..{identity.cores}, the cores of {identity.name}")
-    plan, date = QUICK if quick else FULL, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    plan, date = QUICK if quick else FULL, now()
     pairs = [Pair(artifact, way) for way in tool.ways(threads) for artifact in artifacts]
     with adb.workplace(device) as folder:
         tell(f"copying benchmark_model and {len(artifacts)} artifact{'s' if len(artifacts) > 1 else ''} to {identity.name}")

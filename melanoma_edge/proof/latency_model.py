@@ -21,8 +21,8 @@ class GoldenCheck(Model):
 
     outcome: Literal["passed", "failed"]
     pictures: int
-    max_difference: float
-    """Largest absolute difference of a logit."""
+    max_difference: float | None
+    """Largest absolute difference of a logit; null where one is no number."""
     quanta: float | None
     """The same in quanta of the output; null for float artifacts."""
     requirement: str

@@ -191,7 +191,7 @@ class PhoneDevice:
         return GoldenCheck(
             outcome="passed" if gate.outcome == "passed" else "failed",
             pictures=len(found),
-            max_difference=0.0 if broken else float(np.abs(found - expected).max()),
+            max_difference=None if broken else float(np.abs(found - expected).max()),
             quanta=gate.figures.get("max_quanta"),
             requirement=gate.requirement,
             top1_agreement=float((found.argmax(axis=1) == expected.argmax(axis=1)).mean()),

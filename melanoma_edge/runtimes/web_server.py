@@ -210,7 +210,6 @@ class _Handler(RequestHandler):
         if visitor is None:
             visitor = secrets.token_urlsafe(16)
             self.set_cookie(COOKIE, visitor, path=f"/{self._server.token}/", httponly=True, samesite="Strict", secure=self.request.protocol == "https")
-        self._asked = (name, visitor)
         self._waiting = asyncio.ensure_future(self._site.get(name, visitor))
         try:
             answer = await self._waiting

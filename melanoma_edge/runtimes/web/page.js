@@ -11,6 +11,7 @@ const SIGN_OF_LIFE_MS = 1000;
 const element = (id) => document.getElementById(id);
 let engine = null;
 let lastSign = 0;
+let alive = null;
 
 addEventListener('error', (event) => fail(event.error ?? event.message));
 addEventListener('unhandledrejection', (event) => fail(event.reason));
@@ -97,7 +98,7 @@ async function times({ pictures, count, warmup, runs }) {
 const COMMANDS = { load, logits, times };
 
 async function main() {
-  fetch('alive').catch(() => {}); // never ends: the computer sees at once when this page goes
+  fetch('alive').then((response) => { alive = response; }).catch(() => {}); // never ends, and is held: the computer sees at once when this page goes
   say('Waiting for work…');
   for (;;) {
     const response = await fetch('next');

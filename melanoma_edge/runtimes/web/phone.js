@@ -13,6 +13,7 @@ let lastSign = 0;
 let hidden = document.hidden ? 1 : 0;
 let share = 0;
 let awake = null;
+let over = false;
 
 document.addEventListener('visibilitychange', () => { if (document.hidden) hidden += 1; else if (awake) stayAwake(); });
 addEventListener('error', (event) => fail(event.error ?? event.message));
@@ -31,7 +32,7 @@ async function stayAwake() {
 
 /** Holds a request open as long as this page lives, so that the computer sees when it goes; networks that cut it get a new one. */
 async function live() {
-  for (;;) {
+  while (!over) {
     try {
       const reader = (await fetch('alive')).body.getReader();
       while (!(await reader.read()).done);
@@ -65,6 +66,7 @@ async function sign() {
 }
 
 async function fail(error) {
+  over = true;
   const why = String(error?.message ?? error).slice(0, 2000);
   element('state').className = 'failed';
   say(`It did not work: ${why}`);
@@ -179,6 +181,7 @@ async function main() {
     if (!response.ok) throw new Error(response.status === 404 ? 'another device has opened this address: run the command on the computer again' : `no work was sent (${response.status})`);
     const command = await response.json();
     if (command.kind === 'end') {
+      over = true;
       await awake?.release().catch(() => null);
       return element('results').hidden ? say('The computer stopped before everything was measured.') : undefined;
     }

@@ -35,13 +35,21 @@ FIGURES = ("balanced_accuracy", "accuracy", "macro_auc", "positive_auc", "positi
 
 
 def trials() -> dict[str, dict]:
-    """Return {name: {"why", "set", "teachers", "inner", "seeds"}} in the order of the file."""
+    """Return {name: {"why", "set", "shape", "teachers", "inner", "seeds"}} in the order of the file."""
     return tomllib.loads(TRIALS.read_text(encoding="utf-8"))
 
 
 def recipe_of(trial: str, *, quick: bool, seed: int | None = None) -> Recipe:
     """Return the recipe of a trial; with `seed`, what it trains with, else what its pictures are split by."""
     return recipes.load(BASE, [*trials()[trial].get("set", ()), *(QUICK if quick else ()), *([] if seed is None else [f"seed={seed}"])])
+
+
+def shape_of(trial: str):
+    """Return the shape of a trial's network (``network.Shape``); None where it is that of its recipe."""
+    from melanoma_edge.model.network import Shape
+
+    given = trials()[trial].get("shape")
+    return given and Shape(given["stem"], given["stem_kernel"], tuple(map(tuple, given["blocks"])), residual=True)
 
 
 def wanted(asked: argparse.Namespace) -> list[tuple[str, int, int]]:
@@ -57,8 +65,10 @@ def wanted(asked: argparse.Namespace) -> list[tuple[str, int, int]]:
 
 
 def settings(trial: str, *, quick: bool, seed: int | None = None) -> dict:
-    """Return what a training follows from: the recipe of :func:`recipe_of`, and the trainings (TRIAL/SEED, on the same inner fold) that teach it."""
-    return {"recipe": recipe_of(trial, quick=quick, seed=seed).model_dump(mode="json"), "teachers": list(trials()[trial].get("teachers", ()))}
+    """Return what a training follows from: the recipe of :func:`recipe_of`, the trainings (TRIAL/SEED, on the same inner fold) that teach it, and a shape of its own."""
+    shape = trials()[trial].get("shape")
+    facts = {"recipe": recipe_of(trial, quick=quick, seed=seed).model_dump(mode="json"), "teachers": list(trials()[trial].get("teachers", ()))}
+    return facts if shape is None else {**facts, "shape": shape}
 
 
 def place(runs: Path, trial: str, inner: int, seed: int) -> Path:
@@ -92,7 +102,7 @@ def train(data: Path, runs: Path, trial: str, inner: int, seed: int, *, quick: b
     pictures = index.pixels.view(list(selection.positions))
     training, judged = (Part(pictures.view(chosen), labels[chosen]) for chosen in ((folds >= 0) & (folds != inner), folds == inner))
     seed_everything(seed)
-    model = network.build(recipe, len(selection.classes))
+    model = network.build(recipe, len(selection.classes), shape=shape_of(trial))
     taught_by = [teacher(runs, name, inner, len(selection.classes), quick=quick) for name in trials()[trial].get("teachers", ())]
     checkpoint, history, figures, outputs, weights = (place(runs, trial, inner, seed) / name for name in KEPT)
     rows = [EpochRow.model_validate(row) for row in read_json(history, "a history")] if history.is_file() else []
@@ -142,7 +152,7 @@ def teacher(runs: Path, name: str, inner: int, classes: int, *, quick: bool):
     folder = place(runs, trial, inner, int(seed))
     if not (folder / KEPT[2]).is_file():
         raise BadInput(f"{folder} is not complete: train what teaches first, with --trial {trial} --inner {inner} --seed {seed}")
-    model = network.build(recipe_of(trial, quick=quick), classes)
+    model = network.build(recipe_of(trial, quick=quick), classes, shape=shape_of(trial))
     model.trainable = False
     assign(model.weights, read_tensors(folder / KEPT[4]), str(folder))
     return model

@@ -85,12 +85,12 @@ def bench(bundle, quick, threads, runtimes, phone, host, port, tls, wait, device
 def _on_phone(screen, bundle, as_json, **options) -> None:
     """Measure the device that opens the page; its address is shown before the first line of progress."""
     from melanoma_edge.cli.show_latency import show_device, show_invitation
-    from melanoma_edge.proof.bench_phone import bench_phone, refuse_other_numbers
+    from melanoma_edge.proof.bench_phone import bench_phone, refuse_flaws
 
     with screen.steps("measuring a phone") as progress:
         found = bench_phone(bundle, invite=lambda invitation: show_invitation(screen, invitation), progress=progress, **options)
     show_device(screen, found, as_json)
-    refuse_other_numbers(found)
+    refuse_flaws(found)
 
 
 @command

@@ -10,32 +10,48 @@ tensorflow-model-optimization folds exactly that pattern; every ReLU6 output has
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import tf_keras as keras  # tensorflow-model-optimization takes tf_keras models only, never tf.keras
 
 from melanoma_edge.contract import INPUT_NAME, OUTPUT_NAME, Recipe
 from melanoma_edge.model.dropout import StepDropout
 
-EDGE = ("edge", "edge-residual")
-EDGE_STEM = 32
-EDGE_BLOCKS = ((48, 2), (48, 1), (96, 2), (96, 1), (192, 2), (192, 1), (192, 1), (256, 2), (256, 1))
-"""(output channels, stride) of each depthwise-separable block: channel counts in multiples of 16,
-because int8 kernels work on vectors of 16 or more."""
+
+@dataclass(frozen=True)
+class Shape:
+    """What a network of depthwise-separable blocks is made of. Channel counts are multiples of 16, because int8 kernels work on vectors of 16 or more."""
+
+    stem: int
+    """Channels of the first convolution, of stride 2."""
+    stem_kernel: int
+    """Its height and width in pixels."""
+    blocks: tuple[tuple[int, int], ...]
+    """(output channels, stride) of each block."""
+    residual: bool
+    """Whether there is a way around each block that keeps the shape."""
+
+
+WIDE_START = ((48, 2), (48, 1), (96, 2), (96, 1), (192, 2), (192, 1), (192, 1), (256, 2), (256, 1))
+SHAPES = {"edge": Shape(32, 3, WIDE_START, residual=False), "edge-residual": Shape(32, 3, WIDE_START, residual=True)}
+"""{network of a recipe: its shape}."""
 
 CLASSIC_BLOCKS = (32, 64, 128)
 CLASSIC_DENSE = 128
 
 
-def build(recipe: Recipe, classes: int, *, batch: int | None = None, rescale: bool = False) -> keras.Model:
+def build(recipe: Recipe, classes: int, *, batch: int | None = None, rescale: bool = False, shape: Shape | None = None) -> keras.Model:
     """Return the recipe's network with fresh weights.
 
     `batch` fixes the batch size (artifacts are exported with 1). With `rescale`, `classic` divides
     its input by 255 first: without BatchNormalization its first layer does not train on 0..255.
     :func:`fold_rescaling` then moves that division into the weights. `edge` and `classic-batchnorm` need
     no such thing: the BatchNormalization behind their first convolution makes them indifferent to the input's scale.
+    `shape` takes the place of that of a recipe's `edge` networks, for a trial of one that no recipe has.
     """
     image = keras.Input(batch_shape=(batch, recipe.image_size, recipe.image_size, 3), name=INPUT_NAME)
-    if recipe.network in EDGE:
-        features = _edge(image, recipe)
+    if shape or recipe.network in SHAPES:
+        features = _edge(image, shape or SHAPES[recipe.network], recipe)
     elif recipe.network == "classic-batchnorm":
         features = _classic(image, normalized=True)
     else:
@@ -70,16 +86,16 @@ def multiply_accumulates(model: keras.Model) -> int:
     return total
 
 
-def _edge(image, recipe: Recipe):
-    """Return the pooled features of `edge`, or of `edge-residual`: that with a way around each block that keeps the shape.
+def _edge(image, shape: Shape, recipe: Recipe):
+    """Return the pooled features of a network of depthwise-separable blocks.
 
     What goes around a block (He et al. 2016, "Deep Residual Learning for Image Recognition") is added after the block's ReLU6, not before it, and
     the sum ends in a ReLU6 too: so everything added and every sum has the range [0, 6], int8 stands on one grid all the
     way, and an addition costs no second rounding. Its runtimes then agree to the last bit, which they do not where a linear sum moves the scale.
     """
-    x = keras.layers.Conv2D(_channels(EDGE_STEM, recipe), 3, strides=2, padding="same", use_bias=False, name="stem")(image)
+    x = keras.layers.Conv2D(_channels(shape.stem, recipe), shape.stem_kernel, strides=2, padding="same", use_bias=False, name="stem")(image)
     x = _normalize(x, "stem")
-    for index, (channels, stride) in enumerate(EDGE_BLOCKS, 1):
+    for index, (channels, stride) in enumerate(shape.blocks, 1):
         around = x
         name = f"block{index}_depthwise"
         x = keras.layers.DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False, name=name)(x)
@@ -87,7 +103,7 @@ def _edge(image, recipe: Recipe):
         name = f"block{index}_pointwise"
         x = keras.layers.Conv2D(_channels(channels, recipe), 1, use_bias=False, name=name)(x)
         x = _normalize(x, name)
-        if recipe.network == "edge-residual" and x.shape == around.shape:
+        if shape.residual and x.shape == around.shape:
             x = keras.layers.Add(name=f"block{index}_add")([around, x])
             x = keras.layers.ReLU(6.0, name=f"block{index}_relu6")(x)
     return keras.layers.GlobalAveragePooling2D(name="pool")(x)

@@ -57,8 +57,8 @@ def bench_phone(
     """Serve the page at `host` of this machine, call `invite` with its address, measure the first device that opens it and return what latency.json then holds.
 
     `name` is what the device is called, by default what its browser says; `threads` are numbers of threads to try, by default 1 and up to 4.
-    Stops after `wait` seconds in which no device came. Raises Missing without the page's packages, without a device, or where it goes
-    away; nothing is written then.
+    Stops after `wait` seconds in which no device came. What a device had finished when it went away is kept, unless a whole measurement
+    of it stands there: the row is not `complete` then. Raises Missing without the page's packages, without a device, or where nothing was measured; nothing is written then.
     """
     browser.require_packages()
     for count in threads or ():
@@ -83,13 +83,22 @@ def bench_phone(
         except (PageFailed, PageRefused) as error:
             if not server.opened.is_set():
                 raise Missing(f"no device opened the page within {wait:g} s: {_how_to_reach(host, server.port)}, and run this again") from None
-            raise Missing(f"the device was lost: {error}; open the new address after running this again") from None
+            raise _lost(str(error)) from None
         if not any(runtime.artifacts for runtime in timed):
+            if device.lost is not None:
+                raise _lost(device.lost)
             reason = next((runtime.reason for runtime in timed if runtime.reason), "no reason was given")
             raise Missing(f"nothing ran on {phone_facts.name_of(facts)} ({'; '.join(device.trouble) or reason}): try another browser there")
     finally:
         server.close()
-    return _keep(opened, name or phone_facts.name_of(facts), facts, timed, device, quick, _command(opened, host, tls, threads, quick))
+    called = name or phone_facts.name_of(facts)
+    if device.lost is not None and latency_file.has_whole(opened, called, facts):
+        raise _lost(device.lost, "; what was measured of it before stands as it was")
+    return _keep(opened, called, facts, timed, device, quick, _command(opened, host, tls, threads, quick))
+
+
+def _lost(why: str, remark: str = "") -> Missing:
+    return Missing(f"the device was lost: {why}{remark}; open the new address after running this again")
 
 
 def _is_address(host: str) -> bool:
@@ -120,18 +129,20 @@ def lan_address() -> str:
 def _keep(bundle: Bundle, name: str, facts: BrowserFacts, timed: list[RuntimeLatency], device: PhoneDevice, quick: bool, command: str) -> Latency:
     """Write the device's row."""
     rows = [artifact for runtime in timed for artifact in runtime.artifacts]
-    sound = device.undisturbed and all(row.golden is None or row.golden.outcome == "passed" for row in rows)
+    sound = device.undisturbed and device.lost is None and all(row.golden is None or row.golden.outcome == "passed" for row in rows)
     return latency_file.keep_device(
-        bundle, device.samples, name=name, facts=facts, quick=quick, comparable=sound and comparable(quick, rows), command=command, date=now(), plan=device.plan, tolerance=TOLERANCE, runtimes=tuple(timed),
+        bundle, device.samples, name=name, facts=facts, quick=quick, complete=device.lost is None, comparable=sound and comparable(quick, rows), command=command, date=now(), plan=device.plan, tolerance=TOLERANCE, runtimes=tuple(timed),
     )  # fmt: skip
 
 
-def refuse_other_numbers(found: Latency) -> None:
-    """Raise ProofFailed where the device that was measured last computed other logits than the golden ones."""
+def refuse_flaws(found: Latency) -> None:
+    """Raise ProofFailed where the device that was measured last computed other logits than the golden ones, Missing where it went away before the end."""
     device: DeviceLatency = found.devices[-1]
     wrong = [f"{row.name} in {runtime.name}" for runtime in device.runtimes for row in runtime.artifacts if row.golden is not None and row.golden.outcome == "failed"]
     if wrong:
         raise ProofFailed(f"{device.name} computes other numbers than the bundle says: {', '.join(wrong)}; its times are those of something else")
+    if not device.complete:
+        raise Missing(f"{device.name} was lost before the end: what it had done is kept; open the new address after running this again for the rest")
 
 
 def _command(bundle: Bundle, host: str, tls: bool, threads: Sequence[int] | None, quick: bool) -> str:

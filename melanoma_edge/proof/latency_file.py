@@ -69,6 +69,13 @@ def keep_device(bundle: Bundle, samples: Sequence[dict] | None, **figures: Any) 
     return _write(bundle, held.model_copy(update={"devices": (*others, device)}), name, packed)
 
 
+def has_whole(bundle: Bundle, name: str, facts: BrowserFacts | AdbFacts) -> bool:
+    """Return whether a complete measurement of this device is held, which :func:`keep_device` would replace."""
+    known = read(bundle).devices
+    called = _name_of_its_own(known, name, facts)
+    return any(one.complete for one in known if (one.name, one.facts.kind) == (called, facts.kind))
+
+
 def pack(bundle: Bundle, date: str, samples: Sequence[dict]) -> bytes:
     """Return raw times as compressed JSON without a time stamp in it.
 

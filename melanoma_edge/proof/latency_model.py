@@ -200,6 +200,8 @@ class DeviceLatency(Model):
     """What it is called in tables: with `facts.kind`, what a later measurement of the same device replaces."""
     facts: Annotated[BrowserFacts | AdbFacts, Field(discriminator="kind")]
     quick: bool
+    complete: bool = True
+    """Whether the device stayed to the end; what it did not stay for is `not run`."""
     comparable: bool
     command: str
     date: str

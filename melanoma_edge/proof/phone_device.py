@@ -67,6 +67,8 @@ class PhoneDevice:
         self.clock_us = 0.0
         self.undisturbed = True
         """Whether the page stayed in front."""
+        self.lost: str | None = None
+        """Why the device did not stay to the end."""
         self._done, self._total = 0, 1
         """Rounds of artifacts, for the bar on the device."""
 
@@ -80,21 +82,33 @@ class PhoneDevice:
         return facts
 
     def measure(self, facts: BrowserFacts, threads: Sequence[int] | None) -> list[RuntimeLatency]:
-        """Measure every way in which the device can run the artifacts; ways that it cannot are rows that say why."""
+        """Measure every way in which the device can run the artifacts; ways that it cannot are rows that say why, and so are those that it did not stay for."""
         ways, absent = _ways(facts, threads)
         total = sum(len(self._artifacts(way)) for way in ways) * self.plan.rounds
         self._total = max(1, total)
-        rows = [self._measure(number, way) for number, way in enumerate(ways)]
-        return [*rows, *(_not_run(way, why) for way, why in absent)]
+        rows = []
+        for number, way in enumerate(ways):
+            try:
+                rows.append(self._measure(number, way))
+            except PageFailed as error:
+                self.lost = str(error)
+                break
+        left = [(way, "the device was lost before this was done") for way in ways[len(rows) :]]
+        return [*rows, *(_not_run(way, why) for way, why in (*left, *absent))]
 
     def finish(self, facts: BrowserFacts, timed: list[RuntimeLatency]) -> BrowserFacts:
-        """Show the results on the device, and return its facts with all that is missing."""
+        """Show the results on the device, if it is still there, and return its facts with all that is missing."""
         missing = [*facts.missing, *self.trouble]
         groups = [{"title": _title(runtime), "rows": [_shown(one) for one in runtime.artifacts]} for runtime in timed if runtime.artifacts]
-        told = _told(Shown, self.server.ask("show", silence=SILENCE_SECONDS, groups=groups, missing=missing))
-        if told.hidden:
-            self.undisturbed = False
-            missing.append("the page was in the background for a while: browsers slow such pages down, so these times may be too long; measure again")
+        if self.lost is None:
+            try:
+                if _told(Shown, self.server.ask("show", silence=SILENCE_SECONDS, groups=groups, missing=missing)).hidden:
+                    self.undisturbed = False
+                    missing.append("the page was in the background for a while: browsers slow such pages down, so these times may be too long; measure again")
+            except (PageFailed, PageRefused) as error:
+                self.lost = str(error)
+        if self.lost is not None:
+            missing.append(f"the device was lost before the end ({self.lost}): measure again")
         return facts.model_copy(update={"missing": tuple(missing)})
 
     def _artifacts(self, way: Way) -> list[Artifact]:

@@ -2,7 +2,7 @@
 
 The host's peak is what XNNPACK (in LiteRT) sustains on large single convolutions, int8 and float32: the best of several shapes, by the median of all rounds. A layer's time
 is the difference between the network cut behind it and the network cut before it: both run in the same process and round, and the median of all rounds' differences counts,
-with its interval. There are several processes, one after the other, for what the system gives a process (which pages, which order in memory) stays with it. ONNX Runtime times its own kernels, which slows it; what it takes without stands beside that.
+with its interval (processes drawn again, and rounds within them). There are several processes, one after the other, for what the system gives a process (which pages, which order in memory) stays with it. ONNX Runtime times its own kernels, which slows it; what it takes without stands beside that.
 
 Run: python benchmarks/roofline.py [--bundle BUNDLE] [--quick] [--results FOLDER]; with --markdown it measures nothing and prints the tables of the results that there are.
 """
@@ -26,6 +26,7 @@ from melanoma_edge.convert.bundle import Bundle, open_bundle
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import read_json, write_bytes
 from melanoma_edge.proof.latency_figures import TOLERANCE
+from melanoma_edge.resampling import medians_drawn_again
 
 REPOSITORY = Path(__file__).parents[1]
 PRECISIONS = ("int8", "float32")
@@ -37,17 +38,18 @@ STEADY = 0.9
 TARGETS = {"pointwise_share_of_int8_peak": (0.5, None)}
 """What was aimed at: all multiply-accumulates of the pointwise layers over all their time, as a share of the peak. More is better."""
 CONVOLUTIONS = ("Conv", "QLinearConv")
+REPLICATES = 500
 
 
 def median(values: np.ndarray, digits: int = 2) -> dict:
-    """Return the median of `values` [rounds] with its 95 % interval: from one of them to another, so that no distribution is assumed (their order is binomial)."""
-    ordered = np.sort(values)
-    beyond = max(0, math.floor(len(ordered) / 2 - 0.98 * math.sqrt(len(ordered))))
-    return {"value": round(float(np.median(ordered)), digits), "low": round(float(ordered[beyond]), digits), "high": round(float(ordered[-1 - beyond]), digits)}
+    """Return the median of `values` [processes, rounds] with its 95 % interval, of processes drawn again and rounds drawn again within them."""
+    again = medians_drawn_again(list(values), REPLICATES, np.random.default_rng(1))
+    value, (low, high) = np.median(values), np.percentile(again, (2.5, 97.5))
+    return {name: round(float(one), digits) for name, one in (("value", value), ("low", low), ("high", high))}
 
 
-def steady(rounds: list[float]) -> bool:
-    """Return whether nearly all rounds lie within the tolerance of `melanoma-edge bench` of their median."""
+def steady(rounds: list[list[float]]) -> bool:
+    """Return whether nearly all rounds, of each process, lie within the tolerance of `melanoma-edge bench` of their median."""
     found, centre = np.array(rounds), np.median(rounds)
     return bool((np.abs(found - centre) <= TOLERANCE * centre).mean() >= STEADY)
 
@@ -63,14 +65,14 @@ def speed(multiply_accumulates: int, microseconds: dict, peak: float | None) -> 
     }  # fmt: skip
 
 
-def peaks(medians: dict[str, list[float]]) -> dict:
+def peaks(medians: dict[str, list[list[float]]]) -> dict:
     """Return what each convolution came to, and the best of them."""
     rows = [{"convolution": str(shape), **speed(shape.multiply_accumulates, median(np.array(medians[str(shape)])), None)} for shape in SHAPES]
     best = max(rows, key=lambda row: row["gmacs_per_second"])
     return {"gmacs_per_second": best["gmacs_per_second"], "convolution": best["convolution"], "us": best["us"], "tried": rows}
 
 
-def layers(operators: list[Operator], medians: dict[str, list[float]], peak: float) -> dict:
+def layers(operators: list[Operator], medians: dict[str, list[list[float]]], peak: float) -> dict:
     """Return the figures of a network: whole, of each kind of operator, and operator by operator."""
     cumulated = np.array([medians[str(count)] for count in range(1, len(operators) + 1)])
     each = np.diff(cumulated, axis=0, prepend=0.0)
@@ -132,13 +134,13 @@ def measure(bundle: Bundle, *, quick: bool) -> dict:
         cut = {str(count): prefix for count, prefix in enumerate(roofline_models.prefixes(content), 1)}
         groups[f"network {precision}"] = cut, plan["runs"]
         groups[f"convolutions {precision}"] = {str(shape): roofline_models.single(shape, precision) for shape in SHAPES}, plan["convolution_runs"]
-    medians: dict[str, dict[str, list[float]]] = {group: {name: [] for name in models} for group, (models, _) in groups.items()}
+    medians: dict[str, dict[str, list[list[float]]]] = {group: {name: [] for name in models} for group, (models, _) in groups.items()}
     for number in range(plan["processes"]):
         common.say(f"LiteRT, process {number + 1} of {plan['processes']}: {sum(map(len, medians.values()))} models, {plan['rounds']} rounds")
         found = common.apart(roofline_times.litert, groups, plan["rounds"])
         for group, models in found["medians"].items():
             for name, rounds in models.items():
-                medians[group][name] += rounds
+                medians[group][name].append(rounds)
     peak = {precision: peaks(medians[f"convolutions {precision}"]) for precision in PRECISIONS}
     litert, onnx = {}, {}
     for precision in PRECISIONS:

@@ -16,7 +16,7 @@ from melanoma_edge import host
 from melanoma_edge.files import write_json
 from melanoma_edge.proof.bench_compare import interval
 from melanoma_edge.proof.latency_figures import comparable, drift, verdict
-from melanoma_edge.proof.latency_model import ArtifactLatency, Energy, HostLatency, Latency, Preprocessing, RuntimeLatency
+from melanoma_edge.proof.latency_model import AdbFacts, ArtifactLatency, DeviceLatency, Energy, HostLatency, Latency, Preprocessing, RuntimeLatency
 from melanoma_edge.runtimes.timing import Plan
 
 INT8, FLOAT = "int8", "float32"
@@ -77,6 +77,28 @@ def test_other_conditions_are_said_and_other_rows_are_not_compared(cli: Cli, tmp
     text = " ".join(cli("bench-compare", *files(tmp_path, base, new)).out.split())
     assert "measured under other conditions: CPU: " in text and "then another" in text and "ai-edge-litert: " in text and "then 9.9" in text
     assert "float32 tflite in litert, 1 thread, host: in base only" in text and "dynamic tflite in litert, 1 thread, host: in new only" in text
+
+
+def test_other_conditions_of_a_device_are_said(cli: Cli, tmp_path: Path) -> None:
+    facts = AdbFacts(
+        manufacturer="Maker", model="Phone", soc="SoC", android="16", abi="arm64-v8a", cores=8, memory_bytes=1, thermal_before="none", thermal_after="none", temperatures_before={"cpu": 40.0},
+        temperatures_after={"cpu": 41.0}, battery_before="80 %", battery_after="79 %", benchmark="trusted by its user", benchmark_sha256="0" * 64, missing=(),
+    )  # fmt: skip
+    held = measured(artifact(INT8, rounds(0.5)))
+    device = DeviceLatency(
+        name="Maker Phone", facts=facts, quick=False, comparable=True, command="melanoma-edge bench", date="2026-01-01T00:00:00Z", samples=None, samples_sha256=None, plan=Plan(),
+        tolerance=0.05, runtimes=held.host.runtimes,
+    )  # fmt: skip
+    warm = facts.model_copy(update={"android": "17", "thermal_after": "moderate", "temperatures_after": {"cpu": 60.0}})
+    newer = tuple(one.model_copy(update={"version": "9.9"}) for one in device.runtimes)
+    base, new = (held.model_copy(update={"devices": (one,)}) for one in (device, device.model_copy(update={"facts": warm, "runtimes": newer})))
+    found = json.loads(cli("bench-compare", *files(tmp_path, base, new), "--json").out)
+    assert found["differences"] == [
+        "Maker Phone, android: 16, then 17",
+        "Maker Phone, thermal after: none, then moderate",
+        "Maker Phone, version of litert: 2.3.0, then 9.9",
+    ]
+    assert len(found["rows"]) == 2
 
 
 def test_quick_and_noisy_measurements_tell_nothing(cli: Cli, tmp_path: Path) -> None:

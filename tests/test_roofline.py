@@ -140,15 +140,18 @@ def test_the_tables_are_printed_again_without_measuring(measured: tuple[Path, st
         assert drawn.format == "PNG" and min(drawn.size) > 600
 
 
-def test_the_interval_of_a_median_is_two_of_the_values_and_noise_is_called_so(modules: SimpleNamespace) -> None:
-    values = np.random.default_rng(1).permutation(np.arange(1.0, 101.0))
-    assert modules.judge.median(values) == {"value": 50.5, "low": 41.0, "high": 60.0}, "orders 41 and 60 of 100 hold the median 19 times in 20"
-    assert modules.judge.median(np.array([3.0, 1.0, 2.0])) == {"value": 2.0, "low": 1.0, "high": 3.0}
+def test_the_interval_of_a_median_knows_of_processes_and_noise_is_called_so(modules: SimpleNamespace) -> None:
+    random = np.random.default_rng(1)
+    alike = modules.judge.median(10 + random.normal(0, 0.1, (4, 25)))
+    apart = modules.judge.median(10 + random.normal(0, 0.1, (4, 25)) + np.array([[-1.0], [-0.5], [0.5], [1.0]]))
+    assert alike["low"] < 10 < alike["high"] and alike["high"] - alike["low"] < 0.1, "one median of a hundred values"
+    assert apart["low"] < 9.6 and apart["high"] > 10.4, "four processes that do not agree are four values, not a hundred"
+    assert modules.judge.median(np.array([[2.0, 2.0], [2.0, 2.0]])) == {"value": 2.0, "low": 2.0, "high": 2.0}
     hidden = modules.judge.speed(1_000_000, {"value": 5.0, "low": -1.0, "high": 9.0}, 200.0)
     assert hidden["within_noise"] and hidden["gmacs_per_second"] is None and hidden["share_of_peak"] is None
     known = modules.judge.speed(1_000_000, {"value": 10.0, "low": 9.0, "high": 11.0}, 200.0)
     assert (known["within_noise"], known["gmacs_per_second"], known["share_of_peak"]) == (False, 100.0, 0.5)
-    assert modules.judge.steady([1.0] * 9 + [9.0]) and not modules.judge.steady([1.0] * 8 + [9.0] * 2)
+    assert modules.judge.steady([[1.0] * 5, [1.0] * 4 + [9.0]]) and not modules.judge.steady([[1.0] * 5, [1.0] * 3 + [9.0] * 2])
 
 
 def test_what_does_not_fit_is_refused_in_one_line(modules: SimpleNamespace, tmp_path: Path) -> None:

@@ -17,11 +17,14 @@ from melanoma_edge.errors import BadInput, ProofFailed
 from melanoma_edge.proof import latency_file
 from melanoma_edge.proof.bench_compare_model import CANNOT_TELL, FASTER, SLOWER, Compared, LatencyComparison
 from melanoma_edge.proof.latency_model import ArtifactLatency, DeviceLatency, HostLatency, Latency, RuntimeLatency
+from melanoma_edge.resampling import medians_drawn_again
 
 BOUND = 1.05
 REPLICATES = 2000
 SEED = 1
 _HOST = "host"
+_READINGS = frozenset({"kind", "missing", "clock_us", "temperatures_before", "temperatures_after"})
+"""Facts of a device that are never twice the same, or said elsewhere."""
 
 Row = tuple[HostLatency | DeviceLatency, RuntimeLatency, ArtifactLatency]
 Key = tuple[str, str, str, int, str, str]
@@ -42,7 +45,7 @@ def compare(base: Path, new: Path, *, bound: float = BOUND) -> LatencyComparison
         bound=bound,
         replicates=REPLICATES,
         seed=SEED,
-        differences=tuple(_differences(before.host, after.host)),
+        differences=(*_differences(before.host, after.host), *_of_devices(before, after)),
         rows=rows,
         not_compared=tuple(
             f"{_words(key)}: in {side} only" for side, mine, theirs in (("base", old, young), ("new", young, old)) for key in mine if key not in theirs
@@ -68,13 +71,11 @@ def interval(base: ArtifactLatency, new: ArtifactLatency) -> tuple[float, float]
 
 
 def _drawn(row: ArtifactLatency, generator: np.random.Generator) -> np.ndarray | None:
-    """Return REPLICATES medians of rounds drawn again, float64: processes first, then as many rounds of each as it has."""
+    """Return REPLICATES medians of rounds drawn again; None where there is one round only."""
     processes = [np.asarray(rounds, np.float64) for rounds in row.round_medians_ms if rounds]
     if sum(map(len, processes)) < 2:
         return None
-    chosen = generator.integers(0, len(processes), (REPLICATES, len(processes)))
-    again = [rounds[generator.integers(0, len(rounds), (REPLICATES, len(processes), len(rounds)))] for rounds in processes]
-    return np.array([np.median(np.concatenate([again[process][number, place] for place, process in enumerate(row)])) for number, row in enumerate(chosen)])
+    return medians_drawn_again(processes, REPLICATES, generator)
 
 
 def _read(path: Path) -> Latency:
@@ -138,6 +139,25 @@ def _differences(base: HostLatency | None, new: HostLatency | None) -> Iterator[
     pairs += [("cores", before.cpu.logical_cores, after.cpu.logical_cores), ("governor", before.cpu.governor, after.cpu.governor), ("system", before.platform, after.platform)]
     pairs += [("protocol", base.plan, new.plan), ("Python", before.python, after.python)]
     pairs += [(name, before.versions.get(name), after.versions.get(name)) for name in sorted({*before.versions, *after.versions})]
+    yield from _unlike(pairs)
+
+
+def _of_devices(before: Latency, after: Latency) -> Iterator[str]:
+    """Yield the conditions that differ of the devices that both measured."""
+    young = {(one.name, one.facts.kind): one for one in after.devices}
+    for base in before.devices:
+        new = young.get((base.name, base.facts.kind))
+        if new is None:
+            continue
+        pairs = [(name.replace("_", " "), getattr(base.facts, name), getattr(new.facts, name)) for name in type(base.facts).model_fields if name not in _READINGS]
+        pairs += [("protocol", base.plan, new.plan)]
+        versions = [{f"version of {one.name}": one.version for one in side.runtimes} for side in (base, new)]
+        pairs += [(name, versions[0][name], versions[1][name]) for name in sorted(versions[0].keys() & versions[1].keys())]
+        yield from (f"{base.name}, {line}" for line in _unlike(pairs))
+
+
+def _unlike(pairs: list[tuple[str, object, object]]) -> Iterator[str]:
+    """Yield a line for each of `pairs`, (what it is, before, after), that differ."""
     for what, mine, theirs in pairs:
         if mine != theirs:
             yield f"{what}: {_said(mine)}, then {_said(theirs)}"

@@ -17,6 +17,7 @@ from melanoma_edge.convert import census
 from melanoma_edge.convert import onnx as onnx_files
 from melanoma_edge.convert import tflite as tflite_files
 from melanoma_edge.convert.foreign_facts import foreign_facts
+from melanoma_edge.convert.tflite_entry import quicken
 from melanoma_edge.convert.tflite_metadata import with_metadata
 from melanoma_edge.errors import BadInput, Error
 from melanoma_edge.files import explained
@@ -54,7 +55,7 @@ def convert_keras(file: str, size: int, wanted: Sequence[tuple[str, str, str]], 
                 if fmt == "onnx":
                     content = onnx_files.with_properties(onnx_files.from_keras(network, size), properties)
                 elif precision == "int8-ptq":
-                    content = quantized(network, np.load(calibration, mmap_mode="r"), declared)
+                    content = quicken(quantized(network, np.load(calibration, mmap_mode="r"), declared))
                 else:
                     content = tflite_files.convert(network, precision)
                 target.write_bytes(content)

@@ -183,18 +183,23 @@ def run_all(asked: argparse.Namespace, runs: Path, left: list[tuple[str, int, in
     )
 
 
-def complete(runs: Path, *, quick: bool) -> dict[str, dict]:
-    """Return {trial: its settings, its mean figures and those of each training} for the trials with complete trainings."""
+def complete(runs: Path, published: dict[str, dict], *, quick: bool) -> dict[str, dict]:
+    """Return {trial: its settings, its mean figures and those of each training} for the trials with complete trainings.
+
+    Trainings that are `published` stay where their trial still says the same, so that `runs` need not hold all that ever were.
+    """
     found = {}
     for name, trial in trials().items():
-        each = {}
+        facts = {"why": trial["why"], **settings(name, quick=quick)}
+        before = published.get(name, {})
+        each = dict(before["each"]) if all(before.get(key) == value for key, value in facts.items() if key != "why") else {}
         for folder in sorted(runs.glob(f"{name}-*-*")):
             inner, seed = folder.name.removeprefix(f"{name}-").split("-")[-2:]
             if folder.name == f"{name}-{inner}-{seed}" and (folder / KEPT[2]).is_file():
                 each[f"inner {inner}, seed {seed}"] = read_json(folder / KEPT[2], "figures of a training")
         if each:
             mean = {key: float(np.mean([one[key] for one in each.values()])) for key in next(iter(each.values()))}
-            found[name] = {"why": trial["why"], **settings(name, quick=quick), "mean": mean, "each": each}
+            found[name] = {**facts, "mean": mean, "each": each}
     return found
 
 
@@ -233,7 +238,9 @@ def main(arguments: list[str] | None = None) -> None:
         return
     common.say(f"{len(left)} of {len(asked_for)} trainings are to be done")
     run_all(asked, runs, left)
-    found = complete(runs, quick=asked.quick)
+    results = common.RESULTS / "ablation.json"
+    published = read_json(results, "what benchmarks/ablation.py writes")["figures"]["trials"] if results.is_file() and not asked.quick else {}
+    found = complete(runs, published, quick=asked.quick)
     if asked.markdown:
         print(markdown(found))
     figures = {"comparable": not asked.quick, "trials": found}

@@ -21,18 +21,19 @@ from pathlib import Path
 
 ADDRESS = "10.77.0.1"
 DEVICE = "Pixel 7"
+SWIFTSHADER = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan", "--use-vulkan=swiftshader", "--ignore-gpu-blocklist")
 ENDED = ("Done", "It did not work", "The computer stopped", "The computer that")
 
 
 @contextlib.contextmanager
-def opened(url: str, *, slower: float = 1.0) -> Iterator:
-    """Open `url` on the phone, whose processor is so many times slower, and yield the page."""
+def opened(url: str, *, slower: float = 1.0, gpu: bool = False) -> Iterator:
+    """Open `url` on the phone, whose processor is so many times slower, and yield the page; with `gpu` it has WebGPU, by SwiftShader, which computes on the processor what a GPU would."""
     from playwright.sync_api import sync_playwright
 
     from melanoma_edge.runtimes import chromium
 
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium.find(), args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+        browser = play.chromium.launch(executable_path=chromium.find(), args=["--no-sandbox", "--disable-dev-shm-usage", *(SWIFTSHADER if gpu else ("--disable-gpu",))])
         try:
             page = browser.new_context(**play.devices[DEVICE], ignore_https_errors=True).new_page()
             if slower > 1:

@@ -127,6 +127,26 @@ def test_plain_http_on_a_network_works_with_one_thread_and_says_what_is_missing(
     assert device["command"] == "melanoma-edge bench tiny.bundle --phone --host ADDRESS --quick" and phone_visitor.ADDRESS not in json.dumps(device)
 
 
+def test_a_gpu_is_measured_and_its_numbers_are_checked(browser: str, cli: Cli, bundle: Path) -> None:
+    with serving(cli, bundle, "--threads", "1") as (process, url, err):
+        with phone_visitor.opened(url, gpu=True) as page:
+            phone_visitor.wait(page)
+        out, _ = process.communicate(timeout=60)
+    [device] = json.loads(out)["devices"]
+    if device["facts"]["gpu"] is None:
+        pytest.skip("this browser has no WebGPU without a GPU")
+    assert "swiftshader" in device["facts"]["gpu"].lower()
+    litert, onnx = (next(row for row in device["runtimes"] if (row["name"], row["accelerator"]) == (name, "webgpu")) for name in RUNS)
+    [row] = onnx["artifacts"]
+    assert row["precision"] == "float32" and row["golden"]["outcome"] == "passed" and row["p50_ms"] > 0
+    # These models multiply a picture as it is, which is no matrix: LiteRT's GPU kernels take that for something else, and are found out.
+    outcomes = {row["golden"]["outcome"] for row in litert["artifacts"]}
+    assert all((row["golden"]["outcome"] == "failed") == (row["golden"]["max_difference"] > 0.05) for row in litert["artifacts"]) and litert["status"] == "timed"
+    assert process.returncode == ("failed" in outcomes)
+    if "failed" in outcomes:
+        assert "computes other numbers than the bundle says" in last_line(err) and not device["comparable"]
+
+
 def test_tls_gives_a_phone_on_the_network_what_it_lacks(browser: str, bundle: Path) -> None:
     device, told = over_the_network(bundle, "--tls", "--threads", "1,2", "--device-name", "my phone")
     assert told["secure"] and told["isolated"] and f"https://{phone_visitor.ADDRESS}:" in told["err"] and "SHA-256 fingerprint" in told["err"]

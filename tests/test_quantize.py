@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -37,7 +39,7 @@ def in_training(network, pictures: np.ndarray) -> None:
         network(pictures.astype(np.float32), training=True)
 
 
-@pytest.fixture(scope="module", params=["edge", "edge-residual", "classic", "classic-batchnorm"])
+@pytest.fixture(scope="module", params=["edge", "edge-residual", "edge-lean", "classic", "classic-batchnorm"])
 def networks(request, keras):
     """A float network with random, plausible weights, and its quantization-aware, calibrated twin."""
     from melanoma_edge.model import network, quantize
@@ -66,7 +68,7 @@ def networks(request, keras):
 def test_fold_rescaling_computes_the_same(keras):
     from melanoma_edge.model import network
 
-    for name in ("edge", "edge-residual", "classic", "classic-batchnorm"):
+    for name in ("edge", "edge-residual", "edge-lean", "classic", "classic-batchnorm"):
         recipe = Recipe(name="tiny", network=name, image_size=32, width=0.5)
         trained = network.build(recipe, CLASSES, rescale=True)
         folded = network.fold_rescaling(trained, recipe, CLASSES)
@@ -84,14 +86,17 @@ def test_default_network_has_the_promised_size(keras):
     assert 20e6 < network.multiply_accumulates(model) < 80e6
 
 
-def test_ways_around_blocks_cost_no_weights_and_stay_on_one_grid(keras):
+@pytest.mark.parametrize("name", ["edge-residual", "edge-lean"])
+def test_ways_around_blocks_cost_no_weights_and_stay_on_one_grid(keras, name: str):
     """What is added and every sum is 0 to 6 wide, and no layer between them has a range of its own."""
     from melanoma_edge.model import network, quantize
 
-    plain, residual = (network.build(Recipe(name="tiny", network=name, image_size=64, width=0.5), CLASSES) for name in ("edge", "edge-residual"))
+    recipe = Recipe(name="tiny", network=name, image_size=64, width=0.5)
+    shape = network.SHAPES[name]
+    plain, residual = (network.build(recipe, CLASSES, shape=one) for one in (replace(shape, residual=False), shape))
     assert [weight.shape for weight in residual.weights] == [weight.shape for weight in plain.weights]
     sums = [layer for layer in residual.layers if isinstance(layer, keras.layers.Add)]
-    assert len(sums) == sum(stride == 1 for _, stride in network.EDGE_BLOCKS)
+    assert len(sums) == sum(stride == 1 for _, stride in shape.blocks)
     quantized = quantize.quantization_aware(residual)
     for layer in sums:
         wrapped = quantized.get_layer(f"quant_{layer.name}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import multiprocessing
 import os
 import queue
@@ -17,12 +19,13 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 
 from melanoma_edge import environments, host
 from melanoma_edge.errors import BadInput, Error, ProofFailed
-from melanoma_edge.files import write_json
+from melanoma_edge.files import read_json, write_bytes, write_json
 
 RESULTS = Path(__file__).parent / "results"
 AUGMENTOR = ("Augmentor==0.2.12", "numpy==2.4.6", "pillow==13.0.0", "tqdm==4.70.1")
@@ -67,6 +70,34 @@ def anywhere(word: str) -> str:
         return word
     checkout = Path(__file__).parents[1].resolve()
     return str(path.relative_to(checkout)) if path.is_relative_to(checkout) else path.name
+
+
+def study_options(parser: argparse.ArgumentParser, name: str, quick: str = "a few runs, to see that everything works; says nothing, and stays out of results/") -> None:
+    """Add the options of :func:`study`."""
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--results", type=Path, help=f"the folder of {name}.json (default: benchmarks/results, with --quick runs/{name}-quick)")
+    parser.add_argument("--plot", type=Path, help=f"where the plot goes (default: docs/{name}.png, beside the results where these go elsewhere)")
+    parser.add_argument("--markdown", action="store_true", help=f"measure nothing: print the tables of {name}.json in the folder of results")
+
+
+def study(name: str, asked: argparse.Namespace, measure: Callable[[], dict], shown: ModuleType, targets: dict) -> None:
+    """Measure, write NAME.json, show the figures and draw them; with --markdown only print the tables of the figures that there are.
+
+    `shown` is a module with `show`, `markdown` and `plot`, each of the figures, which hold `not_comparable_because`.
+    """
+    results = asked.results or (Path("runs") / f"{name}-quick" if asked.quick else RESULTS)
+    if asked.markdown:
+        print(shown.markdown(read_json(results / f"{name}.json", f"what benchmarks/{name}.py writes")["figures"]))
+        return
+    figures = measure()
+    shown.show(figures)
+    with contextlib.redirect_stdout(sys.stderr):
+        write(name, figures, targets, folder=results)
+    plot = asked.plot or (RESULTS.parents[1] / "docs" if results == RESULTS else results) / f"{name}.png"
+    write_bytes(plot, shown.plot(figures))
+    say(f"{plot}: the plot")
+    if figures["not_comparable_because"]:
+        say(f"not comparable: {figures['not_comparable_because']}")
 
 
 def timed(*command: str, runs: int = 1, warmup: int = 0) -> dict:

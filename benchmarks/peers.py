@@ -10,9 +10,7 @@ Run: python benchmarks/peers.py [--network NAME]... [--quick] [--results FOLDER]
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -27,13 +25,11 @@ from peers_models import OURS, PRECISIONS, RUNTIMES, Network
 from melanoma_edge.convert.bundle import Bundle, open_bundle
 from melanoma_edge.data.image import load
 from melanoma_edge.data.representative import with_whole_range
-from melanoma_edge.files import read_json, write_bytes
 from melanoma_edge.proof import latency_figures
 from melanoma_edge.proof.quoted import read_cross_validation
 from melanoma_edge.runtimes.process import run_times
 from melanoma_edge.runtimes.timing import Plan
 
-REPOSITORY = Path(__file__).parents[1]
 FULL = Plan()
 QUICK = Plan(warmup_runs=3, warmup_seconds=0.0, processes=2, runs=12, seconds=0.0, rounds=4, round_warmup_runs=1)
 RIVAL = "mobilenetv2-0.35"
@@ -166,21 +162,12 @@ def measure(asked: argparse.Namespace, bundle: Bundle, folder: Path) -> dict:
 
 def main(arguments: list[str] | None = None) -> None:
     asked = _arguments(arguments)
-    results = asked.results or (Path("runs") / "peers-quick" if asked.quick else common.RESULTS)
-    plot = asked.plot or (REPOSITORY / "docs" if results == common.RESULTS else results) / "peers.png"
-    if asked.markdown:
-        print(peers_shown.markdown(read_json(results / "peers.json", "what benchmarks/peers.py writes")["figures"]))
-        return
-    bundle = open_bundle(asked.bundle)
-    with tempfile.TemporaryDirectory(prefix="melanoma-edge-peers-") as folder:
-        figures = measure(asked, bundle, Path(folder))
-    peers_shown.show(figures)
-    with contextlib.redirect_stdout(sys.stderr):
-        common.write("peers", figures, TARGETS, folder=results)
-    write_bytes(plot, peers_shown.plot(figures))
-    common.say(f"{plot}: the plot")
-    if figures["not_comparable_because"]:
-        common.say(f"not comparable: {figures['not_comparable_because']}")
+
+    def measured() -> dict:
+        with tempfile.TemporaryDirectory(prefix="melanoma-edge-peers-") as folder:
+            return measure(asked, open_bundle(asked.bundle), Path(folder))
+
+    common.study("peers", asked, measured, peers_shown, TARGETS)
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -191,10 +178,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--folds", type=Path, default=Path("runs/reference-folds"), help="the folds that the others were trained on (default: runs/reference-folds)")
     parser.add_argument("--runs", type=Path, help="where peers_training.py keeps its trainings (default: runs/peers, with --quick runs/peers-quick)")
     parser.add_argument("--data", type=Path, help="the nine-class ISIC set (default: MELANOMA_EDGE_ISIC9, or ../shared/data/isic9)")
-    parser.add_argument("--quick", action="store_true", help="a few runs, and the folds that are trained, to see that everything works; says nothing, and stays out of results/")
-    parser.add_argument("--results", type=Path, help="the folder of peers.json (default: benchmarks/results, with --quick runs/peers-quick)")
-    parser.add_argument("--plot", type=Path, help="where the plot goes (default: docs/peers.png, beside the results where these go elsewhere)")
-    parser.add_argument("--markdown", action="store_true", help="measure nothing: print the table of peers.json in the folder of results")
+    common.study_options(parser, "peers", "a few runs, and the folds that are trained, to see that everything works; says nothing, and stays out of results/")
     return parser.parse_args(arguments)
 
 

@@ -10,9 +10,7 @@ Run: python benchmarks/roofline.py [--bundle BUNDLE] [--quick] [--results FOLDER
 from __future__ import annotations
 
 import argparse
-import contextlib
 import math
-import sys
 from pathlib import Path
 
 import common
@@ -24,11 +22,9 @@ from roofline_models import KINDS, SHAPES, Operator
 
 from melanoma_edge.convert.bundle import Bundle, open_bundle
 from melanoma_edge.errors import BadInput
-from melanoma_edge.files import read_json, write_bytes
 from melanoma_edge.proof.latency_figures import TOLERANCE
 from melanoma_edge.resampling import medians_drawn_again
 
-REPOSITORY = Path(__file__).parents[1]
 PRECISIONS = ("int8", "float32")
 FULL = {"processes": 4, "rounds": 15, "runs": 25, "convolution_runs": 5, "onnxruntime_runs": 2000}
 QUICK = {"processes": 2, "rounds": 3, "runs": 3, "convolution_runs": 1, "onnxruntime_runs": 20}
@@ -173,28 +169,13 @@ def measure(bundle: Bundle, *, quick: bool) -> dict:
 
 def main(arguments: list[str] | None = None) -> None:
     asked = _arguments(arguments)
-    results = asked.results or (Path("runs") / "roofline-quick" if asked.quick else common.RESULTS)
-    plot = asked.plot or (REPOSITORY / "docs" if results == common.RESULTS else results) / "roofline.png"
-    if asked.markdown:
-        print(roofline_shown.markdown(read_json(results / "roofline.json", "what benchmarks/roofline.py writes")["figures"]))
-        return
-    figures = measure(open_bundle(asked.bundle), quick=asked.quick)
-    roofline_shown.show(figures)
-    with contextlib.redirect_stdout(sys.stderr):
-        common.write("roofline", figures, TARGETS, folder=results)
-    write_bytes(plot, roofline_shown.plot(figures))
-    common.say(f"{plot}: the plot")
-    if figures["not_comparable_because"]:
-        common.say(f"not comparable: {figures['not_comparable_because']}")
+    common.study("roofline", asked, lambda: measure(open_bundle(asked.bundle), quick=asked.quick), roofline_shown, TARGETS)
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, default=Path("bundles/reference.bundle"), help="whose network (default: bundles/reference.bundle)")
-    parser.add_argument("--quick", action="store_true", help="a few runs, to see that everything works; says nothing, and stays out of results/")
-    parser.add_argument("--results", type=Path, help="the folder of roofline.json (default: benchmarks/results, with --quick runs/roofline-quick)")
-    parser.add_argument("--plot", type=Path, help="where the plot goes (default: docs/roofline.png, beside the results where these go elsewhere)")
-    parser.add_argument("--markdown", action="store_true", help="measure nothing: print the tables of roofline.json in the folder of results")
+    common.study_options(parser, "roofline")
     return parser.parse_args(arguments)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import sys
 import tomllib
@@ -29,6 +30,7 @@ from melanoma_edge.files import read_json, write_json
 TRIALS = Path(__file__).with_suffix(".toml")
 BASE = Path(__file__).with_name("ablation_base.toml")
 QUICK = ("image_size=48", "epochs=2", "samples_per_class=8", "min_lesions=5")
+TRIAL = "trial.json"
 KEPT = ("checkpoint.safetensors", "history.json", "figures.json", "logits.npy", "weights.safetensors")
 """Files of a training, in the order in which they come."""
 FIGURES = ("balanced_accuracy", "accuracy", "macro_auc", "positive_auc", "positive_sensitivity_at_90_specificity", "ece", "log_loss")
@@ -191,16 +193,29 @@ def complete(runs: Path, published: dict[str, dict], *, quick: bool) -> dict[str
     found = {}
     for name, trial in trials().items():
         facts = {"why": trial["why"], **settings(name, quick=quick)}
-        before = published.get(name, {})
-        each = dict(before["each"]) if all(before.get(key) == value for key, value in facts.items() if key != "why") else {}
+        each = dict(published[name]["each"]) if name in published and same(published[name], facts) else {}
         for folder in sorted(runs.glob(f"{name}-*-*")):
             inner, seed = folder.name.removeprefix(f"{name}-").split("-")[-2:]
-            if folder.name == f"{name}-{inner}-{seed}" and (folder / KEPT[2]).is_file():
-                each[f"inner {inner}, seed {seed}"] = read_json(folder / KEPT[2], "figures of a training")
+            if folder.name != f"{name}-{inner}-{seed}" or not (folder / KEPT[2]).is_file():
+                continue
+            if not same(read_json(folder / TRIAL, "a trial"), settings(name, quick=quick, seed=int(seed))):
+                common.say(f"{folder} was trained with other settings than {TRIALS.name} has now: left out")
+                continue
+            each[f"inner {inner}, seed {seed}"] = read_json(folder / KEPT[2], "figures of a training")
         if each:
             mean = {key: float(np.mean([one[key] for one in each.values()])) for key in next(iter(each.values()))}
             found[name] = {**facts, "mean": mean, "each": each}
+    for name in published:
+        if name not in found or not published[name]["each"].keys() <= found[name]["each"].keys():
+            common.say(f"{name}: the published trainings were of other settings than {TRIALS.name} has now, and are published no more")
     return found
+
+
+def same(one: dict, other: dict) -> bool:
+    """Return whether a trial's settings are those of another; a recipe of before a key counts with that key's default."""
+    kept = [{**facts, "recipe": Recipe.model_validate_json(json.dumps(facts["recipe"])).model_dump()} for facts in (one, other)]
+    first, second = ({key: value for key, value in facts.items() if key not in ("why", "mean", "each")} for facts in kept)
+    return first == second
 
 
 def markdown(found: dict[str, dict]) -> str:
@@ -225,8 +240,8 @@ def main(arguments: list[str] | None = None) -> None:
     asked_for = wanted(asked)
     for trial, inner, seed in asked_for:  # a recipe that is wrong is refused before anything is trained
         folder, now = place(runs, trial, inner, seed), settings(trial, quick=asked.quick, seed=seed)
-        known = folder / "trial.json"
-        if known.is_file() and read_json(known, "a trial") != now:
+        known = folder / TRIAL
+        if known.is_file() and not same(read_json(known, "a trial"), now):
             raise BadInput(f"{folder} was trained with other settings than {TRIALS.name} has now: move it away, or name another folder with --runs")
         if not known.is_file():
             folder.mkdir(parents=True, exist_ok=True)
@@ -262,4 +277,4 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    common.run("ablation", main)
+    common.run("ablation", main, kept=True)

@@ -80,6 +80,12 @@ def study_options(parser: argparse.ArgumentParser, name: str, quick: str = "a fe
     parser.add_argument("--markdown", action="store_true", help=f"measure nothing: print the tables of {name}.json in the folder of results")
 
 
+def require_folder(results: Path) -> None:
+    """Raise BadInput, before anything is measured, where the folder of results cannot be one."""
+    if results.exists() and not results.is_dir():
+        raise BadInput(f"{results} is a file: name a folder with --results")
+
+
 def study(name: str, asked: argparse.Namespace, measure: Callable[[], dict], shown: ModuleType, targets: dict) -> None:
     """Measure, write NAME.json, show the figures and draw them; with --markdown only print the tables of the figures that there are.
 
@@ -89,6 +95,7 @@ def study(name: str, asked: argparse.Namespace, measure: Callable[[], dict], sho
     if asked.markdown:
         print(shown.markdown(read_json(results / f"{name}.json", f"what benchmarks/{name}.py writes")["figures"]))
         return
+    require_folder(results)
     figures = measure()
     shown.show(figures)
     with contextlib.redirect_stdout(sys.stderr):
@@ -166,15 +173,15 @@ def apart(function: Callable, *arguments):
             raise ProofFailed(f"the process of {function.__name__} crashed: see its last words above; it may have run out of memory") from None
 
 
-def run(name: str, main: Callable[[], None]) -> None:
-    """Run the program `name`, whose work is kept and not done again: one line and an exit code where something is wrong, or it is interrupted."""
+def run(name: str, main: Callable[[], None], *, kept: bool = False) -> None:
+    """Run the program `name`: one line and an exit code where something is wrong, or it is interrupted; `kept` says that what was done is not done again."""
     try:
         main()
     except Error as error:
         print(f"{name}: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; the same command goes on", file=sys.stderr)
+        print(f"{name}: interrupted; the same command {'goes on' if kept else 'begins anew'}", file=sys.stderr)
         raise SystemExit(130) from None
 
 

@@ -232,4 +232,4 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    common.run("ladder", main)
+    common.run("ladder", main, kept=True)

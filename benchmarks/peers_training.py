@@ -21,7 +21,6 @@ from melanoma_edge.contract import EpochRow, Recipe
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import read_json, write_json
 from melanoma_edge.model import run as runs
-from melanoma_edge.proof.quoted import FREE
 
 TRAINED = ("mobilenetv3-small",)
 PARTS = ("validation", "test")
@@ -111,8 +110,8 @@ def train(data: Path, run: runs.Run, network: str, folder: Path, *, quick: bool)
 
 
 def settings(run: runs.Run, network: str, *, quick: bool) -> dict:
-    """Return what a training follows from: all of our recipe but the network, whose place the peer takes."""
-    recipe = recipe_of(run, quick=quick).model_dump(mode="json", exclude={"network", "width", *FREE} - {"fold", "folds"})
+    """Return what a training follows from: all of our recipe but its names and the network, whose place the peer takes."""
+    recipe = recipe_of(run, quick=quick).model_dump(mode="json", exclude={"name", "description", "network", "width"})
     return {"network": network, "recipe": recipe, "data_sha256": run.facts.data_sha256}
 
 
@@ -157,4 +156,4 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    common.run("peers_training", main)
+    common.run("peers_training", main, kept=True)

@@ -1,6 +1,6 @@
 """Every artifact of the reference bundle on this host: `melanoma-edge bench` by its whole protocol, cross-checks included.
 
-Measures a copy of the bundle on one thread and on as many as there are cores (at most four), and writes what its latency.json holds of this host. Give it a quiet machine: a verdict says whether it was one.
+Measures a copy of the bundle on one thread and on as many as there are cores (at most four), and writes what its latency.json holds then, the raw times beside it. Give it a quiet machine: a verdict says whether it was one.
 
 Run: python benchmarks/reference_latency.py [--bundle BUNDLE] [--quick] [--results FOLDER]; with --markdown it measures nothing and prints the tables of the results that there are.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import sys
@@ -17,11 +18,11 @@ from pathlib import Path
 
 import common
 
-from melanoma_edge.convert.bundle import open_bundle
+from melanoma_edge.convert.bundle import EVIDENCE, open_bundle
 from melanoma_edge.convert.reference import to_read
-from melanoma_edge.files import read_json
+from melanoma_edge.files import read_json, write_bytes
 from melanoma_edge.proof.latency import bench
-from melanoma_edge.proof.latency_model import HostLatency
+from melanoma_edge.proof.latency_model import HostLatency, Latency
 
 NAME = "reference_latency"
 MOST_THREADS = 4
@@ -29,17 +30,22 @@ TITLES = {"litert": "LiteRT", "onnxruntime": "ONNX Runtime"}
 HEADINGS = ("artifact", "runtime", "threads", "p50", "p90", "p99", "of float32", "first inference", "loading", "verdict")
 
 
-def measure(bundle: Path, *, quick: bool) -> HostLatency:
-    """Return what this host takes for a copy of the bundle, whose own evidence stays as it is."""
-    cores = len(os.sched_getaffinity(0))
+def measure(bundle: Path, results: Path, *, quick: bool) -> Latency:
+    """Return what this host takes for a copy of the bundle, whose own evidence stays as it is; the raw times go into `results`."""
+    cores, source = len(os.sched_getaffinity(0)), open_bundle(to_read(bundle)).path.resolve()
     with tempfile.TemporaryDirectory(prefix="melanoma-edge-latency-") as folder:
-        copy = Path(folder) / "reference.bundle"
-        shutil.copytree(open_bundle(to_read(bundle)).path, copy)
-        return bench(copy, quick=quick, threads=sorted({1, min(cores, MOST_THREADS)}), progress=common.say).host
+        copy = Path(folder) / source.name
+        shutil.copytree(source, copy, ignore=lambda place, names: {EVIDENCE} if Path(place) == source else ())
+        found = bench(copy, quick=quick, threads=sorted({1, min(cores, MOST_THREADS)}), progress=common.say)
+        name = f"{NAME}-samples.json.gz"
+        results.mkdir(parents=True, exist_ok=True)
+        write_bytes(results / name, (copy / EVIDENCE / found.host.samples).read_bytes())
+    return found.model_copy(update={"host": found.host.model_copy(update={"samples": name})})
 
 
-def markdown(host: HostLatency) -> str:
+def markdown(found: Latency) -> str:
     """Return the tables: latencies, what surrounds them, and what the runtimes' own tools say."""
+    host = found.host
     lines = [HEADINGS, ("---", "---", *["---:"] * 7, "---")]
     for runtime in host.runtimes:
         for row in runtime.artifacts:
@@ -70,13 +76,15 @@ def main(arguments: list[str] | None = None) -> None:
     asked = _arguments(arguments)
     results = asked.results or (Path("runs") / f"{NAME}-quick" if asked.quick else common.RESULTS)
     if asked.markdown:
-        print(markdown(HostLatency.model_validate(read_json(results / f"{NAME}.json", f"what benchmarks/{NAME}.py writes")["figures"], strict=False)))
+        held = read_json(results / f"{NAME}.json", f"what benchmarks/{NAME}.py writes")["figures"]
+        print(markdown(Latency.model_validate_json(json.dumps(held))))
         return
-    host = measure(asked.bundle, quick=asked.quick)
+    common.require_folder(results)
+    found = measure(asked.bundle, results, quick=asked.quick)
     with contextlib.redirect_stdout(sys.stderr):
-        common.write(NAME, host.model_dump(mode="json"), folder=results)
-    print(markdown(host))
-    if not host.comparable:
+        common.write(NAME, found.model_dump(mode="json"), folder=results)
+    print(markdown(found))
+    if not found.host.comparable:
         common.say("not comparable: " + ("--quick: a few runs say nothing" if asked.quick else "some artifacts were timed on a noisy machine"))
 
 

@@ -26,7 +26,7 @@ from melanoma_edge.proof.latency_figures import TOLERANCE
 from melanoma_edge.resampling import medians_drawn_again
 
 PRECISIONS = ("int8", "float32")
-FULL = {"processes": 4, "rounds": 15, "runs": 25, "convolution_runs": 5, "onnxruntime_runs": 2000}
+FULL = {"processes": 8, "rounds": 8, "runs": 25, "convolution_runs": 5, "onnxruntime_runs": 2000}
 QUICK = {"processes": 2, "rounds": 3, "runs": 3, "convolution_runs": 1, "onnxruntime_runs": 20}
 """Processes, rounds of each, timed runs of each cut network and of each convolution in a round, and runs in ONNX Runtime."""
 STEADY = 0.9
@@ -38,7 +38,7 @@ REPLICATES = 500
 
 
 def median(values: np.ndarray, digits: int = 2) -> dict:
-    """Return the median of `values` [processes, rounds] with its 95 % interval, of processes drawn again and rounds drawn again within them."""
+    """Return the median of `values` [processes, rounds] with its interval of nominally 95 %, of processes drawn again and rounds drawn again within them: few processes make it too narrow."""
     again = medians_drawn_again(list(values), REPLICATES, np.random.default_rng(1))
     value, (low, high) = np.median(values), np.percentile(again, (2.5, 97.5))
     return {name: round(float(one), digits) for name, one in (("value", value), ("low", low), ("high", high))}

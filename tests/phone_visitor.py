@@ -26,7 +26,7 @@ ENDED = ("Done", "It did not work", "The computer stopped", "The computer that")
 
 
 @contextlib.contextmanager
-def opened(url: str, *, slower: float = 1.0, gpu: bool = False) -> Iterator:
+def opened(url: str, *, slower: float = 1.0, gpu: bool = False, tap: bool = True) -> Iterator:
     """Open `url` on the phone, whose processor is so many times slower, and yield the page; with `gpu` it has WebGPU, by SwiftShader, which computes on the processor what a GPU would."""
     from playwright.sync_api import sync_playwright
 
@@ -39,7 +39,8 @@ def opened(url: str, *, slower: float = 1.0, gpu: bool = False) -> Iterator:
             if slower > 1:
                 page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": slower})
             page.goto(url)
-            page.tap("#start")
+            if tap:
+                page.tap("#start")
             yield page
         finally:
             browser.close()

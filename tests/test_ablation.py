@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from conftest import CLASSES, read_json, snapshot
 from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 
+from melanoma_edge.files import write_json
+
 PROGRAM = Path(__file__).parents[1] / "benchmarks" / "ablation.py"
 TRIALS = tomllib.loads(PROGRAM.with_suffix(".toml").read_text())
 TRIAL = next(iter(TRIALS))
+PUBLISHED = read_json(PROGRAM.parent / "results" / "ablation.json")["figures"]["trials"]
 
 pytestmark = pytest.mark.xdist_group("ablation")
 
@@ -99,3 +106,52 @@ def test_every_trial_says_why_and_is_a_recipe(trial: str) -> None:
 
     assert TRIALS[trial]["why"]
     recipes.load(PROGRAM.with_name("ablation_base.toml"), TRIALS[trial].get("set", ()))
+
+
+@pytest.fixture(scope="module")
+def module() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(PROGRAM.parent))
+        yield importlib.import_module("ablation")
+
+
+def trained(module: ModuleType, runs: Path, trial: str, **changes: object) -> Path:
+    """Leave what a training of the trial leaves, of a recipe with `changes`."""
+    folder = module.place(runs, trial, 0, 1)
+    folder.mkdir(parents=True)
+    facts = module.settings(trial, quick=False, seed=1)
+    [known, *_] = PUBLISHED["student-176"]["each"].values()
+    write_json(folder / module.TRIAL, facts | {"recipe": facts["recipe"] | changes})
+    write_json(folder / "figures.json", dict.fromkeys(known, 9.9))
+    return folder
+
+
+def test_what_is_published_stays_as_long_as_its_trial_says_the_same(module: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs, published = tmp_path / "runs", PUBLISHED
+    assert module.complete(runs, published, quick=False) == published and capsys.readouterr().err == ""
+    trained(module, runs, "edge-45")
+    found = module.complete(runs, published, quick=False)
+    assert {name: found[name] for name in published} == published and found["edge-45"]["mean"]["log_loss"] == 9.9
+    trained(module, runs, "student-176")
+    both = module.complete(runs, published, quick=False)["student-176"]
+    assert both["each"]["inner 0, seed 1"]["log_loss"] == 9.9 and both["each"]["inner 0, seed 2"] == published["student-176"]["each"]["inner 0, seed 2"], "done again"
+
+    older = json.loads(json.dumps(published))
+    del older["student-176"]["recipe"]["schedule"]
+    assert module.complete(tmp_path / "none", older, quick=False).keys() == published.keys(), "of before a key that has its default"
+    for change in ({"recipe": older["student-176"]["recipe"] | {"epochs": 46}}, {"shape": {"stem": 16}}, {"teachers": ["edge-45/1"]}):
+        other = published | {"student-176": published["student-176"] | change}
+        capsys.readouterr()
+        assert "student-176" not in module.complete(tmp_path / "none", other, quick=False)
+        assert "student-176: the published trainings were of other settings than ablation.toml has now" in capsys.readouterr().err
+
+
+def test_a_training_of_other_settings_is_left_out(module: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = trained(module, tmp_path, "edge-45", epochs=46)
+    assert module.complete(tmp_path, {}, quick=False) == {} and f"{folder} was trained with other settings" in capsys.readouterr().err
+
+
+def test_a_trial_may_have_a_shape_of_its_own(module: ModuleType) -> None:
+    assert module.shape_of("student-176") is None
+    shape = module.shape_of("lean-2x2-176")
+    assert (shape.stem, shape.stem_kernel, shape.residual) == (16, 2, True) and shape.blocks[-2:] == ((256, 2), (256, 1)), "as it stands in ablation.toml"

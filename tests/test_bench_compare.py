@@ -89,7 +89,7 @@ def test_other_conditions_of_a_device_are_said(cli: Cli, tmp_path: Path) -> None
         name="Maker Phone", facts=facts, quick=False, comparable=True, command="melanoma-edge bench", date="2026-01-01T00:00:00Z", samples=None, samples_sha256=None, plan=Plan(),
         tolerance=0.05, runtimes=held.host.runtimes,
     )  # fmt: skip
-    warm = facts.model_copy(update={"android": "17", "thermal_after": "moderate", "temperatures_after": {"cpu": 60.0}})
+    warm = facts.model_copy(update={"android": "17", "thermal_after": "moderate", "temperatures_after": {"cpu": 60.0}, "battery_after": "78 %"})
     newer = tuple(one.model_copy(update={"version": "9.9"}) for one in device.runtimes)
     base, new = (held.model_copy(update={"devices": (one,)}) for one in (device, device.model_copy(update={"facts": warm, "runtimes": newer})))
     found = json.loads(cli("bench-compare", *files(tmp_path, base, new), "--json").out)

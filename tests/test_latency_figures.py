@@ -26,6 +26,14 @@ def test_the_readme_has_the_tables_of_the_peers() -> None:
     assert " ".join(parts[1].split()) in README, "the note: what noisy means, and whose accuracy is known"
 
 
+def test_the_docs_have_the_latencies_of_the_reference_bundle() -> None:
+    printed = subprocess.run([sys.executable, "benchmarks/reference_latency.py", "--markdown"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert all(" ".join(part.split()) in LATENCY for part in printed.split("\n\n"))
+    held, shipped = figures("reference_latency")["host"], read_json(REPOSITORY / "samples" / "reference.bundle" / "manifest.json")["artifacts"]
+    timed = {row["sha256"] for runtime in held["runtimes"] for row in runtime["artifacts"]}
+    assert timed == {artifact["sha256"] for artifact in shipped}, "the figures are of the files that are shipped"
+
+
 def test_the_readme_says_what_the_roofline_found() -> None:
     found = figures("roofline")
     int8 = found["litert"]["int8"]
@@ -57,7 +65,7 @@ def test_the_docs_say_how_often_the_same_thing_is_called_different() -> None:
     assert found["comparable"] and together["bench_compare"]["called_different"] / together["bench_compare"]["pairs"] < together["one_process_alone"]["called_different"] / together["one_process_alone"]["pairs"]
 
 
-@pytest.mark.parametrize("name", ["peers", "roofline", "predict_speed", "latency_noise"])
+@pytest.mark.parametrize("name", ["peers", "roofline", "predict_speed", "latency_noise", "reference_latency"])
 def test_every_program_is_listed_beside_its_results(name: str) -> None:
     assert f"`{name}.py`" in BENCHMARKS or f"python benchmarks/{name}.py" in BENCHMARKS
     held = read_json(RESULTS / f"{name}.json")

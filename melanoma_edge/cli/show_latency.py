@@ -79,6 +79,8 @@ def _device(screen: Screen, device) -> None:
 def _comparable(measured) -> str:
     if measured.comparable:
         return ""
+    if not getattr(measured, "complete", True):
+        return " Not comparable: the device was lost before the end."
     return " Not comparable: quick." if measured.quick else " Not comparable: noisy."
 
 

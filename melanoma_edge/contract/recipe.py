@@ -134,7 +134,7 @@ class Recipe(Model):
     """One paragraph for people: what it is for, how long it takes, what it reached."""
 
     network: Literal["edge", "edge-residual", "edge-lean", "classic", "classic-batchnorm"] = "edge"
-    """`edge`: depthwise-separable blocks; `edge-residual`: those with a way around each block that keeps the shape; `edge-lean`: such blocks, few of them at
+    """`edge`: depthwise-separable blocks; `edge-residual`: those with a way around each block that keeps the shape; `edge-lean`: such blocks, ways around them included, few at
     high resolution, which int8 runs faster; `classic`: the three-block CNN of the usual notebooks; `classic-batchnorm`:
     that with a BatchNormalization behind each convolution."""
     image_size: Annotated[int, Field(ge=32, le=1024)] = 180

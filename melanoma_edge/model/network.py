@@ -20,7 +20,7 @@ from melanoma_edge.model.dropout import StepDropout
 
 @dataclass(frozen=True)
 class Shape:
-    """What a network of depthwise-separable blocks is made of. Channel counts are multiples of 16, because int8 kernels work on vectors of 16 or more."""
+    """What a network of depthwise-separable blocks is made of. Channel counts are multiples of 16 (at width 1), because int8 kernels work on vectors of 16 or more."""
 
     stem: int
     """Channels of the first convolution, of stride 2."""
@@ -32,14 +32,14 @@ class Shape:
     """Whether there is a way around each block that keeps the shape."""
 
 
-WIDE_START = ((48, 2), (48, 1), (96, 2), (96, 1), (192, 2), (192, 1), (192, 1), (256, 2), (256, 1))
-LEAN_START = ((48, 2), (96, 2), (192, 2), (192, 1), (192, 1), (192, 1), (192, 1), (240, 2), (240, 1))
+WIDE = ((48, 2), (48, 1), (96, 2), (96, 1), (192, 2), (192, 1), (192, 1), (256, 2), (256, 1))
+LEAN = ((48, 2), (96, 2), (192, 2), (192, 1), (192, 1), (192, 1), (192, 1), (240, 2), (240, 1))
 SHAPES = {
-    "edge": Shape(32, 3, WIDE_START, residual=False),
-    "edge-residual": Shape(32, 3, WIDE_START, residual=True),
-    "edge-lean": Shape(16, 2, LEAN_START, residual=True),
+    "edge": Shape(32, 3, WIDE, residual=False),
+    "edge-residual": Shape(32, 3, WIDE, residual=True),
+    "edge-lean": Shape(16, 2, LEAN, residual=True),
 }
-"""{network of a recipe: its shape}. At 88 and 44 pixels a side, int8 kernels gain little over float32 ones: three input channels and depthwise layers do not fill their vectors.
+"""{network of a recipe: its shape}. At 88 and 44 pixels a side (of a picture of 176), int8 kernels gain little over float32 ones: three input channels and depthwise layers do not fill their vectors.
 `edge-lean` has little there, and most of its work in pointwise layers at 11 (benchmarks/roofline.py shows the time of each layer)."""
 
 CLASSIC_BLOCKS = (32, 64, 128)

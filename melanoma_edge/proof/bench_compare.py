@@ -23,7 +23,7 @@ BOUND = 1.05
 REPLICATES = 2000
 SEED = 1
 _HOST = "host"
-_READINGS = frozenset({"kind", "missing", "clock_us", "temperatures_before", "temperatures_after"})
+_READINGS = frozenset({"kind", "missing", "clock_us", "temperatures_before", "temperatures_after", "battery_before", "battery_after"})
 """Facts of a device that are never twice the same, or said elsewhere."""
 
 Row = tuple[HostLatency | DeviceLatency, RuntimeLatency, ArtifactLatency]

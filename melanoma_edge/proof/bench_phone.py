@@ -57,7 +57,7 @@ def bench_phone(
     """Serve the page at `host` of this machine, call `invite` with its address, measure the first device that opens it and return what latency.json then holds.
 
     `name` is what the device is called, by default what its browser says; `threads` are numbers of threads to try, by default 1 and up to 4.
-    Stops after `wait` seconds in which no device came. What a device had finished when it went away is kept, unless a whole measurement
+    Stops after `wait` seconds in which no device came. What a device had finished when it went away is kept, unless a better measurement
     of it stands there: the row is not `complete` then. Raises Missing without the page's packages, without a device, or where nothing was measured; nothing is written then.
     """
     browser.require_packages()
@@ -92,8 +92,8 @@ def bench_phone(
     finally:
         server.close()
     called = name or phone_facts.name_of(facts)
-    if device.lost is not None and latency_file.has_whole(opened, called, facts):
-        raise _lost(device.lost, "; what was measured of it before stands as it was")
+    if device.lost is not None and latency_file.has_better(opened, called, facts, quick=quick, timed=sum(runtime.status == "timed" for runtime in timed)):
+        raise _lost(device.lost, "; what was measured of it before is more, and stands as it was")
     return _keep(opened, called, facts, timed, device, quick, _command(opened, host, tls, threads, quick))
 
 
@@ -142,7 +142,7 @@ def refuse_flaws(found: Latency) -> None:
     if wrong:
         raise ProofFailed(f"{device.name} computes other numbers than the bundle says: {', '.join(wrong)}; its times are those of something else")
     if not device.complete:
-        raise Missing(f"{device.name} was lost before the end: what it had done is kept; open the new address after running this again for the rest")
+        raise Missing(f"{device.name} was lost before the end: what it had done is kept; to measure all of it, run this again and open the new address")
 
 
 def _command(bundle: Bundle, host: str, tls: bool, threads: Sequence[int] | None, quick: bool) -> str:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-
 from melanoma_edge.contract import Artifact, Interval, Manifest
 from melanoma_edge.proof.diff_model import FLIPS_OF_SAME_WEIGHTS, ArtifactDifference, Change, Check, CheckName, Flips, Outcome, Tolerances
 from melanoma_edge.proof.latency_figures import flat

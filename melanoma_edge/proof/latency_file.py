@@ -69,11 +69,13 @@ def keep_device(bundle: Bundle, samples: Sequence[dict] | None, **figures: Any) 
     return _write(bundle, held.model_copy(update={"devices": (*others, device)}), name, packed)
 
 
-def has_whole(bundle: Bundle, name: str, facts: BrowserFacts | AdbFacts) -> bool:
-    """Return whether a complete measurement of this device is held, which :func:`keep_device` would replace."""
+def has_better(bundle: Bundle, name: str, facts: BrowserFacts | AdbFacts, *, quick: bool, timed: int) -> bool:
+    """Return whether :func:`keep_device` would replace a better measurement of this device by an incomplete one of `timed` runtimes: one by the full protocol before one by
+    the quick one, then a complete one, then the one of more runtimes."""
     known = read(bundle).devices
     called = _name_of_its_own(known, name, facts)
-    return any(one.complete for one in known if (one.name, one.facts.kind) == (called, facts.kind))
+    worth = lambda one: (not one.quick, one.complete, sum(runtime.status == "timed" for runtime in one.runtimes))
+    return any(worth(one) > (not quick, False, timed) for one in known if (one.name, one.facts.kind) == (called, facts.kind))
 
 
 def pack(bundle: Bundle, date: str, samples: Sequence[dict]) -> bytes:

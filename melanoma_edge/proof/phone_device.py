@@ -177,7 +177,7 @@ class PhoneDevice:
         answer = self._ask("times", way, line, frame=frame, key=artifact.name, pictures=pictures, count=len(self.images), **details)
         times = np.frombuffer(answer, "<f8") if len(answer) % 8 == 0 else np.empty(0)
         if not len(times) or not np.isfinite(times).all() or (times < 0).any() or (details["group"] > 1 and not times.any()):
-            raise PageFailed("it sent no times that can be")
+            raise PageRefused("it sent no times that can be")
         return times
 
     def _pictures(self, artifact: Artifact) -> str:
@@ -196,7 +196,7 @@ class PhoneDevice:
         """Compare what the device computed of the golden pictures with what stands in the bundle."""
         expected = self.bundle.golden.expected(artifact.name)
         if expected is None or len(answer) != expected.size * 4:
-            raise PageFailed(f"it sent {len(answer)} bytes of logits for {artifact.name}: expected those of {len(self.images)} pictures")
+            raise PageRefused(f"it sent {len(answer)} bytes of logits for {artifact.name}: expected those of {len(self.images)} pictures")
         found = np.frombuffer(answer, "<f4").reshape(expected.shape)
         names = [picture.file for picture in self.bundle.golden.pictures]
         group = "browser" if way.accelerator == "wasm" else "kernels"  # a GPU computes integers in float32 and rounds them otherwise
@@ -213,7 +213,7 @@ class PhoneDevice:
 
     def _close(self, frame: str, way: Way) -> None:
         """Have the page drop a runtime with everything that it holds."""
-        with contextlib.suppress(PageRefused):
+        with contextlib.suppress(PageRefused, PageFailed):  # that it is gone shows with the next command, and takes nothing from what it had done
             self._ask("close", way, f"{way.title}: done", frame=frame)
 
     def _ask(self, kind: str, way: Way, line: str, **details: object) -> bytes:

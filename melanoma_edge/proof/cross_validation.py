@@ -24,7 +24,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from melanoma_edge import NOTICE, calibration, metrics, paired
-from melanoma_edge.contract import INTEGER, Artifact, Comparison, CrossValidated, CrossValidation, FoldBundle, Manifest, Recipe
+from melanoma_edge.contract import INTEGER, Artifact, Comparison, CrossValidated, CrossValidation, FoldBundle, Interval, Manifest, Recipe
 from melanoma_edge.convert.bundle import EVIDENCE, MANIFEST, Bundle, open_bundle
 from melanoma_edge.data.policy import without_lesion_id
 from melanoma_edge.data.split import TEST, grouped_hash
@@ -182,16 +182,21 @@ def _pairs(artifacts: Sequence[Artifact]) -> list[tuple[Artifact, Artifact]]:
 
 
 def _compared(manifest: Manifest, reference: Artifact, candidate: Artifact, folds: Mapping[str, Sequence[Answers]]) -> Comparison:
-    """Return what `candidate` loses against `reference` over all folds, each picture under its own fold's thresholds."""
+    """Return what `candidate` loses against `reference` over all folds."""
     before, after = folds[reference.name], folds[candidate.name]
+    losses, flips = lost(before, after, manifest.classes, manifest.positive_class)
+    groups = np.concatenate([one.groups for one in before])
+    return Comparison(reference=reference.name, candidate=candidate.name, pictures=len(groups), lesions=len(np.unique(groups)), losses=losses, flips=flips)
+
+
+def lost(before: Sequence[Answers], after: Sequence[Answers], classes: Sequence[str], positive_class: str | None) -> tuple[dict[str, Interval], int]:
+    """Return what `after` loses against `before`, of the same folds, each picture under its own fold's thresholds (:func:`melanoma_edge.paired.paired_losses`), and how many first answers differ."""
     probabilities = [np.concatenate([one.probabilities for one in of]) for of in (before, after)]
     labels, groups = np.concatenate([one.labels for one in before]), np.concatenate([one.groups for one in before])
     losses = paired.paired_losses(
-        *probabilities, labels, manifest.classes, manifest.positive_class,
-        reference_threshold=_thresholds(before), candidate_threshold=_thresholds(after), groups=groups,
+        *probabilities, labels, classes, positive_class, reference_threshold=_thresholds(before), candidate_threshold=_thresholds(after), groups=groups
     )  # fmt: skip
-    flips = int((probabilities[0].argmax(axis=1) != probabilities[1].argmax(axis=1)).sum())
-    return Comparison(reference=reference.name, candidate=candidate.name, pictures=len(labels), lesions=len(np.unique(groups)), losses=losses, flips=flips)
+    return losses, int((probabilities[0].argmax(axis=1) != probabilities[1].argmax(axis=1)).sum())
 
 
 def _thresholds(folds: Sequence[Answers]) -> np.ndarray | None:

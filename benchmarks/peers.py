@@ -1,8 +1,9 @@
 """Ours beside the networks that people would put on a phone instead: latency, size, work and, where they were trained on the same folds, balanced accuracy.
 
-One run, one thread, one host, one size of picture: the files of a bundle; MobileNetV2 (0.35 and 1.0), MobileNetV3-Small and EfficientNet-B0 as tf_keras has them; and the
+One run, one thread, one host, one size of picture: the files of a bundle; `edge-residual`, the default network of earlier bundles; MobileNetV2 (0.35 and 1.0), MobileNetV3-Small and EfficientNet-B0 as tf_keras has them; and the
 notebooks' plain CNNs. Each as float32 and int8, on LiteRT and ONNX Runtime, timed by the protocol of `melanoma-edge bench`: several processes a runtime, all networks
-interleaved in rounds in each of them. Only ours and what peers_training.py trained have an accuracy; the others have random weights, which do for time.
+interleaved in rounds in each of them. Only ours, the earlier default network (from a cross-validation that is kept in results/) and what peers_training.py trained have an accuracy; all files
+but those of the bundle have random weights, which do for time.
 
 Run: python benchmarks/peers.py [--network NAME]... [--quick] [--results FOLDER]; with --markdown it measures nothing and prints the table of the results that there are.
 """
@@ -20,7 +21,7 @@ import peer_networks
 import peers_accuracy
 import peers_models
 import peers_shown
-from peers_models import OURS, PRECISIONS, RUNTIMES, Network
+from peers_models import BEFORE, OURS, PRECISIONS, RUNTIMES, Network
 
 from melanoma_edge.convert.bundle import Bundle, open_bundle
 from melanoma_edge.data.image import load
@@ -34,6 +35,8 @@ FULL = Plan()
 QUICK = Plan(warmup_runs=3, warmup_seconds=0.0, processes=2, runs=12, seconds=0.0, rounds=4, round_warmup_runs=1)
 RIVAL = "mobilenetv2-0.35"
 """The smallest published network, which ours is held against."""
+BEFORE_FILE = common.RESULTS / "edge_residual_cross_validation.json"
+"""What the default network of earlier bundles came to, by the same recipe on the same folds."""
 TARGETS = {
     "int8_to_float32_litert": (0.5, None),
     "int8_to_rival_int8_litert": (0.75, 0.5),
@@ -120,6 +123,9 @@ def accuracies(names: list[str], asked: argparse.Namespace, folder: Path) -> dic
     kept, data = asked.runs or Path("runs") / ("peers-quick" if asked.quick else "peers"), Path(os.path.abspath(asked.data or common.data_folder()))
     known = {OURS: peers_accuracy.ours(found)}
     for name in names:
+        if name == BEFORE:
+            known[name] = peers_accuracy.before(BEFORE_FILE, found)
+            continue
         known[name] = (
             peers_accuracy.trained(name, kept, asked.folds, data, found, folder, quick=asked.quick, progress=common.say)
             if name in peer_networks.PUBLISHED

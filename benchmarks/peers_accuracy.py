@@ -1,6 +1,6 @@
-"""The balanced accuracy of the networks that were trained on the same folds, ours and the others'.
+"""The balanced accuracy of the networks that were trained on the same folds, ours, the default one of earlier bundles, and the others'.
 
-In: the cross-validation of ours, the folds' runs, and what peers_training.py left. Out: figures of the test parts of all folds pooled, each picture answered by a network
+In: the cross-validations of ours, the folds' runs, and what peers_training.py left. Out: figures of the test parts of all folds pooled, each picture answered by a network
 that saw neither it nor its lesion; None where not all folds are trained. int8 of the others is quantized after training, on the pictures that an export would take, and run in LiteRT.
 """
 
@@ -20,6 +20,7 @@ from melanoma_edge.data.split import TEST, VALIDATION, grouped_hash
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import explained, read_json
 from melanoma_edge.model import run as runs
+from melanoma_edge.proof.quoted import FREE, read_cross_validation
 
 SHOWN = ("balanced_accuracy", "accuracy", "macro_auc", "positive_auc")
 
@@ -28,6 +29,16 @@ def ours(found: CrossValidation) -> dict:
     """Return what the TFLite files of ours come to over all folds."""
     rows = {precision: figures(found.artifact(f"{found.recipe.name}-{precision}.tflite").pooled) for precision in ("float32", "int8")}
     return {"folds": len(found.folds), "of": len(found.folds), "why_not": None, **rows}
+
+
+def before(path: Path, found: CrossValidation) -> dict:
+    """Return the same of the default network of earlier bundles, whose cross-validation stands in the file `path`; of none where more than the network differs from `found`."""
+    earlier = read_cross_validation(path)
+    if earlier.data_sha256 != found.data_sha256:
+        return untrained("trained on other pictures")
+    mine, theirs = found.recipe.model_dump(), earlier.recipe.model_dump()
+    changed = [key for key in theirs if key not in (*FREE, "network") and theirs[key] != mine[key]]
+    return untrained(f"trained by another recipe ({', '.join(changed)})") if changed else ours(earlier)
 
 
 def figures(scores: Scores) -> dict:

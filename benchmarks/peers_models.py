@@ -1,4 +1,4 @@
-"""The files that are timed beside each other: ours, out of a bundle, and those of the networks that people would put on a phone instead.
+"""The files that are timed beside each other: ours, out of a bundle, those of our default network before, and of what people would put on a phone instead.
 
 In: a bundle. Out: for each network four files, float32 and int8 for LiteRT and for ONNX Runtime, with the way on which each was made, or why there is none.
 The other networks have random weights: what a kernel takes does not depend on them, as long as no activation overflows or vanishes. BatchNormalization is therefore
@@ -22,7 +22,10 @@ from melanoma_edge.files import explained
 OURS = "melanoma-edge"
 NOTEBOOK, NOTEBOOK_FILTERS, NOTEBOOK_DENSE = "notebook-1024", (32, 64, 128), 1024
 CLASSIC = "classic"
+BEFORE = "edge-residual"
+"""The default network of earlier bundles."""
 OTHERS = {
+    BEFORE: "the default network of earlier bundles: a stem of 32 channels, four of nine blocks at 44 and 22 px",
     "mobilenetv2-0.35": "MobileNetV2, width 0.35",
     "mobilenetv3-small": "MobileNetV3-Small",
     "mobilenetv2-1.0": "MobileNetV2, width 1.0",
@@ -125,6 +128,8 @@ def built(name: str, size: int, classes: int, pictures: np.ndarray):
             return notebook(size, classes, batch)
         if name == CLASSIC:
             return network.build(recipes.load(CLASSIC, [f"image_size={size}"]), classes, batch=batch)
+        if name == BEFORE:
+            return network.build(recipes.load("default", [f"network={BEFORE}", f"image_size={size}"]), classes, batch=batch)
         return peer_networks.published(name, size, classes, batch=batch)
 
     open_batch, model = make(None), make(1)

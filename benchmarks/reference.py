@@ -3,6 +3,8 @@
 Reads what `python samples/make_reference.py` leaves: the runs of all folds, their bundles and samples/reference.bundle. Nothing is trained, and no figure is made here
 that is not in those files.
 
+How long a fold takes is told by one that had all cores, where there is one: `melanoma-edge train --repeat runs/reference-folds/fold-0 --out runs/reference-timed`.
+
 Run: python benchmarks/reference.py [--markdown]
 """
 
@@ -24,11 +26,11 @@ from melanoma_edge.convert.bundle import EVIDENCE, Bundle, open_bundle
 from melanoma_edge.errors import BadInput
 from melanoma_edge.files import write_bytes
 from melanoma_edge.model.folds import open_folds
-from melanoma_edge.model.run import Run
+from melanoma_edge.model.run import Run, open_run
 from melanoma_edge.proof.cross_validation import CROSS_VALIDATION_FILE, answers_of
 from melanoma_edge.proof.export import test_logits
 from melanoma_edge.proof.parity_model import Parity
-from melanoma_edge.proof.quoted import read_cross_validation
+from melanoma_edge.proof.quoted import FREE, read_cross_validation
 from melanoma_edge.proof.verify import PARITY_FILE
 
 REPOSITORY = Path(__file__).parents[1]
@@ -49,6 +51,8 @@ TARGETS = {
     "minutes": (30, None),
 }
 """What was aimed at, and what would be better still: of the int8 TFLite file, all folds pooled. The last is for one fold on two processor cores."""
+TIMED = REPOSITORY / "runs" / "reference-timed"
+"""A fold of the default recipe, trained once more with no other training beside it."""
 REPLICATES = 1000
 OF_ONE_FOLD = ("balanced_accuracy", "positive_sensitivity_of_decision", "positive_specificity_of_decision", "ece", "ece_at_priors")
 """What a single model comes to, which is what an application runs: shown from the lowest fold to the highest."""
@@ -66,7 +70,8 @@ def main() -> None:
     shipped = open_bundle(REPOSITORY / "samples" / "reference.bundle")
     if shipped.manifest.cross_validation != found:
         raise BadInput(f"{shipped.path} quotes another cross-validation than {crossed} holds: make both with `python samples/make_reference.py`")
-    figures = figures_of(found, open_folds(folds).runs(), [open_bundle(crossed / fold.bundle) for fold in found.folds], shipped)
+    timed = open_timed(TIMED)
+    figures = figures_of(found, open_folds(folds).runs(), [open_bundle(crossed / fold.bundle) for fold in found.folds], shipped, timed)
     if asked.markdown:
         print(reference_shown.markdown(figures))
     else:
@@ -83,11 +88,11 @@ def artifacts_of(found: CrossValidation) -> tuple[str, str]:
     return f"{found.recipe.name}-int8.tflite", f"{found.recipe.name}-float32.tflite"
 
 
-def figures_of(found: CrossValidation, runs: list[Run], bundles: list[Bundle], shipped: Bundle) -> dict:
-    """Return what is published of a cross-validation, the runs and bundles of its folds, and the bundle that quotes it."""
+def figures_of(found: CrossValidation, runs: list[Run], bundles: list[Bundle], shipped: Bundle, timed: Run | None = None) -> dict:
+    """Return what is published of a cross-validation, the runs and bundles of its folds, the bundle that quotes it, and a fold that was trained again with no other training beside it."""
     names = artifacts_of(found)
     int8, float32 = map(found.artifact, names)
-    minutes = [sum(run.facts.seconds.values()) / 60 for run in runs]
+    minutes, alone = [minutes_of(run) for run in runs], None if timed is None else repeated(timed, runs)
     loss = next(one for one in found.comparisons if (one.candidate, one.reference) == names).losses["balanced_accuracy"]
     gates = [gate for bundle in bundles for gate in Parity.model_validate_json((bundle.path / EVIDENCE / PARITY_FILE).read_bytes()).gates]
     published = {
@@ -110,7 +115,7 @@ def figures_of(found: CrossValidation, runs: list[Run], bundles: list[Bundle], s
         "multiply_accumulates": runs[0].facts.multiply_accumulates,
         "parameters": runs[0].facts.parameters,
         "seconds": [run.facts.seconds for run in runs],
-        "minutes": {"each": minutes, "most": max(minutes)},
+        "minutes": {"each": minutes, "most": max(minutes), "alone": alone},
         "peak_memory_bytes": max(run.facts.peak_memory_bytes for run in runs),
         "gates": {outcome: count for outcome, count in sorted(Counter(gate.outcome for gate in gates).items())},
         "gates_not_passed": [f"{gate.name} of {gate.artifact} on {gate.runtime}: {gate.outcome}: {gate.reason}" for gate in gates if gate.outcome != "passed"],
@@ -120,9 +125,36 @@ def figures_of(found: CrossValidation, runs: list[Run], bundles: list[Bundle], s
         "int8_minus_float32": -loss.value,
         "bytes": published["bytes"][names[0]],
         "multiply_accumulates": published["multiply_accumulates"],
-        "minutes": max(minutes),
+        "minutes": max(minutes) if alone is None else alone["minutes"],
     }
     return published | {"judged": {name: judged(name, value) for name, value in measured.items()}}
+
+
+def minutes_of(run: Run) -> float:
+    return sum(run.facts.seconds.values()) / 60
+
+
+def open_timed(path: Path) -> Run | None:
+    """Return the fold at `path`, which was trained again; None where there is none, or where it is not complete."""
+    if not path.is_dir():
+        return None
+    run = open_run(path, complete=False)
+    if run.facts.state == "complete":
+        return run
+    common.say(f"{path} is not complete and left out: melanoma-edge train --resume --out {path}")
+    return None
+
+
+def repeated(timed: Run, runs: list[Run]) -> dict:
+    """Return the fold that `timed` is, its minutes, and whether its weights came out the same; raises BadInput where it is none of the `runs` once more."""
+    mine = timed.recipe.model_dump()
+    for fold, run in enumerate(runs):
+        if timed.split == run.split:
+            theirs = run.recipe.model_dump()
+            if other := [key for key in mine if key not in FREE and mine[key] != theirs[key]]:
+                raise BadInput(f"{timed.path} has another recipe than the folds ({', '.join(other)}): train it again, or move it away")
+            return {"fold": fold, "minutes": minutes_of(timed), "same_weights": timed.facts.weights == run.facts.weights}
+    raise BadInput(f"{timed.path} has another split than any of the folds: train it again with `melanoma-edge train --repeat {runs[0].path} --out {timed.path}`, or move it away")
 
 
 def abstaining(runs: list[Run], bundles: list[Bundle], name: str) -> dict:

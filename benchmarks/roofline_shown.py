@@ -12,7 +12,7 @@ from rich.table import Table
 
 HEADINGS = ("", "multiply-accumulates", "int8", "GMAC/s", "of the int8 peak", "float32", "GMAC/s", "of the float32 peak")
 NAMES = {
-    "entry": "taking the picture's bytes", "stem": "stem (3 x 3, 3 channels)", "pointwise": "pointwise", "depthwise": "depthwise (3 x 3)", "addition": "additions",
+    "entry": "taking the picture's bytes", "stem": "stem (3 channels)", "pointwise": "pointwise", "depthwise": "depthwise (3 x 3)", "addition": "additions",
     "head": "pooling, dense layer, output",
 }  # fmt: skip
 OUTCOMES = {"stretch": "better still", "reached": "reached", "missed": "**missed**", "not measured": "not measured"}

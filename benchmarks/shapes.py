@@ -13,17 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import common
+import numpy as np
 
-from melanoma_edge.contract import CrossValidation
+from melanoma_edge.contract import CrossValidation, Interval
 from melanoma_edge.convert.bundle import open_bundle
 from melanoma_edge.errors import BadInput
 from melanoma_edge.model.folds import Answers, open_folds
+from melanoma_edge.paired import lost_share
 from melanoma_edge.proof.cross_validation import CROSS_VALIDATION_FILE, answers_of, lost
 from melanoma_edge.proof.export import test_logits
 from melanoma_edge.proof.quoted import FREE, read_cross_validation
+from melanoma_edge.resampling import units_of
 
 PRECISIONS = ("int8", "float32")
-SHOWN = ("balanced_accuracy", "accuracy", "macro_auc", "positive_auc", "positive_sensitivity_at_90_specificity", "ece")
+SHOWN = ("balanced_accuracy", "accuracy", "macro_auc", "positive_auc", "positive_sensitivity_at_90_specificity", "positive_sensitivity_of_decision", "positive_specificity_of_decision", "ece")
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,28 @@ def gained(base: Network, new: Network) -> dict:
     found = {}
     for precision in PRECISIONS:
         losses, flips = lost(base.answers[precision], new.answers[precision], base.found.classes, base.found.positive_class)
-        turned = {name: {"value": -loss.value, "low": -loss.high, "high": -loss.low} for name, loss in losses.items() if loss.low is not None}
-        found[precision] = {**turned, "other_first_answers": flips}
+        called = {}
+        if base.found.positive_class is not None:
+            losses |= {"positive_specificity": kept(base, new, precision)}
+            called = {"called_positive": {name: kept(base, new, precision, name).model_dump() for name in base.found.classes if name != base.found.positive_class}}
+        found[precision] = {**{name: _turned(loss) for name, loss in losses.items() if loss.low is not None}, **called, "other_first_answers": flips}
     return found
+
+
+def kept(base: Network, new: Network, precision: str, only: str | None = None) -> Interval:
+    """Return the share of the pictures of all other classes, or of the class `only`, that `base` does not call positive, less that of `new`: each fold at its own threshold.
+
+    What is lost there is called positive in addition.
+    """
+    positive = base.found.classes.index(base.found.positive_class)
+    below = [np.concatenate([one.probabilities[:, positive] < one.decision.operating().probability for one in of]) for of in (base.answers[precision], new.answers[precision])]
+    labels, groups = (np.concatenate([getattr(one, name) for one in base.answers[precision]]) for name in ("labels", "groups"))
+    members = labels != positive if only is None else labels == base.found.classes.index(only)
+    return lost_share(*below, members, units_of(groups, len(labels)))
+
+
+def _turned(loss: Interval) -> dict:
+    return {"value": -loss.value, "low": -loss.high, "high": -loss.low}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -52,6 +52,8 @@ RELEVANT_FLAGS = {
 class Cpu(Model):
     model: str
     logical_cores: int
+    usable_cores: int | None = None
+    """Of these, how many this process may run on (taskset, containers); null in files of earlier versions."""
     physical_cores: int | None
     governor: str | None
     """Frequency governor of the first core; null where the system has none or hides it."""
@@ -86,6 +88,7 @@ def host() -> Host:
         cpu=Cpu(
             model=model,
             logical_cores=os.cpu_count() or 1,
+            usable_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
             physical_cores=psutil.cpu_count(logical=False),
             governor=_read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
             frequency_mhz=round(frequency.current, 1) if frequency else None,

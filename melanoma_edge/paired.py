@@ -103,12 +103,18 @@ def paired_decisions(
     kept = [p[:, positive] < threshold.probability for p, threshold in zip((reference, candidate), thresholds)] if fit else [undefined, undefined]
     answered = [answered_by(p, [decision], own) for p, decision, own in zip((reference, candidate), decisions, logits or (None, None))]
     every = np.ones(len(labels), dtype=bool)
-    found = {}
-    for name, (before, after), members in (("positive_specificity", kept, labels != positive), ("coverage", answered, every)):
-        change = before.astype(np.float64) - after.astype(np.float64)
-        [share] = intervals(lambda weights: {name: ratio(weights @ (change * members), weights @ members)}, units, replicates, seed).values()
-        found[name] = share if share.low is None else _widened(share, *exact.matched(*_moved(change, members, units)))
-    return found
+    asked = (("positive_specificity", kept, labels != positive), ("coverage", answered, every))
+    return {name: lost_share(*both, members, units, replicates=replicates, seed=seed) for name, both, members in asked}
+
+
+def lost_share(before: np.ndarray, after: np.ndarray, members: np.ndarray, units: np.ndarray, *, replicates: int = 1000, seed: int = 0) -> Interval:
+    """Return of which share of the pictures `members` (bool [N]) something holds `before`, less that of which it holds `after` (both [N], bool or 0 and 1; NaN where it is undefined).
+
+    `units` [N] are the lesions that are drawn (:func:`melanoma_edge.resampling.units_of`); the interval does not end before the limits that so many lesions allow.
+    """
+    change = before.astype(np.float64) - after.astype(np.float64)
+    share = intervals(lambda weights: {"share": ratio(weights @ (change * members), weights @ members)}, units, replicates, seed)["share"]
+    return share if share.low is None else _widened(share, *exact.matched(*_moved(change, members, units)))
 
 
 def recall_change(reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, float | None]:

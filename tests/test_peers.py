@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ BENCHMARKS, BUNDLE = REPOSITORY / "benchmarks", REPOSITORY / "samples" / "refere
 CLASSES = ("melanoma", "nevus", "vascular lesion")
 SETTINGS = {"network": "classic", "image_size": 32, "epochs": 1, "qat_epochs": 0, "samples_per_class": 8, "validation_folds": 5}
 FILES = ("litert int8", "litert float32", "onnxruntime int8", "onnxruntime float32")
-NETWORKS = ("mobilenetv3-small",)
+NETWORKS = ("edge-residual", "mobilenetv3-small")
 
 pytestmark = [
     pytest.mark.skipif(any(importlib.util.find_spec(name) is None for name in ("tensorflow", "tf_keras", "tf2onnx")), reason="TensorFlow is not installed here"),
@@ -138,6 +139,22 @@ def test_what_was_not_trained_on_these_folds_says_so(modules: SimpleNamespace, t
     assert all(found[name]["int8"] is None and found[name]["float32"] is None for name in said if name != "melanoma-edge")
 
 
+def test_ours_in_its_shape_before_is_judged_where_nothing_else_differs(modules: SimpleNamespace, tmp_path: Path) -> None:
+    crossed = BENCHMARKS / "results" / "reference_cross_validation.json"
+    asked = SimpleNamespace(cross_validation=crossed, runs=tmp_path / "runs", folds=tmp_path / "folds", data=tmp_path, quick=False)
+    found = modules.peers.accuracies(["edge-residual"], asked, tmp_path)["edge-residual"]
+    held = read_json(BENCHMARKS / "results" / "edge_residual_cross_validation.json")
+    pooled = {one["precision"]: one["pooled"] for one in held["artifacts"] if one["format"] == "tflite"}
+    assert held["recipe"]["network"] == "edge-residual" and found["folds"] == found["of"] == 5
+    assert all(found[precision]["balanced_accuracy"] == pooled[precision]["balanced_accuracy"] for precision in ("int8", "float32"))
+    ours = read_json(crossed)
+    other = tmp_path / "other.json"
+    for changed, said in (({"recipe": ours["recipe"] | {"epochs": 7}}, "trained by another recipe (epochs)"), ({"data_sha256": "0" * 64}, "trained on other pictures")):
+        other.write_text(json.dumps(ours | changed), encoding="utf-8")
+        found = modules.peers.accuracies(["edge-residual"], SimpleNamespace(**vars(asked) | {"cross_validation": other}), tmp_path)["edge-residual"]
+        assert (found["why_not"], found["int8"], found["float32"]) == (said, None, None)
+
+
 def test_the_table_is_printed_again_without_measuring(compared: SimpleNamespace) -> None:
     before = snapshot(compared.results)
     out, err = program("peers.py", "--markdown", "--results", compared.results)
@@ -160,6 +177,13 @@ def test_what_no_runtime_takes_is_listed_with_its_reason(modules: SimpleNamespac
     shown = modules.shown.markdown(figures)
     assert "| `broken` | 1e-06 M | 1e-06 M | – / – | – | – | – | – | not trained | not trained |" in shown and "Not made: broken, litert int8: by hand, but: litert cannot load" in shown
     assert modules.shown.plot(figures).startswith(b"\x89PNG")
+
+
+def test_both_networks_of_ours_stand_in_the_plot_where_both_are_known(modules: SimpleNamespace, compared: SimpleNamespace) -> None:
+    networks = compared.figures["networks"]
+    known = networks | {"edge-residual": networks["edge-residual"] | {"accuracy": networks["melanoma-edge"]["accuracy"]}}
+    one, both = (modules.shown.plot(compared.figures | {"networks": rows}) for rows in (networks, known))
+    assert one.startswith(b"\x89PNG") and both.startswith(b"\x89PNG") and Image.open(io.BytesIO(one)).height > Image.open(io.BytesIO(both)).height, "one row less below"
 
 
 def test_other_folds_settings_and_bundles_are_refused_in_one_line(compared: SimpleNamespace, folds: Path, tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +20,7 @@ from safetensors.numpy import load_file
 from sklearn.metrics import roc_auc_score
 
 from melanoma_edge.convert.bundle import open_bundle
+from melanoma_edge.errors import BadInput
 from melanoma_edge.model.folds import open_folds
 from melanoma_edge.proof.quoted import read_cross_validation
 
@@ -101,6 +105,29 @@ def test_the_table_shows_them(programs, small: dict, pooled: dict) -> None:
     assert f"specificity there {min(each):.2f} to {max(each):.2f}" in note
     own = small["shipped_threshold"]
     assert f"The shipped demo-int8.tflite has a specificity of {programs.show._interval(own['validation_specificity'])} for melanoma" in note and f"it calls {programs.show._interval(own['validation_called']['nevus'])} melanoma." in note
+
+
+def test_the_time_of_a_fold_is_that_of_one_with_no_other_beside_it_where_there_is_one(programs, small: dict, pooled: dict, quoted: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    found, runs = read_cross_validation(quoted["file"]), open_folds(pooled["folds"]).runs()
+    bundles, shipped = [open_bundle(pooled["out"] / fold.bundle) for fold in found.folds], open_bundle(quoted["bundle"])
+    slow = replace(runs[1], facts=runs[1].facts.model_copy(update={"seconds": {"float": 2000.0, "qat": 100.0}}))
+    figures = programs.judge.figures_of(found, runs, bundles, shipped, slow)
+    assert small["minutes"]["alone"] is None and figures["minutes"]["alone"] == {"fold": 1, "minutes": 35.0, "same_weights": True}
+    assert figures["judged"]["minutes"]["outcome"] == "missed" and figures["minutes"]["each"] == small["minutes"]["each"]
+    rows = {row[0]: row for row in programs.show.rows(figures)}
+    row = rows["training of one fold, teachers included, 2 cores (fold 1, trained again with no other beside it)"]
+    assert row[3].startswith("35 min (beside others ") and row[4] == "**missed**"
+    changed = replace(slow, facts=slow.facts.model_copy(update={"weights": {name: "0" * 64 for name in slow.facts.weights}}))
+    assert not programs.judge.repeated(changed, runs)["same_weights"]
+    assert programs.judge.open_timed(tmp_path / "none") is None and programs.judge.open_timed(pooled["folds"] / "fold-1").split == runs[1].split
+    shutil.copytree(pooled["folds"] / "fold-1", tmp_path / "half")
+    (tmp_path / "half" / "run.json").write_text(json.dumps(read_json(tmp_path / "half" / "run.json") | {"state": "training"}), encoding="utf-8")
+    assert programs.judge.open_timed(tmp_path / "half") is None and "is not complete and left out" in capsys.readouterr().err
+    other = replace(runs[0], recipe=runs[0].recipe.model_copy(update={"epochs": 99}))
+    with pytest.raises(BadInput, match=r"another recipe than the folds \(epochs\)"):
+        programs.judge.repeated(other, runs)
+    with pytest.raises(BadInput, match="another split than any of the folds"):
+        programs.judge.repeated(replace(runs[0], split=runs[0].split[1:]), runs)
 
 
 def test_abstention_is_judged_on_each_fold_alone(small: dict, pooled: dict) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -150,6 +151,18 @@ def test_what_is_otherwise_here_is_said_beforehand(trained: tuple[Path, Path]) -
     elsewhere = replace(run, facts=run.facts.model_copy(update={"conditions": {**run.facts.conditions, "python": "3.1"}, "computations": run.facts.computations * 2}))
     [python, ways] = repeat.foreseen(elsewhere)
     assert python.endswith(", was 3.1") and "computed in 2 ways" in ways
+
+
+def test_other_numbers_of_usable_cores_are_said_beforehand(trained: tuple[Path, Path]) -> None:
+    """A process that is held to some of the cores adds in another order; runs of earlier versions say only how many cores there were."""
+    run = open_run(trained[0])
+    cpu = run.facts.conditions["cpu"]
+    assert cpu["usable_cores"] == len(os.sched_getaffinity(0))
+    held = lambda cpu: replace(run, facts=run.facts.model_copy(update={"conditions": {**run.facts.conditions, "cpu": cpu}}))
+    [said] = repeat.foreseen(held({**cpu, "usable_cores": 99}))
+    assert said == f"cores {cpu['usable_cores']}, was 99"
+    [said] = repeat.foreseen(held({name: value for name, value in cpu.items() if name != "usable_cores"} | {"logical_cores": 98}))
+    assert said == f"cores {cpu['usable_cores']}, was 98"
 
 
 @pytest.mark.parametrize("more", [("--set", "epochs=2"), ("--recipe", "demo"), ("--recipe", "default"), ("--folds", 2), ("--licences", "CC-0"), ("--xla",), ("--seed", 3)])

@@ -32,7 +32,9 @@ def test_a_network_loses_nothing_against_itself_and_its_figures_are_those_of_the
         [artifact] = [one for one in crossed["artifacts"] if one["name"] == f"demo-{precision}.tflite"]
         assert found["base"][precision] == found["new"][precision] == {name: artifact["pooled"][name] for name in found["base"][precision]}
         gained = found["new_minus_base"][precision]
-        assert gained.pop("other_first_answers") == 0 and gained["balanced_accuracy"]["value"] == 0
+        called = gained.pop("called_positive")
+        assert called.keys() == artifact["pooled"]["called_positive"].keys() and all(one["value"] == 0 and one["low"] <= 0 <= one["high"] for one in called.values())
+        assert gained.pop("other_first_answers") == 0 and gained["balanced_accuracy"]["value"] == gained["positive_specificity"]["value"] == 0
         assert all(one["low"] <= 0 <= one["high"] for one in gained.values())
 
 
@@ -48,6 +50,23 @@ def test_int8_against_float32_is_what_the_cross_validation_says(pooled: dict) ->
     words = [sys.executable, "-c", code, str(PROGRAM.parent), str(pooled["folds"]), str(pooled["out"])]
     done = subprocess.run(words, env=os.environ | {"PYTHONPATH": str(PROGRAM.parents[1])}, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [known["losses"], known["flips"]]
+
+
+def test_what_the_thresholds_cost_is_the_difference_of_the_figures(pooled: dict) -> None:
+    """int8 in the place of the new network, float32 in that of the one before: what is paired is what the cross-validation says of each, one less the other."""
+    crossed = read_json(pooled["out"] / "cross-validation.json")
+    code = (
+        "import json, sys; from dataclasses import replace; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import shapes; found = shapes.opened(Path(sys.argv[2]), Path(sys.argv[3])); "
+        "both = [replace(found, answers=dict.fromkeys(shapes.PRECISIONS, found.answers[name])) for name in ('float32', 'int8')]; print(json.dumps(shapes.gained(*both)['int8']))"
+    )
+    words = [sys.executable, "-c", code, str(PROGRAM.parent), str(pooled["folds"]), str(pooled["out"])]
+    gained = json.loads(subprocess.run(words, env=os.environ | {"PYTHONPATH": str(PROGRAM.parents[1])}, capture_output=True, text=True, check=True).stdout)
+    before, after = (next(one["pooled"] for one in crossed["artifacts"] if one["name"] == f"demo-{name}.tflite") for name in ("float32", "int8"))
+    change = lambda name: after[name]["value"] - before[name]["value"]
+    assert gained["positive_specificity"]["value"] == pytest.approx(change("positive_specificity_of_decision"), abs=1e-9)
+    assert gained["positive_sensitivity"]["value"] == pytest.approx(change("positive_sensitivity_of_decision"), abs=1e-9)
+    for name, one in gained["called_positive"].items():
+        assert one["value"] == pytest.approx(after["called_positive"][name]["value"] - before["called_positive"][name]["value"], abs=1e-9) and one["low"] <= one["value"] <= one["high"]
 
 
 def test_what_cannot_be_paired_is_refused_in_one_line(pooled: dict, tmp_path: Path) -> None:

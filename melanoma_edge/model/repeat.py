@@ -53,7 +53,8 @@ def _conditions(found: Mapping[str, Any]) -> dict[str, str]:
     cpu, versions = found.get("cpu", {}), found.get("versions", {})
     named = {
         "CPU": cpu.get("model"),
-        "cores": cpu.get("logical_cores"),
+        # Sums that are shared out among other numbers of threads end in other digits.
+        "cores": cpu.get("usable_cores") or cpu.get("logical_cores"),
         "CPU flags": " ".join(cpu.get("relevant_flags", ())),
         "GPUs": ", ".join(found.get("gpus", ())) or "none",
         "system": found.get("platform"),

@@ -72,13 +72,19 @@ def _source_facts(manifest: Manifest) -> list[tuple[str, str]]:
     return [*found, ("declared input", numbers), ("output", manifest.output), ("training", "not known: nor its recipe, its data or what it has seen")]
 
 
+def _fewer(cpu: dict) -> str:
+    """Return how many cores the process had, where that is not all of them."""
+    usable = cpu.get("usable_cores")
+    return f", {usable} of them usable" if usable is not None and usable < cpu["logical_cores"] else ""
+
+
 def _described(held: dict) -> dict[str, str]:
     """Return the conditions of one activity as {label: words}."""
     cpu = held.get("cpu") or {}
     found = {
         "system": held.get("platform"),
         "CPU": cpu.get("model"),
-        "cores": None if "logical_cores" not in cpu else f"{cpu.get('physical_cores') or '?'} physical, {cpu['logical_cores']} logical",
+        "cores": None if "logical_cores" not in cpu else f"{cpu.get('physical_cores') or '?'} physical, {cpu['logical_cores']} logical" + _fewer(cpu),
         "CPU flags that choose kernels": ", ".join(cpu.get("relevant_flags", ())) or None,
         "frequency governor": cpu.get("governor") or "hidden by the system",
         "memory": f"{held['memory_bytes'] / 1e9:.1f} GB" if "memory_bytes" in held else None,

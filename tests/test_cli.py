@@ -71,7 +71,11 @@ def test_an_interruption_that_a_library_hides_is_still_one(struck: str) -> None:
 def test_a_command_that_is_ended_leaves_no_pictures_behind(cli: Cli, tmp_path: Path, name: str) -> None:
     bundle, temporary = write_bundle(tmp_path / "tiny.bundle"), tmp_path / "tmp"
     temporary.mkdir()
-    process = cli.start("bench", bundle, env={"TMPDIR": str(temporary)})
+    kept = signal.signal(getattr(signal, name), signal.SIG_DFL)  # tests under nohup hand on that SIGHUP is ignored
+    try:
+        process = cli.start("bench", bundle, env={"TMPDIR": str(temporary)})
+    finally:
+        signal.signal(getattr(signal, name), kept)
     wait_until(lambda: list(temporary.glob("*/images.npy")), process)
     process.send_signal(getattr(signal, name))
     _, err = process.communicate(timeout=60)

@@ -3,7 +3,7 @@
 In: what the converter wrote. Out: the same file with the same numbers, whose first operator is faster.
 
 The converter begins with one QUANTIZE from uint8 to int8. XNNPACK does not take it, and LiteRT's own kernel for it goes byte by byte
-except on Arm (`reference_ops::Requantize`; NEON alone has a version of its own): at 176 pixels 66 of 541 microseconds on an x86 server, and in
+except on Arm (`reference_ops::Requantize`; NEON alone has a version of its own): at 176 pixels 66 microseconds on an x86 server (of 541 that `edge-residual` took), and in
 WebAssembly alike. DEQUANTIZE to float32 and QUANTIZE to int8 are XNNPACK's, which does both in 10. Whole numbers up to 255 are exact in float32,
 so that no bit of any result changes.
 """
